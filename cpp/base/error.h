@@ -1,0 +1,50 @@
+// Typed errors of the core. Each becomes the Python class of the same name (bindings/errors.cpp).
+// A message says what was expected and what was found, or what was needed and what was available.
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace foundry {
+
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The caller's fault: Python's ValueError.
+struct ValueError : Error {
+  using Error::Error;
+};
+
+/// The file's fault: damaged, hostile, or of a kind that is not supported.
+struct ModelFormatError : Error {
+  using Error::Error;
+};
+
+/// A run would pass the model's (or the session's) last position.
+struct ContextOverflowError : Error {
+  ContextOverflowError(const std::string& what, int64_t needed_tokens, int64_t available_tokens)
+      : Error(what), needed(needed_tokens), available(available_tokens) {}
+  int64_t needed;
+  int64_t available;
+};
+
+/// Memory that cannot be promised or had.
+struct MemoryLimitError : Error {
+  MemoryLimitError(const std::string& what, uint64_t needed, uint64_t available)
+      : Error(what), needed_bytes(needed), available_bytes(available) {}
+  uint64_t needed_bytes;
+  uint64_t available_bytes;
+};
+
+/// The step was cancelled; position is where it was.
+struct CancelledError : Error {
+  using Error::Error;
+};
+
+/// Two things that must agree do not: our fault.
+struct ConsistencyError : Error {
+  using Error::Error;
+};
+
+}  // namespace foundry

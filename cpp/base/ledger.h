@@ -1,0 +1,37 @@
+// What the process holds on a device, by purpose, against one limit. Every device allocation is charged here before it
+// is made and credited when it is freed, so "the plan equals what is allocated" can be read off.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <mutex>
+
+namespace foundry {
+
+enum class MemoryUse : uint32_t { weights_mapped, weights_private, kv, workspace, logits };
+inline constexpr uint32_t kMemoryUses = 5;
+const char* memory_use_name(MemoryUse use);
+
+class MemoryLedger {
+ public:
+  explicit MemoryLedger(uint64_t limit_bytes) : limit_(limit_bytes) {}
+  /// Charges bytes, or throws MemoryLimitError and changes nothing. Mapped weights count too.
+  void charge(MemoryUse use, uint64_t bytes);
+  void credit(MemoryUse use, uint64_t bytes);
+  /// A promise: bytes of K/V that sessions may still ask for; charge(kv) is made out of it by the caller.
+  void promise(uint64_t bytes);
+  void unpromise(uint64_t bytes);
+  uint64_t used(MemoryUse use) const;
+  uint64_t total() const;
+  uint64_t promised() const;
+  uint64_t limit() const { return limit_; }
+  /// limit - total - promised, never below zero.
+  uint64_t available() const;
+
+ private:
+  mutable std::mutex mutex_;
+  uint64_t limit_;
+  uint64_t promised_ = 0;
+  std::array<uint64_t, kMemoryUses> used_{};
+};
+
+}  // namespace foundry

@@ -1,0 +1,178 @@
+// The one interface of a device: buffers, prepared weights, encode a step, submit, wait.
+// Adding a device means adding a folder beside this file and a line in registry.cpp.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+#include "params.h"
+
+namespace foundry {
+
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual std::byte* data() = 0;       // host-visible address
+  virtual uint64_t address() const = 0;  // the address that kernels see
+  virtual uint64_t bytes() const = 0;
+};
+
+/// A place inside a buffer.
+struct Span {
+  Buffer* buffer = nullptr;
+  uint64_t offset = 0;
+  template <class T>
+  T* as() const {
+    return buffer == nullptr ? nullptr : reinterpret_cast<T*>(buffer->data() + offset);
+  }
+};
+
+/// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Mapped: outlives the device's weights.
+struct WeightView {
+  std::string name;
+  DType type = DType::f32;
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  const std::byte* data = nullptr;
+  uint64_t bytes = 0;
+};
+
+/// What an op does with the weight: `table` is looked up or read whole as f32 (embed, norms, biases, rope factors), `linear` is multiplied.
+enum class WeightUse : uint32_t { table, linear };
+
+/// A weight as the device keeps it: either the mapped bytes themselves or a private, re-laid copy.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  DType type = DType::f32;
+  const std::byte* mapped = nullptr;  // the file's bytes (always kept: reference and table lookups read them)
+  uint64_t private_bytes = 0;         // bytes of the copy; 0 when the device reads the mapped bytes
+};
+
+struct DeviceInfo {
+  std::string name;   // "reference", "cpu"
+  std::string isa;    // "scalar", "x86-64-v2", "avx2", "avx512", "neon"
+  uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
+  uint32_t threads = 1;
+};
+
+/// The shape that bounds a step: what workspace is planned from.
+struct StepShape {
+  uint32_t max_rows = 0;       // rows of a chunk
+  uint32_t max_in_features = 0;
+  uint32_t max_sequences = 0;
+  uint32_t n_heads = 0;
+  uint32_t n_kv_heads = 0;
+  uint32_t head_dim = 0;
+};
+
+// Arguments of the ops. Activations are f32, row-major, contiguous: [n_rows, width].
+struct EmbedArgs {
+  EmbedParams p;
+  const Weight* table;  // [vocab, width]
+  Span tokens;          // i32 [n_rows]
+  Span out;
+};
+struct RmsNormArgs {
+  RmsNormParams p;
+  const Weight* weight;  // f32 [1, width]
+  Span in, out;
+};
+/// y_i = x W_i^T (+ bias_i) (+ residual, only where there is one output). Siblings of one input are one call.
+struct LinearArgs {
+  struct Output {
+    LinearParams p;
+    const Weight* weight;          // [out_features, in_features]
+    const Weight* bias = nullptr;  // f32 [1, out_features]
+    Span out;                      // [n_rows, out_features]
+  };
+  Span in;  // [n_rows, in_features]
+  Span residual;  // buffer null: none; may be the same place as out
+  std::vector<Output> outputs;
+};
+/// Rotates `in` [n_rows, n_heads * head_dim] into `out` (may be the same place).
+struct RopeArgs {
+  RopeParams p;
+  const Weight* factors = nullptr;  // f32 [1, rot_dim/2]: frequency divisors (Llama 3), or none
+  Span positions;                   // i32 [n_rows]
+  Span in, out;
+};
+/// Writes K and V of each row at the row's position into the pages of its sequence, converted to the K/V types.
+struct KvAppendArgs {
+  KvParams kv;
+  uint32_t layer;  // inside the group
+  uint32_t n_rows;
+  uint32_t n_sequences;
+  const SequenceParams* sequences;
+  Span k, v;  // [n_rows, n_kv_heads * head_dim]
+};
+/// Causal attention over pages: row r sees positions 0 .. its own. Segments of p.segment_tokens from position 0, each from a
+/// fresh (max, sum, out), merged in ascending order; tokens outside are selected away, never multiplied by zero.
+struct AttentionArgs {
+  AttentionParams p;
+  KvParams kv;
+  const SequenceParams* sequences;
+  Span q, out;  // [n_rows, n_heads * head_dim]
+};
+struct SwigluArgs {  // out = silu(gate) * up
+  uint32_t n_rows;
+  uint32_t width;
+  Span gate, up, out;
+};
+struct AddArgs {
+  uint32_t n_rows;
+  uint32_t width;
+  Span a, b, out;
+};
+struct SelectRowsArgs {  // out[i] = in[rows[i]]
+  uint32_t n_selected;
+  uint32_t width;
+  Span rows;  // i32 [n_selected]
+  Span in, out;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const DeviceInfo& info() const = 0;
+
+  /// Zero-filled or not is the device's affair. Throws MemoryLimitError when the system has no more.
+  virtual std::unique_ptr<Buffer> allocate(uint64_t bytes) = 0;
+  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated.
+  virtual uint64_t prepared_bytes(const WeightView& view, WeightUse use) const = 0;
+  virtual std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) = 0;
+  /// Private scratch for steps up to this shape; the engine allocates it with allocate() and hands it to begin().
+  virtual uint64_t scratch_bytes(const StepShape& shape) const = 0;
+
+  // One step: begin, ops in order, submit, wait. Host devices may run each op as it is encoded. Encoding never fails for
+  // want of memory.
+  virtual void begin(Span scratch, const StepShape& shape) = 0;
+  virtual void embed(const EmbedArgs& args) = 0;
+  virtual void rms_norm(const RmsNormArgs& args) = 0;
+  virtual void linear(const LinearArgs& args) = 0;
+  virtual void rope(const RopeArgs& args) = 0;
+  virtual void kv_append(const KvAppendArgs& args) = 0;
+  virtual void attention(const AttentionArgs& args) = 0;
+  virtual void swiglu(const SwigluArgs& args) = 0;
+  virtual void add(const AddArgs& args) = 0;
+  virtual void select_rows(const SelectRowsArgs& args) = 0;
+  virtual void submit() = 0;
+  virtual void wait() = 0;
+};
+
+struct DeviceOptions {
+  std::string name = "auto";  // "auto", "cpu", "cpu:avx2", "reference", ...
+  uint32_t threads = 0;       // 0: the device chooses
+};
+
+/// Throws ValueError naming the devices there are.
+std::unique_ptr<Device> make_device(const DeviceOptions& options);
+/// Names that make_device takes on this machine: "reference", "cpu", and "cpu:<isa>" for each ISA the processor has.
+std::vector<std::string> device_names();
+
+}  // namespace foundry

@@ -1,0 +1,106 @@
+// Context memory: geometry, pool, table. Knows buffers; knows no model and no graph.
+// Layout in a page: [layer][kv_head][K|V] (params.h, KvParams). Strides come from the geometry and never depend on
+// capacity, so growing changes no stride, moves no page and copies no byte.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/ledger.h"
+#include "device/device.h"
+
+namespace foundry {
+
+/// One layer group's page: page_tokens tokens of K and V for each of its layers.
+struct KvGeometry {
+  uint32_t n_layers = 0;
+  uint32_t n_kv_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t window = 0;
+  uint32_t page_tokens = 64;  // divides 256
+  uint32_t tile_tokens = 16;
+  DType k_type = DType::f16;
+  DType v_type = DType::f16;
+
+  uint64_t k_part_bytes() const;
+  uint64_t v_part_bytes() const;
+  uint64_t page_bytes() const;
+  /// Pages that hold n_tokens.
+  uint64_t pages_for(uint64_t n_tokens) const;
+  KvParams params() const;
+  /// Throws ValueError: page_tokens must divide 256, tile must divide the page, head_dim be a multiple of 8 (and of the block of a quantised type).
+  void check() const;
+};
+
+using PageId = uint32_t;
+
+/// Pages by reference count, out of slabs (one device buffer of several pages) that are added as needed and released when empty.
+/// Thread-safe. Every slab is charged to the ledger before it is allocated.
+class PagePool {
+ public:
+  PagePool(Device& device, MemoryLedger& ledger, KvGeometry geometry, uint32_t slab_pages);
+  ~PagePool();  // all pages must have been returned
+  PagePool(const PagePool&) = delete;
+
+  const KvGeometry& geometry() const { return geometry_; }
+  uint32_t slab_pages() const { return slab_pages_; }
+
+  /// All n pages or none: MemoryLimitError changes nothing. Each comes with one reference.
+  std::vector<PageId> acquire(uint32_t n);
+  void retain(PageId page);
+  /// Drops a reference; the last one frees the page, and the last page of a slab frees the slab.
+  void release(PageId page);
+  uint32_t references(PageId page) const;
+  uint64_t address(PageId page) const;
+  std::byte* data(PageId page) const;
+
+  uint64_t slab_bytes() const;       // of one slab
+  uint64_t held_bytes() const;       // of all slabs, from the buffers' own lengths
+  uint32_t free_pages() const;       // inside the slabs
+  uint32_t used_pages() const;
+  uint32_t slab_count() const;
+  std::vector<uint64_t> slab_lengths() const;  // each buffer's own length
+  /// Fill newly acquired pages with 0xFF (NaN in every float type): tests see any read past what was written.
+  void set_poison(bool on);
+
+ private:
+  struct Slab;
+  Device& device_;
+  MemoryLedger& ledger_;
+  KvGeometry geometry_;
+  uint32_t slab_pages_;
+  bool poison_ = false;
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<Slab>> slabs_;  // empty places are reused; a PageId is place * slab_pages + index
+};
+
+/// A session's pages of one group, position -> page, and the addresses as kernels read them. Not thread-safe: the session's.
+class PageTable {
+ public:
+  explicit PageTable(PagePool& pool) : pool_(&pool) {}
+  ~PageTable() { truncate(0); }
+  PageTable(const PageTable&) = delete;
+  PageTable(PageTable&& other) noexcept;
+
+  /// Appends pages until n_pages are held; all or nothing (MemoryLimitError). Returns pages added.
+  uint32_t grow(uint32_t n_pages);
+  /// Gives back every page behind the first n_pages.
+  void truncate(uint32_t n_pages);
+  uint32_t size() const { return static_cast<uint32_t>(pages_.size()); }
+  const std::vector<PageId>& pages() const { return pages_; }
+  /// u64 [size()], each the address of a page.
+  const std::vector<uint64_t>& addresses() const { return addresses_; }
+  PagePool& pool() const { return *pool_; }
+
+ private:
+  PagePool* pool_;
+  std::vector<PageId> pages_;
+  std::vector<uint64_t> addresses_;
+};
+
+/// The one function behind every max_seq_len that a kernel sees: n_pages * page_tokens, at most arch_max_seq_len.
+uint32_t capacity_tokens(uint32_t n_pages, uint32_t page_tokens, uint32_t arch_max_seq_len);
+
+}  // namespace foundry

@@ -1,0 +1,91 @@
+// Launch parameters shared by host and kernels (C++, MSL, CUDA): plain, fixed width, sizes asserted.
+// One struct per op. Every number that a kernel needs about capacity is in KvParams, filled by one function
+// (cpp/engine/step_plan.cpp) from the page table, so it equals what is allocated.
+#pragma once
+#ifdef __METAL_VERSION__
+typedef uint u32;
+typedef int i32;
+typedef ulong u64;
+#else
+#include <cstdint>
+namespace foundry {
+using u32 = std::uint32_t;
+using i32 = std::int32_t;
+using u64 = std::uint64_t;
+#endif
+
+/// Where K and V of one layer group lie inside a page: [layer][kv_head][K|V], each part page_tokens x head_dim.
+struct KvParams {
+  u64 layer_stride_bytes;  // n_kv_heads * head_stride_bytes
+  u64 head_stride_bytes;   // k_part_bytes + v_part_bytes
+  u64 k_part_bytes;        // V of a (layer, head) begins this far behind its K
+  u64 page_bytes;
+  u32 page_tokens;
+  u32 tile_tokens;  // K: [page_tokens / tile_tokens][head_dim][tile_tokens]; V: [page_tokens][head_dim]
+  u32 n_kv_heads;
+  u32 head_dim;
+  u32 k_type;  // DType
+  u32 v_type;
+};
+
+/// One sequence of a step. Row r of the step's first_row .. first_row + n_rows is at position start + (r - first_row).
+struct SequenceParams {
+  u64 pages;        // address of u64 page addresses, one per page, ascending in position
+  u32 n_pages;      // pages in the table
+  u32 max_seq_len;  // the capacity in tokens: min(n_pages * page_tokens, arch.max_seq_len)
+  u32 first_row;
+  u32 n_rows;
+  u32 start;  // position of the first row == tokens already in the cache
+  u32 reserved;
+};
+
+struct EmbedParams {
+  u32 n_rows;
+  u32 width;
+  u32 vocab_size;
+  u32 type;  // DType of the table
+};
+
+struct RmsNormParams {
+  u32 n_rows;
+  u32 width;
+  float eps;
+  u32 reserved;
+};
+
+struct LinearParams {
+  u32 n_rows;
+  u32 in_features;
+  u32 out_features;
+  u32 type;  // DType of the weight
+};
+
+/// style 0: interleaved pairs (2i, 2i+1), as GGUF stores llama; 1: half-rotated pairs (i, i + rot_dim/2).
+struct RopeParams {
+  u32 n_rows;
+  u32 n_heads;
+  u32 head_dim;
+  u32 rot_dim;
+  u32 style;
+  u32 max_seq_len;  // positions are below this: the largest capacity in the step
+  float base;
+  u32 reserved;
+};
+
+struct AttentionParams {
+  u32 n_rows;
+  u32 n_heads;
+  u32 n_sequences;
+  u32 layer;   // layer index inside the group
+  float scale;
+  u32 window;  // 0: full; else a query sees the last `window` tokens, itself included
+  u32 segment_tokens;  // 256
+  u32 reserved;
+};
+
+#ifndef __METAL_VERSION__
+static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
+static_assert(sizeof(EmbedParams) == 16 && sizeof(RmsNormParams) == 16 && sizeof(LinearParams) == 16);
+static_assert(sizeof(RopeParams) == 32 && sizeof(AttentionParams) == 32);
+}  // namespace foundry
+#endif
