@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/weight_view.h"
 #include "params.h"
 
 namespace foundry {
@@ -28,16 +29,6 @@ struct Span {
   T* as() const {
     return buffer == nullptr ? nullptr : reinterpret_cast<T*>(buffer->data() + offset);
   }
-};
-
-/// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Mapped: outlives the device's weights.
-struct WeightView {
-  std::string name;
-  DType type = DType::f32;
-  uint64_t rows = 0;
-  uint64_t cols = 0;
-  const std::byte* data = nullptr;
-  uint64_t bytes = 0;
 };
 
 /// What an op does with the weight: `table` is looked up or read whole as f32 (embed, norms, biases, rope factors), `linear` is multiplied.
