@@ -17,20 +17,14 @@ class MemoryLedger {
   /// Charges bytes, or throws MemoryLimitError and changes nothing. Mapped weights count too.
   void charge(MemoryUse use, uint64_t bytes);
   void credit(MemoryUse use, uint64_t bytes);
-  /// A promise: bytes of K/V that sessions may still ask for; charge(kv) is made out of it by the caller.
-  void promise(uint64_t bytes);
-  void unpromise(uint64_t bytes);
   uint64_t used(MemoryUse use) const;
   uint64_t total() const;
-  uint64_t promised() const;
   uint64_t limit() const { return limit_; }
-  /// limit - total - promised, never below zero.
-  uint64_t available() const;
 
  private:
   mutable std::mutex mutex_;
   uint64_t limit_;
-  uint64_t promised_ = 0;
+  uint64_t total_ = 0;
   std::array<uint64_t, kMemoryUses> used_{};
 };
 

@@ -1,0 +1,227 @@
+// The graph as text, a line for each thing; floats as hexadecimal, so that they come back exactly. Names are quoted and hold no
+// quote, backslash or line break.
+//   foundry-graph 1
+//   arch "llama" layers 2 heads 4 kv_heads 2 head_dim 8 hidden 32 vocab 320 max_seq_len 512
+//   group layers 2 kv_heads 2 head_dim 8 window 0
+//   weight "token_embd.weight" 320 32
+//   value 32 tokens
+//   op embed "embed" in out 0 w 0 eps 0x0p+0 ...
+//   logits 25
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+
+#include "base/error.h"
+#include "graph/graph.h"
+
+namespace foundry {
+namespace {
+
+constexpr OpKind kKinds[] = {OpKind::embed,     OpKind::rms_norm, OpKind::linear, OpKind::rope,       OpKind::kv_append,
+                             OpKind::attention, OpKind::swiglu,   OpKind::add,    OpKind::select_rows};
+
+std::string quoted(const std::string& name) {
+  for (const char c : name)
+    if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20) throw ModelFormatError("a name that can't be serialised: " + name);
+  return "\"" + name + "\"";
+}
+
+std::string hex(float value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%a", static_cast<double>(value));
+  return text;
+}
+
+void list(std::ostream& out, const char* key, const std::vector<int32_t>& ids) {
+  out << ' ' << key;
+  for (const int32_t id : ids) out << ' ' << id;
+}
+
+/// Words of one line; every fault names the line.
+class Line {
+ public:
+  Line(const std::string& text, size_t number) : number_(number) {
+    size_t i = 0;
+    while (i < text.size()) {
+      if (text[i] == ' ') {
+        ++i;
+      } else if (text[i] == '"') {
+        const size_t end = text.find('"', i + 1);
+        if (end == std::string::npos) fail("a name without its closing quote");
+        words_.push_back(text.substr(i, end - i));
+        i = end + 1;
+      } else {
+        const size_t end = std::min(text.find(' ', i), text.size());
+        words_.push_back(text.substr(i, end - i));
+        i = end;
+      }
+    }
+  }
+  [[noreturn]] void fail(const std::string& what) const { throw ModelFormatError("graph line " + std::to_string(number_) + ": " + what); }
+  bool more() const { return at_ < words_.size(); }
+  std::string word() {
+    if (!more()) fail("ends too early");
+    return words_[at_++];
+  }
+  std::string name() {
+    const std::string w = word();
+    if (w[0] != '"') fail("expected a quoted name, found " + w);
+    return w.substr(1);
+  }
+  void expect(const char* key) {
+    const std::string w = word();
+    if (w != key) fail(std::string("expected ") + key + ", found " + w);
+  }
+  int64_t integer() {
+    const std::string w = word();
+    char* end = nullptr;
+    errno = 0;
+    const long long value = std::strtoll(w.c_str(), &end, 10);
+    if (*end != 0 || errno != 0) fail("expected a whole number, found " + w);
+    return value;
+  }
+  uint32_t u32(const char* key) {
+    expect(key);
+    const int64_t value = integer();
+    if (value < 0 || value > UINT32_MAX) fail(std::string(key) + ": expected 0 to 4294967295, found " + std::to_string(value));
+    return static_cast<uint32_t>(value);
+  }
+  float real(const char* key) {
+    expect(key);
+    const std::string w = word();
+    char* end = nullptr;
+    const float value = std::strtof(w.c_str(), &end);
+    if (*end != 0) fail(std::string(key) + ": expected a number, found " + w);
+    return value;
+  }
+  std::vector<int32_t> ids(const char* key) {
+    expect(key);
+    std::vector<int32_t> result;
+    while (more() && (std::isdigit(static_cast<unsigned char>(words_[at_][0])) || words_[at_][0] == '-')) {
+      const int64_t id = integer();
+      if (id < -1 || id > INT32_MAX) fail(std::string(key) + ": an id out of range, " + std::to_string(id));
+      result.push_back(static_cast<int32_t>(id));
+    }
+    return result;
+  }
+  void end() const {
+    if (more()) fail("expected nothing more, found " + words_[at_]);
+  }
+
+ private:
+  std::vector<std::string> words_;
+  size_t at_ = 0;
+  size_t number_;
+};
+
+Op parse_op(Line& line) {
+  Op op;
+  const std::string kind = line.word();
+  bool known = false;
+  for (const OpKind k : kKinds)
+    if (kind == op_name(k)) op.kind = k, known = true;
+  if (!known) line.fail("no op of the name " + kind);
+  op.name = line.name();
+  op.inputs = line.ids("in");
+  op.outputs = line.ids("out");
+  op.weights = line.ids("w");
+  op.eps = line.real("eps");
+  op.scale = line.real("scale");
+  op.rope_base = line.real("base");
+  op.n_heads = line.u32("heads");
+  op.head_dim = line.u32("head_dim");
+  op.rot_dim = line.u32("rot_dim");
+  op.rope_style = line.u32("style");
+  op.group = line.u32("group");
+  op.layer = line.u32("layer");
+  op.window = line.u32("window");
+  return op;
+}
+
+}  // namespace
+
+std::string Graph::serialize() const {
+  std::ostringstream out;
+  out << "foundry-graph 1\n";
+  out << "arch " << quoted(arch.name) << " layers " << arch.n_layers << " heads " << arch.n_heads << " kv_heads " << arch.n_kv_heads << " head_dim "
+      << arch.head_dim << " hidden " << arch.hidden_size << " vocab " << arch.vocab_size << " max_seq_len " << arch.max_seq_len << '\n';
+  for (const LayerGroup& g : groups)
+    out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window " << g.window << '\n';
+  for (const WeightRef& w : weights) out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols << '\n';
+  for (const Value& v : values) out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
+  for (const Op& op : ops) {
+    out << "op " << op_name(op.kind) << ' ' << quoted(op.name);
+    list(out, "in", op.inputs);
+    list(out, "out", op.outputs);
+    list(out, "w", op.weights);
+    out << " eps " << hex(op.eps) << " scale " << hex(op.scale) << " base " << hex(op.rope_base) << " heads " << op.n_heads << " head_dim "
+        << op.head_dim << " rot_dim " << op.rot_dim << " style " << op.rope_style << " group " << op.group << " layer " << op.layer << " window "
+        << op.window << '\n';
+  }
+  out << "logits " << logits << '\n';
+  return out.str();
+}
+
+Graph Graph::parse(const std::string& text) {
+  Graph graph;
+  std::istringstream in(text);
+  std::string content;
+  size_t number = 0;
+  bool ended = false;
+  while (std::getline(in, content)) {
+    Line line(content, ++number);
+    if (number == 1) {
+      line.expect("foundry-graph");
+      if (const int64_t version = line.integer(); version != 1) line.fail("expected version 1, found " + std::to_string(version));
+      line.end();
+      continue;
+    }
+    if (ended) line.fail("expected nothing after logits");
+    const std::string key = line.word();
+    if (key == "arch") {
+      Arch& a = graph.arch;
+      a.name = line.name();
+      a.n_layers = line.u32("layers");
+      a.n_heads = line.u32("heads");
+      a.n_kv_heads = line.u32("kv_heads");
+      a.head_dim = line.u32("head_dim");
+      a.hidden_size = line.u32("hidden");
+      a.vocab_size = line.u32("vocab");
+      a.max_seq_len = line.u32("max_seq_len");
+    } else if (key == "group") {
+      LayerGroup g;
+      g.n_layers = line.u32("layers");
+      g.n_kv_heads = line.u32("kv_heads");
+      g.head_dim = line.u32("head_dim");
+      g.window = line.u32("window");
+      graph.groups.push_back(g);
+    } else if (key == "weight") {
+      WeightRef w;
+      w.name = line.name();
+      w.rows = line.u32("rows");
+      w.cols = line.u32("cols");
+      graph.weights.push_back(w);
+    } else if (key == "value") {
+      Value v;
+      v.width = line.u32("width");
+      const std::string rows = line.word();
+      if (rows != "tokens" && rows != "selected") line.fail("expected tokens or selected, found " + rows);
+      v.rows = rows == "tokens" ? Rows::tokens : Rows::selected;
+      graph.values.push_back(v);
+    } else if (key == "op") {
+      graph.ops.push_back(parse_op(line));
+    } else if (key == "logits") {
+      const int64_t id = line.integer();
+      if (id < -1 || id > INT32_MAX) line.fail("an id out of range, " + std::to_string(id));
+      graph.logits = static_cast<ValueId>(id);
+      ended = true;
+    } else {
+      line.fail("expected arch, group, weight, value, op or logits, found " + key);
+    }
+    line.end();
+  }
+  if (!ended) throw ModelFormatError("graph: ends after line " + std::to_string(number) + " without logits");
+  return graph;
+}
+
+}  // namespace foundry

@@ -1,0 +1,30 @@
+#include <utility>
+
+#include "kv/kv.h"
+
+namespace foundry {
+
+PageTable::PageTable(PageTable&& other) noexcept
+    : pool_(other.pool_), pages_(std::exchange(other.pages_, {})), addresses_(std::exchange(other.addresses_, {})) {}
+
+uint32_t PageTable::grow(uint32_t n_pages) {
+  if (n_pages <= size()) return 0;
+  const uint32_t added = n_pages - size();
+  pages_.reserve(n_pages);
+  addresses_.reserve(n_pages);
+  for (const PageId page : pool_->acquire(added)) {
+    pages_.push_back(page);
+    addresses_.push_back(pool_->address(page));
+  }
+  return added;
+}
+
+void PageTable::truncate(uint32_t n_pages) {
+  while (size() > n_pages) {
+    pool_->release(pages_.back());
+    pages_.pop_back();
+    addresses_.pop_back();
+  }
+}
+
+}  // namespace foundry
