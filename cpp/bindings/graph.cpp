@@ -1,0 +1,61 @@
+#include "graph/graph.h"
+
+#include <nanobind/stl/string.h>
+
+#include "bindings/bindings.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace foundry {
+
+void bind_graph(nb::module_& m) {
+  nb::class_<Arch>(m, "Arch")
+      .def_rw("name", &Arch::name)
+      .def_rw("n_layers", &Arch::n_layers)
+      .def_rw("n_heads", &Arch::n_heads)
+      .def_rw("n_kv_heads", &Arch::n_kv_heads)
+      .def_rw("head_dim", &Arch::head_dim)
+      .def_rw("hidden_size", &Arch::hidden_size)
+      .def_rw("vocab_size", &Arch::vocab_size)
+      .def_rw("max_seq_len", &Arch::max_seq_len)
+      .def("__repr__", [](const Arch& a) {
+        return "Arch(name='" + a.name + "', n_layers=" + std::to_string(a.n_layers) + ", n_heads=" + std::to_string(a.n_heads) +
+               ", n_kv_heads=" + std::to_string(a.n_kv_heads) + ", head_dim=" + std::to_string(a.head_dim) +
+               ", hidden_size=" + std::to_string(a.hidden_size) + ", vocab_size=" + std::to_string(a.vocab_size) +
+               ", max_seq_len=" + std::to_string(a.max_seq_len) + ")";
+      });
+
+  nb::class_<Graph>(m, "Graph")
+      .def(nb::init<>())
+      .def_rw("arch", &Graph::arch)
+      .def("weight", &Graph::weight, "name"_a, "rows"_a, "cols"_a)
+      .def(
+          "add_group",
+          [](Graph& g, uint32_t n_layers, uint32_t n_kv_heads, uint32_t head_dim, uint32_t window) {
+            return g.add_group({n_layers, n_kv_heads, head_dim, window});
+          },
+          "n_layers"_a, "n_kv_heads"_a, "head_dim"_a, "window"_a = 0)
+      .def("embed", &Graph::embed, "table"_a, "name"_a)
+      .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
+      .def("linear", &Graph::linear, "x"_a, "weight"_a, "bias"_a, "name"_a)
+      .def("rope", &Graph::rope, "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "style"_a, "factors"_a, "name"_a)
+      .def("kv_append", &Graph::kv_append, "k"_a, "v"_a, "group"_a, "layer"_a, "name"_a)
+      .def("attention", &Graph::attention, "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a)
+      .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
+      .def("add", &Graph::add, "a"_a, "b"_a, "name"_a)
+      .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
+      .def("set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)
+      .def("serialize", &Graph::serialize)
+      .def_static("parse", &Graph::parse, "text"_a)
+      .def("verify", [](const Graph& g) { verify(g); })
+      .def("fused", [](const Graph& g) { return fuse(g); })
+      .def_prop_ro("n_ops", [](const Graph& g) { return g.ops.size(); })
+      .def("op_names", [](const Graph& g) {
+        nb::list names;
+        for (const Op& op : g.ops) names.append(op_name(op.kind));
+        return names;
+      });
+}
+
+}  // namespace foundry

@@ -1,0 +1,71 @@
+// embed, rms_norm, rope, swiglu, add, select_rows.
+#include <cmath>
+#include <cstring>
+
+#include "device/reference/ops.h"
+#include "gguf/block_formats.h"
+
+namespace foundry::reference {
+
+void embed(const EmbedArgs& args) {
+  const uint64_t row_stride = row_bytes(args.table->type, args.p.width);
+  for (u32 r = 0; r < args.p.n_rows; ++r) {
+    const auto token = static_cast<u64>(args.tokens.as<int32_t>()[r]);
+    dequantise_row(args.table->type, args.table->mapped + token * row_stride, args.out.as<float>() + u64{r} * args.p.width, args.p.width);
+  }
+}
+
+/// RMSNorm (arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight.
+void rms_norm(const RmsNormArgs& args) {
+  const auto* weight = reinterpret_cast<const float*>(args.weight->mapped);
+  for (u32 r = 0; r < args.p.n_rows; ++r) {
+    const float* x = args.in.as<float>() + u64{r} * args.p.width;
+    float* y = args.out.as<float>() + u64{r} * args.p.width;
+    double squares = 0;
+    for (u32 i = 0; i < args.p.width; ++i) squares += static_cast<double>(x[i]) * x[i];
+    const double scale = 1 / std::sqrt(squares / args.p.width + static_cast<double>(args.p.eps));
+    for (u32 i = 0; i < args.p.width; ++i) y[i] = static_cast<float>(x[i] * scale * weight[i]);
+  }
+}
+
+/// RoPE (arXiv:2104.09864): pair i is turned by position * base^(-2i / rot_dim) / factor[i].
+void rope(const RopeArgs& args) {
+  const RopeParams& p = args.p;
+  const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
+  for (u32 r = 0; r < p.n_rows; ++r)
+    for (u32 h = 0; h < p.n_heads; ++h) {
+      const float* x = args.in.as<float>() + (u64{r} * p.n_heads + h) * p.head_dim;
+      float* y = args.out.as<float>() + (u64{r} * p.n_heads + h) * p.head_dim;
+      if (y != x) std::memcpy(y, x, p.head_dim * sizeof(float));
+      for (u32 i = 0; i < p.rot_dim / 2; ++i) {
+        const double frequency = std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
+        const double angle = args.positions.as<int32_t>()[r] * frequency;
+        const u32 first = p.style == 0 ? 2 * i : i, second = p.style == 0 ? 2 * i + 1 : i + p.rot_dim / 2;
+        const double a = y[first], b = y[second];
+        y[first] = static_cast<float>(a * std::cos(angle) - b * std::sin(angle));
+        y[second] = static_cast<float>(a * std::sin(angle) + b * std::cos(angle));
+      }
+    }
+}
+
+/// SwiGLU (arXiv:2002.05202): silu(gate) * up.
+void swiglu(const SwigluArgs& args) {
+  const u64 n = u64{args.n_rows} * args.width;
+  for (u64 i = 0; i < n; ++i) {
+    const double gate = args.gate.as<float>()[i];
+    args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * args.up.as<float>()[i]);
+  }
+}
+
+void add(const AddArgs& args) {
+  const u64 n = u64{args.n_rows} * args.width;
+  for (u64 i = 0; i < n; ++i) args.out.as<float>()[i] = args.a.as<float>()[i] + args.b.as<float>()[i];
+}
+
+void select_rows(const SelectRowsArgs& args) {
+  for (u32 i = 0; i < args.n_selected; ++i)
+    std::memcpy(args.out.as<float>() + u64{i} * args.width, args.in.as<float>() + static_cast<u64>(args.rows.as<int32_t>()[i]) * args.width,
+                args.width * sizeof(float));
+}
+
+}  // namespace foundry::reference

@@ -1,0 +1,46 @@
+#include "device/reference/reference_device.h"
+
+#include "device/host_buffer.h"
+#include "device/reference/ops.h"
+
+namespace foundry {
+namespace {
+
+/// Runs each op as it is encoded; reads weights where the file has them.
+class ReferenceDevice final : public Device {
+ public:
+  const DeviceInfo& info() const override { return info_; }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return make_host_buffer(bytes); }
+  uint64_t prepared_bytes(const WeightView&, WeightUse) const override { return 0; }
+  std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse) override {
+    auto weight = std::make_unique<Weight>();
+    weight->rows = view.rows;
+    weight->cols = view.cols;
+    weight->type = view.type;
+    weight->mapped = view.data;
+    return weight;
+  }
+  uint64_t scratch_bytes(const StepShape&) const override { return 0; }
+
+  void begin(Span, const StepShape&) override {}
+  void embed(const EmbedArgs& args) override { reference::embed(args); }
+  void rms_norm(const RmsNormArgs& args) override { reference::rms_norm(args); }
+  void linear(const LinearArgs& args) override { reference::linear(args); }
+  void rope(const RopeArgs& args) override { reference::rope(args); }
+  void kv_append(const KvAppendArgs& args) override { reference::kv_append(args); }
+  void attention(const AttentionArgs& args) override { reference::attention(args); }
+  void swiglu(const SwigluArgs& args) override { reference::swiglu(args); }
+  void add(const AddArgs& args) override { reference::add(args); }
+  void select_rows(const SelectRowsArgs& args) override { reference::select_rows(args); }
+  void submit() override {}
+  void wait() override {}
+
+ private:
+  DeviceInfo info_{"reference", "scalar", 16, 1};
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_reference_device() { return std::make_unique<ReferenceDevice>(); }
+
+}  // namespace foundry

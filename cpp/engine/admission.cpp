@@ -1,0 +1,69 @@
+#include "engine/admission.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+
+namespace foundry {
+
+uint64_t Admission::kv_bytes(const std::vector<uint64_t>& pages) const {
+  uint64_t bytes = 0;
+  for (size_t g = 0; g < pools_.size(); ++g) {
+    const uint64_t per_slab = pools_[g]->slab_pages();
+    bytes += (pages[g] + per_slab - 1) / per_slab * pools_[g]->slab_bytes();
+  }
+  return bytes;
+}
+
+uint64_t Admission::other_bytes() const { return ledger_.total() - ledger_.used(MemoryUse::kv); }
+
+void Admission::exchange(const std::vector<uint64_t>& before, const std::vector<uint64_t>& after) {
+  const std::lock_guard lock(mutex_);
+  std::vector<uint64_t> sum = pages_;
+  bool grows = false;
+  for (size_t g = 0; g < sum.size(); ++g) {
+    grows = grows || after[g] > before[g];
+    sum[g] = sum[g] - before[g] + after[g];
+  }
+  if (grows) {
+    const uint64_t others = kv_bytes(pages_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes();
+    if (wanted > ledger_.limit()) {
+      const uint64_t needed = wanted - std::min(others, wanted), available = ledger_.limit() - std::min(ledger_.limit(), others);
+      throw MemoryLimitError("K/V for this run: needed " + std::to_string(needed) + " bytes more, available " + std::to_string(available) +
+                                 " of the memory limit of " + std::to_string(ledger_.limit()),
+                             needed, available);
+    }
+  }
+  pages_ = std::move(sum);
+}
+
+void Admission::charge_logits(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t taken = kv_bytes(pages_) + other_bytes();
+  const uint64_t available = ledger_.limit() - std::min(ledger_.limit(), taken);
+  if (bytes > available)
+    throw MemoryLimitError("logits of every row: needed " + std::to_string(bytes) + " bytes, available " + std::to_string(available), bytes,
+                           available);
+  ledger_.charge(MemoryUse::logits, bytes);
+}
+
+uint64_t Admission::promised_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return kv_bytes(pages_);
+}
+
+uint64_t Admission::available_bytes() const {
+  const std::lock_guard lock(mutex_);
+  const uint64_t taken = kv_bytes(pages_) + other_bytes();
+  return ledger_.limit() - std::min(ledger_.limit(), taken);
+}
+
+uint64_t Admission::cost_bytes(const std::vector<uint64_t>& pages) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<uint64_t> sum = pages_;
+  for (size_t g = 0; g < sum.size(); ++g) sum[g] += pages[g];
+  return kv_bytes(sum) - kv_bytes(pages_);
+}
+
+}  // namespace foundry

@@ -1,0 +1,91 @@
+// Session's generation and scoring: loops over steps, with no Python in them.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+#include "engine/session.h"
+
+namespace foundry {
+
+void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Progress& progress) {
+  cancelled_ = false;
+  const std::lock_guard lock(mutex_);
+  pending_ = -1;
+  finished_ = Finish::stop;
+  const std::array items{BatchItem{this, tokens}};
+  model_->forward(items, which, sink, progress);
+}
+
+void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling, std::vector<int32_t> stop_ids,
+                    const Progress& progress) {
+  check(sampling);
+  cancelled_ = false;
+  const std::lock_guard lock(mutex_);
+  require_open();
+  logits_.resize(model_->arch().vocab_size);
+  const std::array items{BatchItem{this, prompt}};
+  pending_ = -1;
+  finished_ = Finish::stop;
+  model_->forward(
+      items, LogitsOf::last, [this](size_t, size_t, std::span<const float> logits) { std::copy(logits.begin(), logits.end(), logits_.begin()); },
+      progress);
+  sampling_ = sampling;
+  stop_ids_ = std::move(stop_ids);
+  left_ = max_new_tokens;
+  finished_ = Finish::none;
+}
+
+Session::Next Session::next(const Progress& progress) {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  if (finished_ != Finish::none) return {-1, finished_};
+  if (left_ == 0) return {-1, finished_ = Finish::length};
+  if (pending_ >= 0) {
+    if (tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
+    const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1)}};
+    model_->forward(
+        items, LogitsOf::last, [this](size_t, size_t, std::span<const float> logits) { std::copy(logits.begin(), logits.end(), logits_.begin()); },
+        progress);
+    pending_ = -1;
+  }
+  // Keyed by the position that the token will take: the same seed and history give the same token, whatever came between.
+  const int32_t token = sampler_.pick(logits_, sampling_, tokens_.size());
+  if (std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end()) return {-1, finished_ = Finish::stop};
+  --left_;
+  pending_ = token;
+  return {token, Finish::none};
+}
+
+std::vector<float> Session::score(std::span<const int32_t> tokens, const Progress& progress) {
+  cancelled_ = false;
+  const std::lock_guard lock(mutex_);
+  require_open();
+  if (tokens.empty()) throw ValueError("expected at least one token, found none");
+  std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  // Where there is a history its last row is run again, for its logits: the same token at the same position writes the same bits.
+  const uint32_t start = static_cast<uint32_t>(tokens_.size());
+  const uint32_t back = start > 0 ? 1 : 0;
+  std::vector<int32_t> rows;
+  rows.reserve(tokens.size() + 1);
+  if (back != 0) rows.push_back(tokens_.back());
+  rows.insert(rows.end(), tokens.begin(), tokens.end());
+  tokens_.resize(start - back);
+  const std::array items{BatchItem{this, rows}};
+  try {
+    model_->forward(
+        items, LogitsOf::all,
+        [&](size_t, size_t row, std::span<const float> logits) {
+          const size_t i = row + 1 - back;  // this row predicts tokens[i]
+          if (i < tokens.size()) result[i] = log_probability(logits, tokens[i]);
+        },
+        progress);
+  } catch (...) {
+    if (back != 0) tokens_.push_back(rows.front());
+    throw;
+  }
+  return result;
+}
+
+}  // namespace foundry

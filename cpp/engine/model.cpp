@@ -1,0 +1,200 @@
+#include "engine/model.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "engine/session.h"
+
+namespace foundry {
+namespace {
+
+constexpr uint32_t kMaxSelected = 16;             // rows of logits made at a time
+constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
+
+KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options) {
+  KvGeometry g;
+  g.n_layers = group.n_layers;
+  g.n_kv_heads = group.n_kv_heads;
+  g.head_dim = group.head_dim;
+  g.window = group.window;
+  g.page_tokens = options.page_tokens;
+  g.tile_tokens = std::min(options.page_tokens, device.info().max_tile_tokens);
+  g.k_type = options.k_type;
+  g.v_type = options.v_type;
+  g.check();
+  return g;
+}
+
+uint32_t slab_pages(const KvGeometry& geometry, uint32_t wanted) {
+  if (wanted != 0) return wanted;
+  return static_cast<uint32_t>(std::clamp<uint64_t>(kSlabBytes / geometry.page_bytes(), 1, 64));
+}
+
+Graph verified_and_fused(const Graph& graph) {
+  verify(graph);
+  return fuse(graph);
+}
+
+}  // namespace
+
+CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
+    : device_(make_device(options.device)),
+      graph_(verified_and_fused(graph)),
+      ledger_(options.memory_limit == 0 ? UINT64_MAX : options.memory_limit),
+      weights_(std::move(file), graph_) {
+  if (options.chunk_tokens == 0) throw ValueError("chunk_tokens: expected at least 1, found 0");
+  std::vector<KvParams> kv;
+  for (const LayerGroup& group : graph_.groups) {
+    const KvGeometry geometry = geometry_of(group, *device_, options);
+    kv.push_back(geometry.params());
+    pools_.push_back(std::make_unique<PagePool>(*device_, ledger_, geometry, slab_pages(geometry, options.slab_pages)));
+  }
+  admission_ = std::make_unique<Admission>(ledger_, pools_);
+  const uint32_t rows = std::min(options.chunk_tokens, graph_.arch.max_seq_len);
+  runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
+}
+
+CompiledModel::~CompiledModel() {
+  if (workspace_ != nullptr) ledger_.credit(MemoryUse::workspace, workspace_->bytes());
+}
+
+std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
+                                                   const LoadProgress& progress) {
+  std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options));
+  const WeightBytes weights = model->weights_.plan(*model->device_);
+  const uint64_t workspace = model->runner_->workspace_bytes();
+  const uint64_t needed = weights.mapped + weights.private_ + workspace;
+  if (needed > model->ledger_.limit())
+    throw MemoryLimitError("the model's weights and workspace: needed " + std::to_string(needed) + " bytes, available " +
+                               std::to_string(model->ledger_.limit()) + " by the memory limit",
+                           needed, model->ledger_.limit());
+  model->weights_.load(*model->device_, model->ledger_, progress);
+  model->ledger_.charge(MemoryUse::workspace, workspace);
+  try {
+    model->workspace_ = model->device_->allocate(workspace);
+  } catch (...) {
+    model->ledger_.credit(MemoryUse::workspace, workspace);
+    throw;
+  }
+  model->runner_->attach(*model->workspace_);
+  return model;
+}
+
+std::vector<uint64_t> CompiledModel::pages_for(uint64_t n_tokens) const {
+  std::vector<uint64_t> pages;
+  for (const auto& pool : pools_) pages.push_back(pool->geometry().pages_for(n_tokens));
+  return pages;
+}
+
+PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_rows) const {
+  const WeightBytes weights = weights_.plan(*device_);
+  PlannedBytes p;
+  p.weights_mapped = weights.mapped;
+  p.weights_private = weights.private_;
+  p.workspace = runner_->workspace_bytes();
+  p.logits = all_logits_rows * graph_.arch.vocab_size * sizeof(float);
+  p.kv_initial = admission_->cost_bytes(pages_for(capacity.initial));
+  p.kv_reserved = admission_->cost_bytes(pages_for(std::max(capacity.initial, capacity.reserved)));
+  for (const auto& pool : pools_) {
+    p.page_tokens = pool->geometry().page_tokens;
+    p.page_bytes += pool->geometry().page_bytes();
+    p.slab_bytes += pool->slab_bytes();
+  }
+  p.limit = ledger_.limit();
+  p.available = admission_->available_bytes();
+  p.fits = p.kv_reserved + p.logits <= p.available;
+  return p;
+}
+
+std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
+  return std::make_shared<Session>(shared_from_this(), capacity);
+}
+
+void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress) {
+  std::vector<Session*> sessions;
+  for (const BatchItem& item : items) sessions.push_back(item.session);
+  std::sort(sessions.begin(), sessions.end());  // one order of locking for every thread
+  if (std::adjacent_find(sessions.begin(), sessions.end()) != sessions.end())
+    throw ValueError("a batch holds a session twice; expected each once");
+  std::vector<std::unique_lock<std::recursive_mutex>> locks;
+  for (Session* session : sessions) {
+    if (session->model_.get() != this) throw ValueError("a batch holds a session of another model");
+    locks.emplace_back(session->mutex_);
+    session->require_open();
+  }
+  const std::lock_guard step(step_mutex_);
+  run(items, which, sink, progress);
+}
+
+void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress) {
+  // Plan: everything that can fail for want of tokens or memory.
+  uint64_t total = 0;
+  for (const BatchItem& item : items) {
+    if (item.tokens.empty()) throw ValueError("expected at least one token, found none");
+    for (size_t i = 0; i < item.tokens.size(); ++i)
+      if (item.tokens[i] < 0 || static_cast<uint32_t>(item.tokens[i]) >= arch().vocab_size)
+        throw ValueError("token " + std::to_string(i) + ": expected an id from 0 to " + std::to_string(arch().vocab_size - 1) + ", found " +
+                         std::to_string(item.tokens[i]));
+    const uint64_t end = item.session->tokens_.size() + item.tokens.size();
+    if (end > arch().max_seq_len)
+      throw ContextOverflowError("context: needed " + std::to_string(end) + " tokens, available " + std::to_string(arch().max_seq_len) +
+                                     " (the model's max_seq_len)",
+                                 static_cast<int64_t>(end), arch().max_seq_len);
+    total += item.tokens.size();
+  }
+  std::vector<Session::Held> before;
+  for (const BatchItem& item : items) before.push_back(item.session->held());
+  try {
+    for (const BatchItem& item : items) {
+      item.session->tokens_.reserve(item.session->tokens_.size() + item.tokens.size());
+      item.session->grow_to(item.session->tokens_.size() + item.tokens.size());
+    }
+
+    // Apply: chunks of the rows of all items, laid end to end.
+    uint64_t done = 0;
+    const Poll poll = [&] {
+      for (const BatchItem& item : items)
+        if (item.session->cancelled_) throw CancelledError("cancelled; the session is where it was before this call");
+      if (progress) progress(done, total);
+    };
+    size_t item = 0, offset = 0;
+    std::vector<RowRun> runs;
+    std::vector<std::pair<size_t, size_t>> origin;  // of each row of the chunk: item, row
+    std::vector<int32_t> selected;
+    while (item < items.size()) {
+      runs.clear(), origin.clear(), selected.clear();
+      while (item < items.size() && origin.size() < runner_->max_rows()) {
+        const Session& session = *items[item].session;
+        const size_t n = std::min<size_t>(items[item].tokens.size() - offset, runner_->max_rows() - origin.size());
+        runs.push_back({session.globals_, items[item].tokens.subspan(offset, n), static_cast<uint32_t>(session.tokens_.size() + offset),
+                        session.rope_max_seq_len_});
+        for (size_t i = 0; i < n; ++i) {
+          const bool last = offset + i + 1 == items[item].tokens.size();
+          if (which == LogitsOf::all || last) selected.push_back(static_cast<int32_t>(origin.size()));
+          origin.emplace_back(item, offset + i);
+        }
+        offset += n;
+        if (offset == items[item].tokens.size()) ++item, offset = 0;
+      }
+      runner_->run_body(runs, poll);
+      for (size_t at = 0; at < selected.size(); at += runner_->max_selected()) {
+        const size_t n = std::min<size_t>(runner_->max_selected(), selected.size() - at);
+        if (at != 0) poll();
+        const float* logits = runner_->run_head(std::span(selected).subspan(at, n));
+        for (size_t i = 0; i < n; ++i) {
+          const auto [of, row] = origin[static_cast<size_t>(selected[at + i])];
+          sink(of, row, {logits + i * arch().vocab_size, arch().vocab_size});
+        }
+      }
+      done += origin.size();
+      poll();
+    }
+  } catch (...) {
+    for (size_t i = 0; i < items.size(); ++i) items[i].session->restore(before[i]);
+    throw;
+  }
+  for (const BatchItem& item : items) item.session->tokens_.insert(item.session->tokens_.end(), item.tokens.begin(), item.tokens.end());
+}
+
+}  // namespace foundry

@@ -1,0 +1,216 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace foundry {
+
+Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity) : model_(std::move(model)) {
+  const uint32_t most = model_->arch().max_seq_len;
+  const uint32_t reserved = std::max(capacity.initial, capacity.reserved);
+  if (reserved > most)
+    throw ContextOverflowError("context: needed " + std::to_string(reserved) + " tokens, available " + std::to_string(most), reserved, most);
+  step_ = std::max<uint32_t>(capacity.step, 1);
+  for (const auto& pool : model_->pools()) tables_.emplace_back(*pool);
+  globals_.resize(tables_.size());
+  promised_pages_.assign(tables_.size(), 0);
+  reserve(reserved);
+  try {
+    grow_to(capacity.initial);
+  } catch (...) {
+    close();
+    throw;
+  }
+  pages_added_ = 0;
+}
+
+Session::~Session() { close(); }
+
+void Session::require_open() const {
+  if (closed_) throw ValueError("the session is closed");
+}
+
+uint32_t Session::position() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<uint32_t>(tokens_.size());
+}
+
+uint32_t Session::capacity_now() const {
+  uint32_t least = model_->arch().max_seq_len;
+  for (const PageTable& table : tables_)
+    least = std::min(least, capacity_tokens(table.size(), table.pool().geometry().page_tokens, model_->arch().max_seq_len));
+  return least;
+}
+
+uint32_t Session::capacity() const {
+  const std::lock_guard lock(mutex_);
+  return capacity_now();
+}
+
+uint32_t Session::reserved_tokens() const {
+  const std::lock_guard lock(mutex_);
+  return reserved_;
+}
+
+uint64_t Session::kv_bytes() const {
+  const std::lock_guard lock(mutex_);
+  uint64_t bytes = 0;
+  for (const PageTable& table : tables_) bytes += table.size() * table.pool().geometry().page_bytes();
+  return bytes;
+}
+
+uint64_t Session::pages_added() const {
+  const std::lock_guard lock(mutex_);
+  return pages_added_;
+}
+
+bool Session::closed() const {
+  const std::lock_guard lock(mutex_);
+  return closed_;
+}
+
+std::vector<int32_t> Session::tokens() const {
+  const std::lock_guard lock(mutex_);
+  return tokens_;
+}
+
+std::vector<SequenceParams> Session::globals() const {
+  const std::lock_guard lock(mutex_);
+  return globals_;
+}
+
+/// The one place where what kernels see is taken from the page tables.
+void Session::encode_globals() {
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    SequenceParams& params = globals_[g];
+    params = {};
+    params.pages = reinterpret_cast<uint64_t>(tables_[g].addresses().data());
+    params.n_pages = tables_[g].size();
+    params.max_seq_len =
+        capacity_tokens(tables_[g].size(), tables_[g].pool().geometry().page_tokens, model_->arch().max_seq_len);
+  }
+  rope_max_seq_len_ = capacity_now();
+}
+
+Session::Held Session::held() const { return {tables_.empty() ? 0 : tables_[0].size(), promised_pages_, pages_added_}; }
+
+void Session::grow_to(uint64_t n_tokens) {
+  if (n_tokens <= capacity_now() && globals_[0].n_pages == tables_[0].size()) return;
+  const Held before = held();
+  // At least the policy's step, at most what the model can ever use.
+  const uint64_t target = std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity_now() + (n_tokens > capacity_now() ? step_ : 0)),
+                                             model_->arch().max_seq_len);
+  try {
+    const std::vector<uint64_t> pages = model_->pages_for(target);
+    std::vector<uint64_t> promise = promised_pages_;
+    for (size_t g = 0; g < promise.size(); ++g) promise[g] = std::max(promise[g], pages[g]);
+    model_->admission().exchange(promised_pages_, promise);
+    promised_pages_ = promise;
+    for (size_t g = 0; g < tables_.size(); ++g)
+      pages_added_ += tables_[g].grow(static_cast<uint32_t>(std::max<uint64_t>(pages[g], tables_[g].size())));
+  } catch (...) {
+    restore(before);
+    throw;
+  }
+  encode_globals();
+}
+
+void Session::restore(const Held& before) noexcept {
+  for (PageTable& table : tables_) table.truncate(before.pages);
+  if (promised_pages_ != before.promised) model_->admission().exchange(promised_pages_, before.promised);  // only less: cannot fail
+  promised_pages_ = before.promised;
+  pages_added_ = before.pages_added;
+  encode_globals();
+}
+
+void Session::reserve(uint32_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  const uint32_t most = model_->arch().max_seq_len;
+  if (n_tokens > most)
+    throw ContextOverflowError("context: needed " + std::to_string(n_tokens) + " tokens, available " + std::to_string(most), n_tokens, most);
+  std::vector<uint64_t> promise = model_->pages_for(n_tokens);
+  for (size_t g = 0; g < tables_.size(); ++g) promise[g] = std::max<uint64_t>(promise[g], tables_[g].size());
+  model_->admission().exchange(promised_pages_, promise);
+  promised_pages_ = std::move(promise);
+  reserved_ = n_tokens;
+  encode_globals();
+}
+
+void Session::rewind(uint32_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  if (n_tokens > tokens_.size())
+    throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " + std::to_string(n_tokens));
+  tokens_.resize(n_tokens);
+  const std::vector<uint64_t> pages = model_->pages_for(n_tokens);
+  std::vector<uint64_t> promise = model_->pages_for(std::max(n_tokens, reserved_));
+  for (size_t g = 0; g < tables_.size(); ++g) tables_[g].truncate(static_cast<uint32_t>(pages[g]));
+  for (size_t g = 0; g < tables_.size(); ++g) promise[g] = std::min(promise[g], promised_pages_[g]);
+  model_->admission().exchange(promised_pages_, promise);
+  promised_pages_ = std::move(promise);
+  pending_ = -1;
+  finished_ = Finish::stop;
+  encode_globals();
+}
+
+void Session::close() {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  closed_ = true;
+  for (PageTable& table : tables_) table.truncate(0);
+  const std::vector<uint64_t> none(promised_pages_.size(), 0);
+  model_->admission().exchange(promised_pages_, none);
+  promised_pages_ = none;
+  tokens_.clear();
+  tokens_.shrink_to_fit();
+  reserved_ = 0;
+  logits_ = {};
+  finished_ = Finish::stop;
+  encode_globals();
+}
+
+Observed Session::observe() const {
+  const std::lock_guard lock(mutex_);
+  Observed o{};
+  o.encoded_max_seq_len = globals_[0].max_seq_len;
+  o.encoded_n_pages = globals_[0].n_pages;
+  o.encoded_rope_max_seq_len = rope_max_seq_len_;
+  o.table_pages = tables_[0].size();
+  o.table_addresses = tables_[0].addresses().size();
+  for (const auto& pool : model_->pools()) {
+    const KvParams params = pool->geometry().params();
+    o.encoded_page_tokens = params.page_tokens;
+    o.encoded_page_bytes = params.page_bytes;
+    for (const uint64_t length : pool->slab_lengths()) o.slab_lengths.push_back(length);
+    o.slab_bytes = pool->slab_bytes();
+    o.used_pages += pool->used_pages();
+  }
+  o.ledger_kv_bytes = model_->ledger().used(MemoryUse::kv);
+  o.arch_max_seq_len = model_->arch().max_seq_len;
+  o.capacity = capacity_now();
+  o.position = tokens_.size();
+  return o;
+}
+
+void Session::bend(const std::string& place, int64_t by) {
+  const std::lock_guard lock(mutex_);
+  const auto bent = [by](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(value + by); };
+  if (place == "encoded.max_seq_len") {
+    bent(globals_[0].max_seq_len);
+  } else if (place == "encoded.n_pages") {
+    bent(globals_[0].n_pages);
+  } else if (place == "encoded.rope_max_seq_len") {
+    bent(rope_max_seq_len_);
+  } else if (place == "table.pages") {
+    tables_[0].grow(static_cast<uint32_t>(tables_[0].size() + by));  // a page that nobody told the kernels of
+  } else if (place == "ledger.kv_bytes") {
+    by > 0 ? model_->ledger_.charge(MemoryUse::kv, static_cast<uint64_t>(by)) : model_->ledger_.credit(MemoryUse::kv, static_cast<uint64_t>(-by));
+  } else {
+    throw ValueError("bend: no place \"" + place + "\"");
+  }
+}
+
+}  // namespace foundry

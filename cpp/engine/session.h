@@ -1,0 +1,106 @@
+// Session: a token history, the pages that hold its K/V, and what kernels are told of them.
+// Each call is atomic: it completes, or throws and leaves position, history and promise as they were.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/model.h"
+#include "engine/sampler.h"
+
+namespace foundry {
+
+/// What a session says of itself, each figure from its own place: python/foundry/consistency.py compares them.
+struct Observed {
+  uint64_t encoded_max_seq_len, encoded_n_pages, encoded_page_tokens, encoded_rope_max_seq_len, encoded_page_bytes;
+  uint64_t table_pages, table_addresses;
+  std::vector<uint64_t> slab_lengths;
+  uint64_t slab_bytes, used_pages, ledger_kv_bytes, arch_max_seq_len, capacity, position;
+};
+
+enum class Finish : uint32_t { none, stop, length, context };
+
+class Session {
+ public:
+  Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity);
+  ~Session();
+  Session(const Session&) = delete;
+
+  CompiledModel& model() { return *model_; }
+  uint32_t position() const;
+  uint32_t capacity() const;
+  uint32_t reserved_tokens() const;
+  uint64_t kv_bytes() const;  // of the pages held
+  uint64_t pages_added() const;  // since the session began, its initial pages left out
+  bool closed() const;
+  std::vector<int32_t> tokens() const;
+  std::vector<SequenceParams> globals() const;  // by group, as kernels are given them
+  Observed observe() const;
+
+  /// Promises (and, with hold, holds) room for n_tokens in all.
+  void reserve(uint32_t n_tokens);
+  /// Back to the first n_tokens; whole pages behind them are returned.
+  void rewind(uint32_t n_tokens);
+  /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
+  void cancel() { cancelled_ = true; }
+  void close();
+
+  /// Feeds tokens; ends a generation under way. See CompiledModel::forward.
+  void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Progress& progress);
+
+  // Generation: begin() prefills, next() gives a token at a time until `finish` is set.
+  struct Next {
+    int32_t token = -1;
+    Finish finish = Finish::none;
+  };
+  void begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling, std::vector<int32_t> stop_ids,
+             const Progress& progress);
+  Next next(const Progress& progress);
+
+  /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
+  std::vector<float> score(std::span<const int32_t> tokens, const Progress& progress);
+
+  /// Tests only: changes one figure at its own place, to be seen by the consistency asserts.
+  void bend(const std::string& place, int64_t by);
+
+ private:
+  friend class CompiledModel;
+  // Under mutex_, called by CompiledModel::forward.
+  void require_open() const;
+  struct Held {  // what a failed step puts back
+    uint32_t pages;
+    std::vector<uint64_t> promised;
+    uint64_t pages_added;
+  };
+  Held held() const;
+  void grow_to(uint64_t n_tokens);
+  void restore(const Held& held) noexcept;
+  void encode_globals();
+  uint32_t capacity_now() const;
+
+  std::shared_ptr<CompiledModel> model_;
+  mutable std::recursive_mutex mutex_;
+  std::vector<PageTable> tables_;           // by group
+  std::vector<SequenceParams> globals_;     // by group: kernels get exactly these
+  uint32_t rope_max_seq_len_ = 0;           // encoded beside globals_
+  std::vector<uint64_t> promised_pages_;    // by group
+  std::vector<int32_t> tokens_;             // the history: position == tokens_.size()
+  uint32_t reserved_ = 0;
+  uint32_t step_ = 0;
+  uint64_t pages_added_ = 0;
+  std::atomic<bool> cancelled_{false};
+  bool closed_ = false;
+
+  Sampler sampler_;
+  Sampling sampling_;
+  std::vector<int32_t> stop_ids_;
+  std::vector<float> logits_;  // of the last row, while a generation runs
+  uint32_t left_ = 0;
+  int32_t pending_ = -1;  // sampled, not yet fed
+  Finish finished_ = Finish::stop;
+};
+
+}  // namespace foundry

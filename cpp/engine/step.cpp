@@ -1,0 +1,145 @@
+#include "engine/step.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace foundry {
+namespace {
+constexpr uint64_t kAlign = 64;
+constexpr uint32_t kSegmentTokens = 256;  // the order of summation of attention; part of the design, not a tuning
+}  // namespace
+
+StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv, uint32_t max_rows,
+                       uint32_t max_selected)
+    : device_(device), graph_(graph), weights_(weights), kv_(std::move(kv)), max_selected_(max_selected), sequences_(graph.groups.size()) {
+  shape_.max_rows = max_rows;
+  shape_.max_sequences = max_rows;
+  shape_.n_heads = graph.arch.n_heads;
+  for (const LayerGroup& group : graph.groups) {
+    shape_.n_kv_heads = std::max(shape_.n_kv_heads, group.n_kv_heads);
+    shape_.head_dim = std::max(shape_.head_dim, group.head_dim);
+  }
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
+    const Op& op = graph.ops[i];
+    if (op.kind == OpKind::select_rows) head_begin_ = i;
+    if (op.kind == OpKind::linear)
+      shape_.max_in_features = std::max(shape_.max_in_features, graph.values[static_cast<size_t>(op.inputs[0])].width);
+  }
+  buffers_ = plan_buffers(graph, max_rows, max_selected);
+  positions_at_ = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
+  selected_at_ = 2 * positions_at_;
+  arena_at_ = selected_at_ + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
+  scratch_at_ = round_up(arena_at_ + buffers_.bytes, kAlign);
+  workspace_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
+}
+
+Span StepRunner::at(ValueId value) const { return place(arena_at_ + buffers_.offsets[static_cast<size_t>(value)]); }
+
+uint32_t StepRunner::rows_of(ValueId value) const {
+  return graph_.values[static_cast<size_t>(value)].rows == Rows::tokens ? n_rows_ : n_selected_;
+}
+
+void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
+  n_rows_ = 0;
+  rope_max_seq_len_ = 0;
+  for (auto& group : sequences_) group.clear();
+  auto* tokens = place(tokens_at_).as<int32_t>();
+  auto* positions = place(positions_at_).as<int32_t>();
+  for (const RowRun& run : runs) {
+    const auto count = static_cast<uint32_t>(run.tokens.size());
+    if (n_rows_ + count > shape_.max_rows) throw ConsistencyError("a step of more rows than its workspace holds");
+    for (size_t g = 0; g < sequences_.size(); ++g) {
+      SequenceParams params = run.globals[g];
+      params.first_row = n_rows_;
+      params.n_rows = count;
+      params.start = run.start;
+      if (run.start + count > params.max_seq_len) throw ConsistencyError("a step past the pages that its session holds");
+      sequences_[g].push_back(params);
+    }
+    rope_max_seq_len_ = std::max(rope_max_seq_len_, run.rope_max_seq_len);
+    std::memcpy(tokens + n_rows_, run.tokens.data(), count * sizeof(int32_t));
+    for (uint32_t i = 0; i < count; ++i) positions[n_rows_ + i] = static_cast<int32_t>(run.start + i);
+    n_rows_ += count;
+  }
+  device_.begin(place(scratch_at_), shape_);
+  for (size_t i = 0; i < head_begin_; ++i) encode(graph_.ops[i], poll);
+  device_.submit();
+  device_.wait();
+}
+
+const float* StepRunner::run_head(std::span<const int32_t> rows) {
+  n_selected_ = static_cast<uint32_t>(rows.size());
+  std::memcpy(place(selected_at_).as<int32_t>(), rows.data(), rows.size_bytes());
+  device_.begin(place(scratch_at_), shape_);
+  for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], {});
+  device_.submit();
+  device_.wait();
+  return at(graph_.logits).as<float>();
+}
+
+void StepRunner::encode(const Op& op, const Poll& poll) {
+  const ValueId in = op.inputs.empty() ? kNone : op.inputs[0];
+  const ValueId out = op.outputs.empty() ? kNone : op.outputs[0];
+  const auto width = [&](ValueId v) { return graph_.values[static_cast<size_t>(v)].width; };
+  const auto table = [&](size_t i) { return weights_.get(op.weights[i], WeightUse::table); };
+  switch (op.kind) {
+    case OpKind::embed: {
+      const Weight* w = table(0);
+      device_.embed({{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type)}, w, place(tokens_at_), at(out)});
+      break;
+    }
+    case OpKind::rms_norm:
+      device_.rms_norm({{rows_of(in), width(in), op.eps, 0}, table(0), at(in), at(out)});
+      break;
+    case OpKind::linear: {
+      LinearArgs args{at(in), op.inputs.size() > 1 ? at(op.inputs[1]) : Span{}, {}};
+      const size_t n = op.outputs.size();
+      args.outputs.reserve(n);
+      for (size_t i = 0; i < n; ++i) {
+        const Weight* w = weights_.get(op.weights[i], WeightUse::linear);
+        args.outputs.push_back({{rows_of(in), width(in), width(op.outputs[i]), static_cast<u32>(w->type)},
+                                w,
+                                op.weights.size() > n + i ? table(n + i) : nullptr,
+                                at(op.outputs[i])});
+      }
+      device_.linear(args);
+      break;
+    }
+    case OpKind::rope:
+      device_.rope({{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, rope_max_seq_len_, op.rope_base, 0},
+                    op.weights.empty() ? nullptr : table(0),
+                    place(positions_at_),
+                    at(in),
+                    at(out)});
+      break;
+    case OpKind::kv_append: {
+      const auto& sequences = sequences_[op.group];
+      device_.kv_append({kv_[op.group], op.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(), at(in), at(op.inputs[1])});
+      break;
+    }
+    case OpKind::attention: {
+      if (poll) poll();
+      const auto& sequences = sequences_[op.group];
+      device_.attention({{n_rows_, op.n_heads, static_cast<u32>(sequences.size()), op.layer, op.scale, op.window, kSegmentTokens, 0},
+                         kv_[op.group],
+                         sequences.data(),
+                         at(in),
+                         at(out)});
+      break;
+    }
+    case OpKind::swiglu:
+      device_.swiglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
+      break;
+    case OpKind::add:
+      device_.add({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
+      break;
+    case OpKind::select_rows:
+      device_.select_rows({n_selected_, width(in), place(selected_at_), at(in), at(out)});
+      break;
+  }
+}
+
+}  // namespace foundry

@@ -1,0 +1,89 @@
+#include "engine/weights.h"
+
+#include <string>
+
+#include "base/error.h"
+
+namespace foundry {
+namespace {
+
+std::string shape(uint64_t rows, uint64_t cols) { return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]"; }
+
+WeightUse use_of(const Op& op, size_t index) {
+  // linear: the first half are multiplied, the biases behind them are read as vectors.
+  return op.kind == OpKind::linear && index < op.outputs.size() ? WeightUse::linear : WeightUse::table;
+}
+
+}  // namespace
+
+WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : file_(std::move(file)) {
+  for (const Op& op : graph.ops) {
+    for (size_t i = 0; i < op.weights.size(); ++i) {
+      const WeightId id = op.weights[i];
+      if (id == kNone) continue;
+      const WeightUse use = use_of(op, i);
+      if (entries_.count({id, use}) != 0) continue;
+      const WeightRef& ref = graph.weights.at(static_cast<size_t>(id));
+      if (file_->find(ref.name) == nullptr)
+        throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " + shape(ref.rows, ref.cols));
+      WeightView view = file_->view(ref.name);
+      if (view.rows != ref.rows || view.cols != ref.cols)
+        throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(ref.rows, ref.cols) + ", found " +
+                               shape(view.rows, view.cols));
+      const bool vector = use == WeightUse::table && op.kind != OpKind::embed;
+      if (vector && view.type != DType::f32)
+        throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, found " + dtype_name(view.type));
+      entries_.emplace(std::make_pair(id, use), Entry{std::move(view), use, nullptr});
+    }
+  }
+}
+
+WeightStore::~WeightStore() {
+  entries_.clear();
+  if (ledger_ != nullptr) {
+    ledger_->credit(MemoryUse::weights_mapped, charged_.mapped);
+    ledger_->credit(MemoryUse::weights_private, charged_.private_);
+  }
+}
+
+WeightBytes WeightStore::plan(const Device& device) const {
+  WeightBytes bytes;
+  for (const auto& [key, entry] : entries_) {
+    const uint64_t copy = device.prepared_bytes(entry.view, entry.use);
+    bytes.private_ += copy;
+    if (copy == 0) bytes.mapped += entry.view.bytes;
+  }
+  return bytes;
+}
+
+void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress& progress) {
+  const WeightBytes planned = plan(device);
+  ledger.charge(MemoryUse::weights_mapped, planned.mapped);
+  try {
+    ledger.charge(MemoryUse::weights_private, planned.private_);
+  } catch (...) {
+    ledger.credit(MemoryUse::weights_mapped, planned.mapped);
+    throw;
+  }
+  ledger_ = &ledger;
+  charged_ = planned;
+
+  uint64_t total = 0, done = 0, held = 0;
+  for (const auto& [key, entry] : entries_) total += entry.view.bytes;
+  for (auto& [key, entry] : entries_) {
+    entry.weight = device.prepare(entry.view, entry.use);
+    held += entry.weight->private_bytes;
+    if (entry.weight->private_bytes != 0) file_->forget(entry.view.data, entry.view.bytes);
+    done += entry.view.bytes;
+    if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
+  }
+  if (held != planned.private_)
+    throw ConsistencyError("private weights: planned " + std::to_string(planned.private_) + " bytes, prepared " + std::to_string(held));
+}
+
+const Weight* WeightStore::get(WeightId id, WeightUse use) const {
+  if (id == kNone) return nullptr;
+  return entries_.at({id, use}).weight.get();
+}
+
+}  // namespace foundry
