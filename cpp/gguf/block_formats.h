@@ -1,0 +1,17 @@
+// The readable meaning of each weight format: what every fast kernel is measured against.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace foundry {
+
+/// Bytes of n values. ValueError unless n is a whole number of blocks.
+uint64_t row_bytes(DType type, uint64_t n);
+
+/// Writes n values of `src` to `dst` as f32. `src` may lie at any address. ValueError unless n is a whole number of blocks.
+/// Each value is one product (and for Q4_1 one sum), each rounded to f32.
+void dequantise_row(DType type, const std::byte* src, float* dst, uint64_t n);
+
+}  // namespace foundry

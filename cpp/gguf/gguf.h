@@ -1,0 +1,88 @@
+// A GGUF file: metadata by key, tensors by name, and their bytes in place. Everything is checked when the file is opened, so a view
+// never points outside it. Layout (versions 2 and 3, little endian):
+//   "GGUF" u32 version, u64 n_tensors, u64 n_keys, n_keys x (string key, u32 type, value),
+//   n_tensors x (string name, u32 n_dims, u64 dims[n_dims], u32 type, u64 offset), padding to general.alignment, tensor data
+//   A string is u64 length and bytes; an array is u32 element type, u64 count and elements, which may be arrays again.
+// Source: GGUF specification, github.com/ggml-org/ggml, docs/gguf.md.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "base/weight_view.h"
+
+namespace foundry {
+
+class MappedFile;
+
+struct MetaArray;
+/// A value of the metadata. Arrays are vectors of their element; an array of arrays is a vector of MetaArray.
+/// Strings are the file's bytes: GGUF asks for UTF-8, and files are known that break it (only keys and tensor names are checked).
+using MetaValue =
+    std::variant<bool, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t, int64_t, float, double, std::string,
+                 std::vector<bool>, std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
+                 std::vector<uint32_t>, std::vector<int32_t>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<float>,
+                 std::vector<double>, std::vector<std::string>, std::vector<MetaArray>>;
+/// An array inside an array: `value` is always one of the vectors.
+struct MetaArray {
+  MetaValue value;
+  bool operator==(const MetaArray& other) const { return value == other.value; }
+};
+
+struct GgufTensor {
+  std::string name;
+  uint32_t type = 0;              // GGML's number
+  const char* type_name = "";     // "Q4_1"
+  bool supported = false;         // view() gives it
+  std::vector<uint64_t> shape;    // as the file orders it: the contiguous dimension (cols) first; 1 to 4 dimensions
+  uint64_t n_elements = 0;
+  uint64_t offset = 0;            // from the beginning of the file
+  uint64_t bytes = 0;
+};
+
+class GgufFile {
+ public:
+  /// Maps and checks a file. ModelFormatError says what is wrong, at which byte, what was expected and what was found.
+  static std::shared_ptr<GgufFile> open(const std::string& path);
+  /// The same from memory, which must outlive the object; it should be 8-byte aligned where views are read as wider types.
+  static std::shared_ptr<GgufFile> parse(std::span<const std::byte> bytes, const std::string& source_name = "memory");
+  ~GgufFile();
+  GgufFile(const GgufFile&) = delete;
+  GgufFile& operator=(const GgufFile&) = delete;
+
+  const std::string& path() const { return source_; }
+  uint64_t file_bytes() const { return bytes_.size(); }
+  uint32_t version() const { return version_; }
+  uint64_t alignment() const { return alignment_; }
+  const std::map<std::string, MetaValue>& metadata() const { return metadata_; }
+  /// In the file's order.
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }
+  /// Null when there is none of that name.
+  const GgufTensor* find(std::string_view name) const;
+  /// rows x cols; one dimension n is [1, n], and dimensions past the second are counted into the rows.
+  /// ModelFormatError if there is no such tensor or its type is not supported.
+  WeightView view(std::string_view name) const;
+  /// These bytes of the file are not needed for now: their pages may leave memory, and come back when read.
+  void forget(const std::byte* data, uint64_t bytes) const;
+
+ private:
+  GgufFile(std::span<const std::byte> bytes, std::string source, std::unique_ptr<MappedFile> file);
+
+  std::string source_;
+  std::unique_ptr<MappedFile> file_;  // null when parsed from memory
+  std::span<const std::byte> bytes_;
+  uint32_t version_ = 0;
+  uint64_t alignment_ = 0;
+  std::map<std::string, MetaValue> metadata_;
+  std::vector<GgufTensor> tensors_;
+  std::unordered_map<std::string_view, size_t> by_name_;  // into tensors_, whose names stay where they are
+};
+
+}  // namespace foundry

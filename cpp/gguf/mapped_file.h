@@ -1,0 +1,36 @@
+// A file mapped for reading: weights are used where they lie, and the system reads and drops their pages as it sees fit.
+// A file that is shortened by someone else while it is mapped is beyond our power (SIGBUS), as for every mapping.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace foundry {
+
+class MappedFile {
+ public:
+  /// ModelFormatError if it cannot be opened, is no regular file, or is empty.
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::byte* data() const { return data_; }
+  uint64_t size() const { return size_; }
+
+  // Advice on a range of the file (it is clamped to the file). The contents stay readable whatever is advised.
+  /// Read ahead: the range is wanted soon.
+  void advise_needed(uint64_t offset, uint64_t bytes) const;
+  /// Read far ahead: the range is read once from front to back.
+  void advise_sequential(uint64_t offset, uint64_t bytes) const;
+  /// Drop the range's pages from this process; only whole pages, so neighbours keep theirs.
+  void advise_unneeded(uint64_t offset, uint64_t bytes) const;
+
+ private:
+  const std::byte* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace foundry
