@@ -1,0 +1,101 @@
+// A tiny llama for the engine's tests: its graph, and a GGUF image with seeded random weights, in memory.
+#pragma once
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "gguf/gguf.h"
+#include "graph/graph.h"
+
+namespace foundry::test {
+
+struct TinyShape {
+  uint32_t vocab = 96, hidden = 32, layers = 2, heads = 4, kv_heads = 2, head_dim = 8, ffn = 64, max_seq_len = 300;
+};
+
+inline Graph tiny_graph(const TinyShape& s) {
+  Graph g;
+  g.arch = {"llama", s.layers, s.heads, s.kv_heads, s.head_dim, s.hidden, s.vocab, s.max_seq_len};
+  const uint32_t group = g.add_group({s.layers, s.kv_heads, s.head_dim, 0});
+  ValueId x = g.embed(g.weight("token_embd.weight", s.vocab, s.hidden), "embed");
+  for (uint32_t l = 0; l < s.layers; ++l) {
+    const std::string at = "layer " + std::to_string(l) + " ", blk = "blk." + std::to_string(l) + ".";
+    const auto w = [&](const char* name, uint32_t rows, uint32_t cols) { return g.weight(blk + name + ".weight", rows, cols); };
+    const ValueId n = g.rms_norm(x, w("attn_norm", 1, s.hidden), 1e-5f, at + "attn_norm");
+    ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
+    ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
+    const ValueId v = g.linear(n, w("attn_v", s.kv_heads * s.head_dim, s.hidden), kNone, at + "v");
+    q = g.rope(q, s.heads, s.head_dim, s.head_dim, 10000.0f, 0, kNone, at + "rope q");
+    k = g.rope(k, s.kv_heads, s.head_dim, s.head_dim, 10000.0f, 0, kNone, at + "rope k");
+    g.kv_append(k, v, group, l, at + "kv_append");
+    const ValueId a = g.attention(q, s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, l, at + "attention");
+    x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"), at + "attention residual");
+    const ValueId m = g.rms_norm(x, w("ffn_norm", 1, s.hidden), 1e-5f, at + "ffn_norm");
+    const ValueId gate = g.linear(m, w("ffn_gate", s.ffn, s.hidden), kNone, at + "gate");
+    const ValueId up = g.linear(m, w("ffn_up", s.ffn, s.hidden), kNone, at + "up");
+    x = g.add(x, g.linear(g.swiglu(gate, up, at + "swiglu"), w("ffn_down", s.hidden, s.ffn), kNone, at + "down"), at + "ffn residual");
+  }
+  x = g.rms_norm(g.select_rows(x, "select rows"), g.weight("output_norm.weight", 1, s.hidden), 1e-5f, "output_norm");
+  g.logits = g.linear(x, g.weight("token_embd.weight", s.vocab, s.hidden), kNone, "output");
+  return g;
+}
+
+/// Every weight of a graph: vectors in f32, matrices in Q8_0.
+class TinyFile {
+ public:
+  explicit TinyFile(const Graph& graph, uint32_t seed = 1) {
+    std::mt19937 random(seed);
+    std::vector<std::string> data;
+    put("GGUF"), number<uint32_t>(3), number<uint64_t>(graph.weights.size()), number<uint64_t>(0);
+    uint64_t offset = 0;
+    for (const WeightRef& w : graph.weights) {
+      const bool vector = w.rows == 1;
+      number<uint64_t>(w.name.size()), put(w.name);
+      number<uint32_t>(vector ? 1 : 2), number<uint64_t>(w.cols);
+      if (!vector) number<uint64_t>(w.rows);
+      number<uint32_t>(vector ? 0 : 8), number<uint64_t>(offset);
+      data.push_back(vector ? floats(w.cols, random) : q8_0(w.rows * w.cols / 32, random));
+      data.back().resize((data.back().size() + 31) / 32 * 32);
+      offset += data.back().size();
+    }
+    bytes_.resize((bytes_.size() + 31) / 32 * 32);
+    for (const std::string& d : data) put(d);
+    aligned_.resize(bytes_.size() / 8 + 1);
+    std::memcpy(aligned_.data(), bytes_.data(), bytes_.size());
+  }
+  std::shared_ptr<GgufFile> open() const {
+    return GgufFile::parse({reinterpret_cast<const std::byte*>(aligned_.data()), bytes_.size()}, "tiny");
+  }
+
+ private:
+  void put(const std::string& s) { bytes_ += s; }
+  template <class T>
+  void number(T value) {
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  static std::string floats(uint64_t n, std::mt19937& random) {
+    std::string s;
+    for (uint64_t i = 0; i < n; ++i) {
+      const float f = 0.5f + static_cast<float>(random() % 1000) / 1000.0f;
+      s.append(reinterpret_cast<const char*>(&f), sizeof f);
+    }
+    return s;
+  }
+  static std::string q8_0(uint64_t n_blocks, std::mt19937& random) {
+    std::string s;
+    for (uint64_t b = 0; b < n_blocks; ++b) {
+      const uint16_t scale = f32_to_f16(0.001f + static_cast<float>(random() % 1000) * 2e-6f);
+      s.append(reinterpret_cast<const char*>(&scale), 2);
+      for (int i = 0; i < 32; ++i) s.push_back(static_cast<char>(static_cast<int>(random() % 255) - 127));
+    }
+    return s;
+  }
+  std::string bytes_;
+  std::vector<uint64_t> aligned_;
+};
+
+}  // namespace foundry::test
