@@ -405,6 +405,7 @@ TEST_CASE("gguf: hostile tensors") {
   CHECK_REFUSED(with({"t", {32}, kTypeF32, 32}), "found offset 32");
   CHECK_REFUSED(with({"t", {1}, kTypeF32, 8}), "offset: expected a multiple of the alignment 32, found 8");
   CHECK_REFUSED(with({"t", {1}, kTypeF32, UINT64_MAX - 31}), "found offset 18446744073709551584");
+  CHECK_REFUSED(with({"t", {32}, kTypeF32, UINT64_MAX - 31}), "found offset 18446744073709551584");  // the end wraps to 96
   CHECK_REFUSED(with({"t", {}, kTypeF32, 0}), "number of dimensions: expected 1 to 4, found 0");
   CHECK_REFUSED(with({"t", {1, 1, 1, 1, 1}, kTypeF32, 0}), "number of dimensions: expected 1 to 4, found 5");
   CHECK_REFUSED(with({"t", {4, 0}, kTypeF32, 0}), "tensor \"t\": dimension 1: expected 1 or more, found 0");
