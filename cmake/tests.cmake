@@ -1,33 +1,39 @@
-# The C++ tests: doctest from the system, or fetched. One ctest entry a file.
+# The C++ tests: doctest from the system, or its release from GitHub. One executable; one ctest entry a file, so
+# that a failure names its file and `ctest -R page_table` runs one. The benches are ctest entries labelled "bench".
 find_path(DOCTEST_INCLUDE doctest/doctest.h)
 if(NOT DOCTEST_INCLUDE)
   include(FetchContent)
-  FetchContent_Declare(doctest GIT_REPOSITORY https://github.com/doctest/doctest GIT_TAG v2.4.11)
+  # SOURCE_SUBDIR names a folder without a CMakeLists.txt: only the header is wanted.
+  FetchContent_Declare(doctest URL https://github.com/doctest/doctest/archive/refs/tags/v2.4.12.tar.gz
+    URL_HASH SHA256=73381c7aa4dee704bd935609668cf41880ea7f19fa0504a200e13b74999c2d70
+    DOWNLOAD_EXTRACT_TIMESTAMP ON SOURCE_SUBDIR doctest)
   FetchContent_MakeAvailable(doctest)
   set(DOCTEST_INCLUDE ${doctest_SOURCE_DIR})
 endif()
+set(cases FOUNDRY_TEST_CASES_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/cases")
+
 file(GLOB test_sources CONFIGURE_DEPENDS tests/cpp/*.cpp tests/kernels/*_test.cpp)
 add_executable(foundry_tests ${test_sources})
 target_include_directories(foundry_tests PRIVATE ${DOCTEST_INCLUDE} tests)
 target_link_libraries(foundry_tests PRIVATE foundry_engine)
 target_compile_options(foundry_tests PRIVATE -Wall -Wextra)
-target_compile_definitions(foundry_tests PRIVATE FOUNDRY_TEST_CASES_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/cases")
+target_compile_definitions(foundry_tests PRIVATE ${cases})
 foreach(source IN LISTS test_sources)
   get_filename_component(name ${source} NAME_WE)
-  if(NOT name STREQUAL main)
-    add_test(NAME ${name} COMMAND foundry_tests --source-file=*${name}.cpp --no-skip=true)
+  if(name MATCHES "_test$")
+    add_test(NAME ${name} COMMAND foundry_tests --source-file=*/${name}.cpp --no-skip=true)
     set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 900)
   endif()
 endforeach()
 
 if(FOUNDRY_BUILD_BENCH)
-  find_package(benchmark)
+  find_package(benchmark QUIET)
   file(GLOB bench_sources CONFIGURE_DEPENDS bench/kernels/*.cpp)
   if(benchmark_FOUND AND bench_sources)
     add_executable(foundry_bench ${bench_sources})
     target_include_directories(foundry_bench PRIVATE tests)
     target_link_libraries(foundry_bench PRIVATE foundry_engine benchmark::benchmark)
-    target_compile_definitions(foundry_bench PRIVATE FOUNDRY_TEST_CASES_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/cases")
+    target_compile_definitions(foundry_bench PRIVATE ${cases})
     add_test(NAME kernel_bench COMMAND foundry_bench --benchmark_min_time=0.05)
     set_tests_properties(kernel_bench PROPERTIES LABELS bench)
   endif()
