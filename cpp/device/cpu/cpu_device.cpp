@@ -1,0 +1,285 @@
+#include "device/cpu/cpu_device.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "device/cpu/attention.h"
+#include "device/cpu/kernels.h"
+#include "device/cpu/pack.h"
+#include "device/host_buffer.h"
+#include "gguf/block_formats.h"
+
+namespace foundry {
+namespace {
+
+using cpu::CpuKernels;
+using cpu::kBlock;
+using cpu::kLanes;
+
+/// Elements of an elementwise op below which it isn't worth waking a thread.
+constexpr uint64_t kSmall = 16384;
+
+bool quantised(DType type) { return block_elements(type) != 1; }
+
+std::vector<const CpuKernels*> available() {
+  std::vector<const CpuKernels*> tables;
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+    tables.push_back(&cpu::kernels_avx512());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    tables.push_back(&cpu::kernels_avx2());
+#endif
+  tables.push_back(&cpu::kernels_baseline());
+  return tables;
+}
+
+struct PackedWeight final : Weight {
+  std::unique_ptr<Buffer> panels;
+};
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(const CpuKernels& kernels, uint32_t threads) : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {}
+
+  const DeviceInfo& info() const override { return info_; }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return make_host_buffer(bytes); }
+
+  uint64_t prepared_bytes(const WeightView& view, WeightUse use) const override {
+    return use == WeightUse::linear ? cpu::packed_bytes(view) : 0;
+  }
+
+  std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) override {
+    auto weight = std::make_unique<PackedWeight>();
+    weight->rows = view.rows;
+    weight->cols = view.cols;
+    weight->type = view.type;
+    weight->mapped = view.data;
+    weight->private_bytes = prepared_bytes(view, use);
+    if (weight->private_bytes == 0) return weight;
+    weight->panels = make_host_buffer(weight->private_bytes);
+    const uint64_t size = cpu::panel_bytes(view.type, view.cols);
+    pool_.parallel_for(weight->private_bytes / size, [&](uint64_t panel, uint32_t) {
+      cpu::pack_panel(view, panel, kernels_.q8_offset, weight->panels->data() + panel * size);
+    });
+    return weight;
+  }
+
+  // Scratch: quantised rows | cos and sin of each row | attention's partials.
+  uint64_t scratch_bytes(const StepShape& shape) const override {
+    return rope_at(shape) + rope_bytes(shape) + cpu::attention_scratch_bytes(info_.threads);
+  }
+
+  void begin(Span scratch, const StepShape& shape) override {
+    const uint64_t blocks = blocks_of(shape);
+    auto* base = scratch.as<std::byte>();
+    quant_.q = reinterpret_cast<int8_t*>(base);
+    quant_.scales = reinterpret_cast<float*>(base + blocks * kBlock);
+    quant_.sums = reinterpret_cast<int32_t*>(base + blocks * (kBlock + sizeof(float)));
+    angles_ = reinterpret_cast<float*>(base + rope_at(shape));
+    attention_scratch_ = base + rope_at(shape) + rope_bytes(shape);
+    angles_of_ = {};
+    angles_known_ = false;
+  }
+
+  void embed(const EmbedArgs& args) override {
+    const uint64_t stride = row_bytes(args.table->type, args.p.width);
+    rows(args.p.n_rows, args.p.width, [&](uint64_t r) {
+      const auto token = static_cast<uint64_t>(args.tokens.as<int32_t>()[r]);
+      dequantise_row(args.table->type, args.table->mapped + token * stride, args.out.as<float>() + r * args.p.width, args.p.width);
+    });
+  }
+
+  void rms_norm(const RmsNormArgs& args) override {
+    const auto* weight = reinterpret_cast<const float*>(args.weight->mapped);
+    rows(args.p.n_rows, args.p.width, [&](uint64_t r) {
+      const uint64_t at = r * args.p.width;
+      kernels_.rms_norm(args.in.as<float>() + at, weight, args.out.as<float>() + at, args.p.width, args.p.eps);
+    });
+  }
+
+  void linear(const LinearArgs& args) override {
+    const LinearParams& first = args.outputs.front().p;
+    bool any = false;
+    uint64_t panels = 0;
+    for (const auto& output : args.outputs) {
+      any = any || quantised(output.weight->type);
+      panels += (output.p.out_features + kLanes - 1) / kLanes;
+    }
+    if (any)
+      rows(first.n_rows, first.in_features, [&](uint64_t r) {
+        const uint64_t at = r * (first.in_features / kBlock);
+        kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kBlock, quant_.scales + at,
+                          quant_.sums + at);
+      });
+    // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
+    const uint64_t step = std::max<uint64_t>(1, panels / (uint64_t{info_.threads} * 8));
+    pool_.parallel_for((panels + step - 1) / step, [&](uint64_t task, uint32_t) {
+      for (uint64_t panel = task * step; panel < std::min(panels, (task + 1) * step); ++panel) run_panel(args, panel);
+    });
+  }
+
+  void rope(const RopeArgs& args) override {
+    const RopeParams& p = args.p;
+    prepare_angles(args);
+    const uint64_t half = p.rot_dim / 2;
+    rows(p.n_rows, uint64_t{p.n_heads} * p.head_dim, [&](uint64_t r) {
+      const float *cosines = angles_ + r * p.rot_dim, *sines = cosines + half;
+      for (uint32_t h = 0; h < p.n_heads; ++h) {
+        const float* x = args.in.as<float>() + (r * p.n_heads + h) * p.head_dim;
+        float* y = args.out.as<float>() + (r * p.n_heads + h) * p.head_dim;
+        for (uint64_t i = 0; i < half; ++i) {
+          const uint64_t a = p.style == 0 ? 2 * i : i, b = p.style == 0 ? 2 * i + 1 : i + half;
+          const float xa = x[a], xb = x[b];
+          y[a] = xa * cosines[i] - xb * sines[i];
+          y[b] = xa * sines[i] + xb * cosines[i];
+        }
+        if (y != x)
+          for (uint64_t d = p.rot_dim; d < p.head_dim; ++d) y[d] = x[d];
+      }
+    });
+  }
+
+  void kv_append(const KvAppendArgs& args) override {
+    const KvParams& kv = args.kv;
+    const uint64_t width = uint64_t{kv.n_kv_heads} * kv.head_dim;
+    const uint64_t k_size = block_bytes(static_cast<DType>(kv.k_type)), v_size = block_bytes(static_cast<DType>(kv.v_type));
+    for (uint32_t s = 0; s < args.n_sequences; ++s) {
+      const SequenceParams& sequence = args.sequences[s];
+      const auto* pages = reinterpret_cast<const uint64_t*>(sequence.pages);
+      rows(sequence.n_rows, width, [&](uint64_t r) {
+        const uint64_t position = sequence.start + r, token = position % kv.page_tokens;
+        auto* layer = reinterpret_cast<std::byte*>(pages[position / kv.page_tokens] + args.layer * kv.layer_stride_bytes);
+        for (uint32_t h = 0; h < kv.n_kv_heads; ++h) {
+          const uint64_t at = (sequence.first_row + r) * width + uint64_t{h} * kv.head_dim;
+          std::byte* k = layer + h * kv.head_stride_bytes;
+          kernels_.append(args.k.as<float>() + at, kv.head_dim, kv.k_type,
+                          k + (token / kv.tile_tokens * kv.head_dim * kv.tile_tokens + token % kv.tile_tokens) * k_size, kv.tile_tokens);
+          kernels_.append(args.v.as<float>() + at, kv.head_dim, kv.v_type, k + kv.k_part_bytes + token * kv.head_dim * v_size, 1);
+        }
+      });
+    }
+  }
+
+  void attention(const AttentionArgs& args) override { cpu::attention(args, kernels_, pool_, attention_scratch_); }
+
+  void swiglu(const SwigluArgs& args) override {
+    rows(args.n_rows, args.width, [&](uint64_t r) {
+      const uint64_t at = r * args.width;
+      kernels_.swiglu(args.gate.as<float>() + at, args.up.as<float>() + at, args.out.as<float>() + at, args.width);
+    });
+  }
+
+  void add(const AddArgs& args) override {
+    rows(args.n_rows, args.width, [&](uint64_t r) {
+      const uint64_t at = r * args.width;
+      kernels_.add(args.a.as<float>() + at, args.b.as<float>() + at, args.out.as<float>() + at, args.width);
+    });
+  }
+
+  void select_rows(const SelectRowsArgs& args) override {
+    for (uint64_t i = 0; i < args.n_selected; ++i)
+      std::memcpy(args.out.as<float>() + i * args.width,
+                  args.in.as<float>() + static_cast<uint64_t>(args.rows.as<int32_t>()[i]) * args.width, args.width * sizeof(float));
+  }
+
+  void submit() override {}
+  void wait() override {}
+
+ private:
+  static uint64_t blocks_of(const StepShape& shape) { return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock); }
+  static uint64_t rope_at(const StepShape& shape) { return round_up(blocks_of(shape) * (kBlock + sizeof(float) + sizeof(int32_t)), 64); }
+  static uint64_t rope_bytes(const StepShape& shape) { return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64); }
+
+  /// function(row) over all rows; on the caller alone where it is little work.
+  template <class F>
+  void rows(uint64_t n, uint64_t width, F&& function) {
+    if (n * width < kSmall) {
+      for (uint64_t r = 0; r < n; ++r) function(r);
+      return;
+    }
+    const uint64_t step = std::max<uint64_t>(1, kSmall / 4 / width);
+    pool_.parallel_for((n + step - 1) / step, [&](uint64_t task, uint32_t) {
+      for (uint64_t r = task * step; r < std::min(n, (task + 1) * step); ++r) function(r);
+    });
+  }
+
+  void run_panel(const LinearArgs& args, uint64_t index) {
+    const LinearArgs::Output* output = args.outputs.data();
+    for (uint64_t n; index >= (n = (output->p.out_features + kLanes - 1) / kLanes); ++output) index -= n;
+    const LinearParams& p = output->p;
+    const uint64_t at = index * kLanes;
+    const auto* residual = args.residual.as<float>();
+    cpu::LinearPanel panel{};
+    panel.type = static_cast<uint32_t>(output->weight->type);
+    panel.n_rows = p.n_rows;
+    panel.in_features = p.in_features;
+    panel.n_outputs = static_cast<uint32_t>(std::min<uint64_t>(kLanes, p.out_features - at));
+    panel.panel = static_cast<const PackedWeight*>(output->weight)->panels->data() + index * cpu::panel_bytes(output->weight->type, p.in_features);
+    panel.x = args.in.as<float>();
+    panel.quant = quant_;
+    panel.bias = output->bias == nullptr ? nullptr : reinterpret_cast<const float*>(output->bias->mapped) + at;
+    panel.residual = residual == nullptr ? nullptr : residual + at;
+    panel.out = output->out.as<float>() + at;
+    panel.out_stride = p.out_features;
+    kernels_.linear(panel);
+  }
+
+  /// cos and sin of every row and pair, once a step where all layers turn alike: [row][cos of each pair | sin of each pair].
+  void prepare_angles(const RopeArgs& args) {
+    const RopeParams& p = args.p;
+    const AnglesOf wanted{p.n_rows, p.rot_dim, p.base, args.factors};
+    if (angles_known_ && wanted == angles_of_) return;
+    const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
+    rows(p.n_rows, uint64_t{p.rot_dim} * 32, [&](uint64_t r) {
+      float* to = angles_ + r * p.rot_dim;
+      for (uint32_t i = 0; i < p.rot_dim / 2; ++i) {
+        const double frequency = std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
+        const double angle = args.positions.as<int32_t>()[r] * frequency;
+        to[i] = static_cast<float>(std::cos(angle));
+        to[i + p.rot_dim / 2] = static_cast<float>(std::sin(angle));
+      }
+    });
+    angles_of_ = wanted;
+    angles_known_ = true;
+  }
+
+  struct AnglesOf {
+    uint32_t n_rows = 0, rot_dim = 0;
+    float base = 0;
+    const Weight* factors = nullptr;
+    bool operator==(const AnglesOf&) const = default;
+  };
+
+  const CpuKernels& kernels_;
+  ThreadPool pool_;
+  DeviceInfo info_;
+  cpu::QuantRows quant_{};
+  float* angles_ = nullptr;
+  std::byte* attention_scratch_ = nullptr;
+  AnglesOf angles_of_;
+  bool angles_known_ = false;
+};
+
+}  // namespace
+
+std::vector<std::string> cpu_instruction_sets() {
+  std::vector<std::string> names;
+  for (const CpuKernels* kernels : available()) names.emplace_back(kernels->isa);
+  return names;
+}
+
+std::unique_ptr<Device> make_cpu_device(const std::string& isa, uint32_t threads) {
+  std::string names;
+  for (const CpuKernels* kernels : available()) {
+    if (isa.empty() || isa == kernels->isa) return std::make_unique<CpuDevice>(*kernels, threads == 0 ? default_threads() : threads);
+    names += (names.empty() ? "" : ", ") + std::string(kernels->isa);
+  }
+  throw ValueError("device \"cpu:" + isa + "\": expected one of " + names);
+}
+
+}  // namespace foundry

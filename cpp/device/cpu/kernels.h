@@ -1,0 +1,84 @@
+// What the CPU device asks of an instruction set: one table of functions, built from one source (kernels.inl) for each.
+// Plain C types only: the files behind it are compiled with flags that must not leak into shared inline functions.
+//
+// Order of summation (a promise, see HACKING.md): lanes are outputs; k ascends; a row's arithmetic is the same however many rows
+// share its tile.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "params.h"
+
+namespace foundry::cpu {
+
+constexpr uint32_t kLanes = 16;        // outputs of a panel
+constexpr uint32_t kBlock = 32;        // k of a quantised block
+constexpr uint32_t kMaxQueries = 16;   // of an attention tile
+constexpr uint32_t kMaxHeadDim = 256;
+constexpr uint32_t kSegment = 256;     // tokens; the design's
+
+/// Rows of activations quantised to int8 in blocks of 32 along k: x ~ scale * q; sums holds each block's sum of q.
+struct QuantRows {
+  int8_t* q;       // [n_rows, k rounded up to 32]
+  float* scales;   // [n_rows, k / 32]
+  int32_t* sums;   // [n_rows, k / 32]
+};
+
+/// Sixteen outputs of a linear layer over all rows.
+struct LinearPanel {
+  uint32_t type;  // DType of the weight
+  uint32_t n_rows;
+  uint32_t in_features;
+  uint32_t n_outputs;  // 1 .. 16
+  const std::byte* panel;
+  const float* x;  // [n_rows, in_features], for plain types
+  QuantRows quant;  // for quantised types
+  const float* bias;      // [n_outputs] or null
+  const float* residual;  // row stride out_stride, or null
+  float* out;
+  uint64_t out_stride;
+};
+
+/// Up to 16 queries that share a KV head, over one segment.
+struct AttentionSegment {
+  KvParams kv;
+  uint32_t layer;
+  uint32_t kv_head;
+  uint32_t n_queries;
+  float scale;
+  const uint64_t* pages;
+  uint64_t first;                 // the segment's first position, a multiple of 256
+  const float* q[kMaxQueries];    // [head_dim] each
+  uint64_t begin[kMaxQueries];    // positions that each query sees: begin .. end, inside the segment; none if begin >= end
+  uint64_t end[kMaxQueries];
+};
+
+/// The softmax over a segment, before division: out = sum exp(s - max) v.
+struct Partial {
+  float max;
+  float sum;
+  uint32_t seen;  // 0: no position
+  uint32_t unused;
+  float out[kMaxHeadDim];
+};
+
+struct CpuKernels {
+  const char* isa;
+  int32_t q8_offset;  // added to Q8_0 weights when they are packed
+  void (*quantise)(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums);
+  void (*linear)(const LinearPanel& panel);
+  void (*attention)(const AttentionSegment& segment, Partial* partials);  // one partial a query
+  void (*merge)(Partial& into, const Partial& next, uint32_t head_dim);
+  void (*finish)(const Partial& partial, float* out, uint32_t head_dim);
+  void (*append)(const float* x, uint32_t n, uint32_t type, std::byte* to, uint64_t stride_elements);  // converts n values
+  void (*rms_norm)(const float* x, const float* weight, float* y, uint32_t n, float eps);
+  void (*swiglu)(const float* gate, const float* up, float* y, uint64_t n);
+  void (*add)(const float* a, const float* b, float* y, uint64_t n);
+};
+
+// Those that this build has; the device takes what the processor can run.
+const CpuKernels& kernels_avx512();
+const CpuKernels& kernels_avx2();
+const CpuKernels& kernels_baseline();  // x86-64-v2, or Arm with dot product
+
+}  // namespace foundry::cpu

@@ -1,0 +1,6 @@
+#include "device/cpu/simd_avx512.h"
+#include "device/cpu/kernels.inl"
+
+namespace foundry::cpu {
+const CpuKernels& kernels_avx512() { return avx512::kTable; }
+}  // namespace foundry::cpu

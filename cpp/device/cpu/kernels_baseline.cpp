@@ -1,0 +1,6 @@
+#include "device/cpu/simd_baseline.h"
+#include "device/cpu/kernels.inl"
+
+namespace foundry::cpu {
+const CpuKernels& kernels_baseline() { return baseline::kTable; }
+}  // namespace foundry::cpu

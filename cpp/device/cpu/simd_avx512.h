@@ -1,0 +1,68 @@
+// Sixteen lanes in one register: AVX-512 F, BW, VL, DQ, VNNI.
+#pragma once
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#define FOUNDRY_ISA avx512
+namespace foundry::cpu::avx512 {
+
+constexpr const char* kIsaName = "avx512";
+constexpr int32_t kQ8Offset = 128;  // vpdpbusd takes unsigned weights
+constexpr uint32_t kRowTile = 8;    // rows of a linear tile
+constexpr uint32_t kQueryTile = 8;  // queries that share a load of K or V
+
+struct F16 { __m512 v; };
+struct I16 { __m512i v; };
+inline __mmask16 lanes(uint32_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+inline F16 zero() { return {_mm512_setzero_ps()}; }
+inline F16 set1(float x) { return {_mm512_set1_ps(x)}; }
+inline F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline F16 load(const float* p, uint32_t n) { return {_mm512_maskz_loadu_ps(lanes(n), p)}; }
+inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
+inline void store(float* p, F16 a, uint32_t n) { _mm512_mask_storeu_ps(p, lanes(n), a.v); }
+inline F16 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline F16 load_f16(const uint16_t* p, uint32_t n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p))}; }
+inline F16 widen_bf16(__m256i h) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))}; }
+inline F16 load_bf16(const uint16_t* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline F16 load_bf16(const uint16_t* p, uint32_t n) { return widen_bf16(_mm256_maskz_loadu_epi16(lanes(n), p)); }
+inline void to_f16(F16 a, uint16_t* p) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline F16 add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F16 sub(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F16 mul(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F16 div(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F16 max(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F16 min(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F16 abs(F16 a) { return {_mm512_abs_ps(a.v)}; }
+inline F16 round(F16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+/// a where lane index is in begin .. end, else b.
+inline F16 select(uint32_t begin, uint32_t end, F16 a, F16 b) {
+  return {_mm512_mask_blend_ps(static_cast<__mmask16>(lanes(end) & ~lanes(begin)), b.v, a.v)};
+}
+/// a * 2^n, n whole, the result normal or zero.
+inline F16 scale2(F16 a, F16 n) {
+  return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23)))};
+}
+inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I16 izero() { return {_mm512_setzero_si512()}; }
+inline I16 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I16 isub(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I16 to_int(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
+inline void store_i8(int8_t* p, I16 a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
+inline int32_t sum(I16 a) { return _mm512_reduce_add_epi32(a.v); }
+
+/// 64 bytes: four neighbouring k of each of 16 outputs.
+struct Bytes { __m512i v; };
+inline Bytes load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
+/// acc + for each output its four weights times a's four bytes. Nibbles are 0 .. 15; Q8 as packed with kQ8Offset.
+inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) { return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(a))}; }
+inline I16 dot_q8(I16 acc, Bytes w, int32_t a) { return dot_nibbles(acc, w, a); }
+
+}  // namespace foundry::cpu::avx512

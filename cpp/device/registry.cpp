@@ -1,0 +1,25 @@
+// The devices there are.
+#include "base/error.h"
+#include "device/cpu/cpu_device.h"
+#include "device/device.h"
+#include "device/reference/reference_device.h"
+
+namespace foundry {
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names{"reference", "cpu"};
+  for (const std::string& isa : cpu_instruction_sets()) names.push_back("cpu:" + isa);
+  return names;
+}
+
+std::unique_ptr<Device> make_device(const DeviceOptions& options) {
+  const std::string& name = options.name;
+  if (name == "reference") return make_reference_device();
+  if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);
+  if (name.rfind("cpu:", 0) == 0) return make_cpu_device(name.substr(4), options.threads);
+  std::string names = "auto";
+  for (const std::string& known : device_names()) names += ", " + known;
+  throw ValueError("device: expected one of " + names + ", found \"" + name + "\"");
+}
+
+}  // namespace foundry

@@ -1,0 +1,165 @@
+"""Includes and imports point down the house: a file uses its own room and the rooms before it, never one after it.
+
+Run from anywhere: `python tests/check_layers.py [root]`. Exit status 1 and one line a fault if a rule is broken.
+The order, and the few rules beside it:
+
+- C++: metal/include, base, device.h, gguf, graph, kv, device, engine, bindings.
+  `device/device.h` is a rung of its own, just above base: it is the interface, and kv and the weights speak it.
+- kv knows buffers, not models or graphs: it includes neither gguf nor graph.
+- Outside the device room, `device/device.h` is all that is seen of it. Inside, one device includes no other
+  (reference, cpu, metal, cuda); the files directly in device/ join them.
+- Python: the list PYTHON_ORDER. A module that is not on it is a fault: give it its place.
+  Imports under `if TYPE_CHECKING:` are names for the type checker, and free.
+Tests and benches may include anything, and nothing of theirs may be included by the house.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+CPP_ORDER = ["metal/include", "base", "device.h", "gguf", "graph", "kv", "device", "engine", "bindings"]
+CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
+PYTHON_ORDER = [
+    "_core",
+    "errors",
+    "models",
+    "capacity",
+    "consistency",
+    "memory",
+    "tokenizer",
+    "chat",
+    "generate",
+    "model",
+    "session",
+    "__init__",
+    "cli",
+    "server",
+    "__main__",
+]
+PYTHON_PEERS = [{"model", "session"}]  # one room in two files: they may import each other
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
+SOURCES = {".h", ".cpp", ".inl", ".mm", ".cu", ".cuh", ".metal"}
+
+
+def room_of(path: str) -> str | None:
+    """The room of a path as an #include writes it ("kv/kv.h", "params.h"); None if it is in none."""
+    if path == "device/device.h":
+        return "device.h"
+    first, _, rest = path.partition("/")
+    if not rest:
+        return "metal/include"
+    return first if first in CPP_ORDER else None
+
+
+def device_of(path: str) -> str | None:
+    """The device's name for device/<name>/..., None for the files directly in device/ and for other rooms."""
+    parts = path.split("/")
+    return parts[1] if parts[0] == "device" and len(parts) > 2 else None
+
+
+def include_fault(source: str, target: str) -> str | None:
+    """Why `source` may not include `target`; both as an #include writes them. None when it may."""
+    here, there = room_of(source), room_of(target)
+    if here is None or there is None:
+        return "is in no room of the house"
+    if CPP_ORDER.index(there) > CPP_ORDER.index(here):
+        return f"points up: {there} comes after {here}"
+    if there in CPP_FORBIDDEN.get(here, set()):
+        return f"{here} knows nothing of {there}"
+    if there == "device" and here != "device":
+        return "only device/device.h is seen outside the device room"
+    if device_of(source) and device_of(target) and device_of(source) != device_of(target):
+        return "one device uses another"
+    return None
+
+
+def cpp_faults(root: Path) -> list[str]:
+    faults = []
+    for base in (root / "cpp", root / "metal" / "include"):
+        for file in sorted(base.rglob("*")):
+            if file.suffix not in SOURCES:
+                continue
+            source = file.relative_to(base).as_posix()
+            for number, line in enumerate(file.read_text().splitlines(), 1):
+                match = INCLUDE.match(line)
+                if not match:
+                    continue
+                target = match[1]
+                beside = (file.parent / target).resolve()  # #include "kernels.inl", from the same folder
+                if beside.is_file() and beside.is_relative_to(base.resolve()):
+                    target = beside.relative_to(base.resolve()).as_posix()
+                if fault := include_fault(source, target):
+                    faults.append(f'{file.relative_to(root)}:{number}: "{match[1]}": {fault}')
+    return faults
+
+
+def imports_of(tree: ast.AST, package: list[str]) -> list[tuple[int, str]]:
+    """(line, top module of foundry) of each import, those for the type checker left out."""
+    found: list[tuple[int, str]] = []
+
+    def add(line: int, dotted: list[str], names: list[str]) -> None:
+        if dotted[:1] != ["foundry"]:
+            return
+        if len(dotted) > 1:
+            found.append((line, dotted[1]))
+        else:  # from foundry import a, b: a module each, or names that __init__ gives
+            found.extend((line, name if name in PYTHON_ORDER else "__init__") for name in names)
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                visit(child)
+            return
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                dotted = alias.name.split(".")
+                add(node.lineno, dotted, ["__init__"])
+        elif isinstance(node, ast.ImportFrom):
+            prefix = package[: len(package) - node.level + 1] if node.level else []
+            dotted = prefix + (node.module.split(".") if node.module else [])
+            add(node.lineno, dotted, [alias.name for alias in node.names])
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def import_fault(here: str, there: str) -> str | None:
+    for name in (here, there):
+        if name not in PYTHON_ORDER:
+            return f"{name} has no place in PYTHON_ORDER"
+    if here == there or any({here, there} <= peers for peers in PYTHON_PEERS):
+        return None
+    if PYTHON_ORDER.index(there) > PYTHON_ORDER.index(here):
+        return f"points up: {there} comes after {here}"
+    return None
+
+
+def python_faults(root: Path) -> list[str]:
+    faults = []
+    base = root / "python" / "foundry"
+    for file in sorted(base.rglob("*.py")):
+        parts = file.relative_to(base).with_suffix("").parts
+        package = ["foundry", *parts[:-1]]
+        where = file.relative_to(root)
+        if parts[0] not in PYTHON_ORDER:
+            faults.append(f"{where}: {parts[0]} has no place in PYTHON_ORDER")
+        for line, there in imports_of(ast.parse(file.read_text()), package):
+            if fault := import_fault(parts[0], there):
+                faults.append(f"{where}:{line}: {there}: {fault}")
+    return faults
+
+
+def main() -> int:
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent
+    faults = cpp_faults(root) + python_faults(root)
+    for fault in faults:
+        print(fault)
+    print(f"layers: {len(faults)} faults" if faults else "layers: every include and import points down")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
