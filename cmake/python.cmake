@@ -7,7 +7,7 @@ find_package(nanobind CONFIG REQUIRED)
 file(GLOB bindings CONFIGURE_DEPENDS cpp/bindings/*.cpp)
 nanobind_add_module(_core NB_STATIC ${bindings})
 target_link_libraries(_core PRIVATE foundry_engine)
-target_compile_options(_core PRIVATE -Wall -Wextra)
+target_compile_options(_core PRIVATE ${warnings})
 install(TARGETS _core LIBRARY DESTINATION foundry)
 
 # The stub comes from importing the module, which a cross build can't do; without it only editors lose.

@@ -16,7 +16,7 @@ file(GLOB test_sources CONFIGURE_DEPENDS tests/cpp/*.cpp tests/kernels/*_test.cp
 add_executable(foundry_tests ${test_sources})
 target_include_directories(foundry_tests PRIVATE ${DOCTEST_INCLUDE} tests)
 target_link_libraries(foundry_tests PRIVATE foundry_engine)
-target_compile_options(foundry_tests PRIVATE -Wall -Wextra)
+target_compile_options(foundry_tests PRIVATE ${warnings})
 target_compile_definitions(foundry_tests PRIVATE ${cases})
 foreach(source IN LISTS test_sources)
   get_filename_component(name ${source} NAME_WE)

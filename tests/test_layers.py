@@ -41,7 +41,7 @@ def test_a_planted_fault_is_found(tmp_path: Path, file: str, line: str, fault: s
     [
         ("cpp/kv/a.h", '#include "device/device.h"'),
         ("cpp/device/registry.cpp", '#include "device/cpu/cpu_device.h"'),
-        ("cpp/engine/a.cpp", '#include <engine/anything.h>'),
+        ("cpp/engine/a.cpp", "#include <engine/anything.h>"),
         ("python/foundry/session.py", "from foundry.model import CompiledModel"),
         (
             "python/foundry/chat.py",
