@@ -1,0 +1,43 @@
+"""The capacity policy: how much context a session is promised and how it grows. Decides, never allocates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CapacityDecision:
+    """Tokens: held from the start, the least that one growth adds, and the promise that admission counts."""
+
+    initial: int
+    step: int
+    reserved: int
+
+
+@dataclass(frozen=True)
+class CapacityPolicy:
+    """How a run's tokens become a promise.
+
+    Attributes:
+        headroom: tokens promised beyond prompt and new tokens.
+        step: the least number of tokens that one growth adds; pages round it up.
+        eager: hold the whole promise at once instead of growing into it.
+    """
+
+    headroom: int = 0
+    step: int = 1
+    eager: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("headroom", 0), ("step", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected a whole number from {least}, found {value!r}")
+
+    def decide(self, prompt_tokens: int, max_new_tokens: int, max_seq_len: int) -> CapacityDecision:
+        """Raises ValueError where a number is negative. The promise never passes ``max_seq_len``."""
+        for name, value in (("prompt_tokens", prompt_tokens), ("max_new_tokens", max_new_tokens)):
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected a whole number from 0, found {value!r}")
+        reserved = min(prompt_tokens + max_new_tokens + self.headroom, max_seq_len)
+        return CapacityDecision(initial=reserved if self.eager else min(prompt_tokens, reserved), step=self.step, reserved=reserved)

@@ -1,0 +1,47 @@
+"""What can go wrong, by whose fault. The core raises these classes; caller faults are plain ``ValueError``."""
+
+from __future__ import annotations
+
+
+class FoundryError(Exception):
+    """The base of all errors below."""
+
+
+class ContextOverflowError(FoundryError):
+    """A run would pass the last position.
+
+    Attributes:
+        needed: tokens that the run needs in all.
+        available: tokens that there are.
+    """
+
+    def __init__(self, message: str, needed: int, available: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
+
+
+class MemoryLimitError(FoundryError):
+    """Memory that cannot be promised or had.
+
+    Attributes:
+        needed_bytes: bytes that the request adds.
+        available_bytes: bytes that are left.
+    """
+
+    def __init__(self, message: str, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+
+
+class ModelFormatError(FoundryError):
+    """The file's fault: damaged, hostile, or of a kind that is not supported."""
+
+
+class CancelledError(FoundryError):
+    """The call was cancelled; the session is where it was before."""
+
+
+class ConsistencyError(FoundryError):
+    """Two figures that must agree do not: a bug of Foundry's."""
