@@ -33,7 +33,8 @@ inline uint16_t f32_to_f16(float value) {
     half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
   } else if (magnitude >= 0x47800000u) {  // 2^16 and more
     half = 0x7c00u;
-  } else if (magnitude >= 0x38800000u) {  // 2^-14 and more: normal; a carry out of the fraction raises the exponent, up to infinity
+  } else if (magnitude >=
+             0x38800000u) {  // 2^-14 and more: normal; a carry out of the fraction raises the exponent, up to infinity
     half = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - ((127u - 15u) << 23)) >> 13;
   } else if (magnitude > 0x33000000u) {  // above 2^-25: subnormal, in units of 2^-24
     const uint32_t exponent = magnitude >> 23;

@@ -7,7 +7,7 @@
 namespace foundry {
 namespace {
 
-constexpr int kSpins = 2000;   // some microseconds: the gap between two ops of a step
+constexpr int kSpins = 2000;  // some microseconds: the gap between two ops of a step
 constexpr int kYields = 200;
 constexpr uint64_t kTasks = 0xffffffff;
 
@@ -67,11 +67,9 @@ void ThreadPool::run(uint64_t n_tasks, Call call, void* body) {
     const std::lock_guard lock(mutex_);
     wake_.notify_all();
   }
-  while (take_task(0)) {
-  }
+  while (take_task(0)) {}
   const auto done = [&] { return done_.load(std::memory_order_acquire) == n_tasks; };
-  while (!wait_a_little(done)) {
-  }
+  while (!wait_a_little(done)) {}
 }
 
 bool ThreadPool::take_task(uint32_t thread) {
@@ -94,8 +92,7 @@ void ThreadPool::work(uint32_t thread) {
       sleeping_.fetch_sub(1);
     }
     if (stop_.load()) return;
-    while (take_task(thread)) {
-    }
+    while (take_task(thread)) {}
   }
 }
 

@@ -32,7 +32,8 @@ class ThreadPool {
       return;
     }
     using Body = std::remove_reference_t<F>;
-    run(n_tasks, [](void* body, uint64_t task, uint32_t thread) { (*static_cast<Body*>(body))(task, thread); },
+    run(
+        n_tasks, [](void* body, uint64_t task, uint32_t thread) { (*static_cast<Body*>(body))(task, thread); },
         const_cast<void*>(static_cast<const void*>(&function)));
   }
 

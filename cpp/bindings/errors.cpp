@@ -1,8 +1,7 @@
 // Each C++ error becomes the class of the same name in foundry.errors, built with its figures.
-#include "base/error.h"
-
 #include <exception>
 
+#include "base/error.h"
 #include "bindings/bindings.h"
 
 namespace nb = nanobind;

@@ -20,10 +20,10 @@ void bind_graph(nb::module_& m) {
       .def_rw("vocab_size", &Arch::vocab_size)
       .def_rw("max_seq_len", &Arch::max_seq_len)
       .def("__repr__", [](const Arch& a) {
-        return "Arch(name='" + a.name + "', n_layers=" + std::to_string(a.n_layers) + ", n_heads=" + std::to_string(a.n_heads) +
-               ", n_kv_heads=" + std::to_string(a.n_kv_heads) + ", head_dim=" + std::to_string(a.head_dim) +
-               ", hidden_size=" + std::to_string(a.hidden_size) + ", vocab_size=" + std::to_string(a.vocab_size) +
-               ", max_seq_len=" + std::to_string(a.max_seq_len) + ")";
+        return "Arch(name='" + a.name + "', n_layers=" + std::to_string(a.n_layers) +
+               ", n_heads=" + std::to_string(a.n_heads) + ", n_kv_heads=" + std::to_string(a.n_kv_heads) +
+               ", head_dim=" + std::to_string(a.head_dim) + ", hidden_size=" + std::to_string(a.hidden_size) +
+               ", vocab_size=" + std::to_string(a.vocab_size) + ", max_seq_len=" + std::to_string(a.max_seq_len) + ")";
       });
 
   nb::class_<Graph>(m, "Graph")
@@ -39,13 +39,15 @@ void bind_graph(nb::module_& m) {
       .def("embed", &Graph::embed, "table"_a, "name"_a)
       .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
       .def("linear", &Graph::linear, "x"_a, "weight"_a, "bias"_a, "name"_a)
-      .def("rope", &Graph::rope, "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "style"_a, "factors"_a, "name"_a)
+      .def("rope", &Graph::rope, "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "style"_a, "factors"_a,
+           "name"_a)
       .def("kv_append", &Graph::kv_append, "k"_a, "v"_a, "group"_a, "layer"_a, "name"_a)
       .def("attention", &Graph::attention, "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
       .def("add", &Graph::add, "a"_a, "b"_a, "name"_a)
       .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
-      .def("set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)
+      .def(
+          "set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)
       .def("serialize", &Graph::serialize)
       .def_static("parse", &Graph::parse, "text"_a)
       .def("verify", [](const Graph& g) { verify(g); })

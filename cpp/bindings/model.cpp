@@ -129,7 +129,9 @@ nb::dict globals_dict(Session& session) {
 /// Bytes of logits held by a call, promised like any memory.
 class LogitsCharge {
  public:
-  LogitsCharge(Admission& admission, uint64_t bytes) : admission_(admission), bytes_(bytes) { admission_.charge_logits(bytes); }
+  LogitsCharge(Admission& admission, uint64_t bytes) : admission_(admission), bytes_(bytes) {
+    admission_.charge_logits(bytes);
+  }
   ~LogitsCharge() { admission_.credit_logits(bytes_); }
   LogitsCharge(const LogitsCharge&) = delete;
 
@@ -168,7 +170,10 @@ nb::list forward_batch(CompiledModel& model, const std::vector<std::pair<std::sh
     const nb::gil_scoped_release release;
     model.forward(
         items, LogitsOf::last,
-        [&](size_t item, size_t, std::span<const float> row) { std::memcpy(logits[item].get(), row.data(), row.size_bytes()); }, progress);
+        [&](size_t item, size_t, std::span<const float> row) {
+          std::memcpy(logits[item].get(), row.data(), row.size_bytes());
+        },
+        progress);
   }
   nb::list result;
   for (auto& one : logits) result.append(array_of(std::move(one), {vocab}));
@@ -177,10 +182,14 @@ nb::list forward_batch(CompiledModel& model, const std::vector<std::pair<std::sh
 
 const char* finish_name(Finish finish) {
   switch (finish) {
-    case Finish::none: return nullptr;
-    case Finish::stop: return "stop";
-    case Finish::length: return "length";
-    case Finish::context: return "context";
+    case Finish::none:
+      return nullptr;
+    case Finish::stop:
+      return "stop";
+    case Finish::length:
+      return "length";
+    case Finish::context:
+      return "context";
   }
   return nullptr;
 }
@@ -200,20 +209,22 @@ void bind_session(nb::module_& m) {
           "ids"_a, "progress"_a = nb::none())
       .def(
           "begin",
-          [](Session& s, const Ids& prompt, uint32_t max_new_tokens, float temperature, uint32_t top_k, float top_p, float min_p, uint64_t seed,
-             std::vector<int32_t> stop_ids, const nb::object& callback) {
+          [](Session& s, const Ids& prompt, uint32_t max_new_tokens, float temperature, uint32_t top_k, float top_p,
+             float min_p, uint64_t seed, std::vector<int32_t> stop_ids, const nb::object& callback) {
             const Progress progress = progress_of(callback);
             const nb::gil_scoped_release release;
-            s.begin(span_of(prompt), max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids), progress);
+            s.begin(span_of(prompt), max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids),
+                    progress);
           },
-          "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f, "seed"_a = 0,
-          "stop_ids"_a = std::vector<int32_t>{}, "progress"_a = nb::none())
+          "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f,
+          "seed"_a = 0, "stop_ids"_a = std::vector<int32_t>{}, "progress"_a = nb::none())
       .def("next",
            [](Session& s) {
              const Progress progress = progress_of(nb::none());
              const Session::Next next = without_gil([&] { return s.next(progress); });
              const char* reason = finish_name(next.finish);
-             return nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason)));
+             return nb::make_tuple(next.token,
+                                   reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason)));
            })
       .def_prop_ro("position", &Session::position, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("capacity", &Session::capacity, nb::call_guard<nb::gil_scoped_release>())
@@ -243,21 +254,22 @@ void bind_model(nb::module_& m) {
   m.def("device_names", &device_names);
   bind_session(m);
   nb::class_<CompiledModel>(m, "Model")
-      .def(
-          nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads, uint64_t memory_limit,
-             const std::string& k_type, const std::string& v_type, uint32_t page_tokens, uint32_t slab_pages, uint32_t chunk_tokens,
-             const nb::object& callback) {
-            ModelOptions options{{device, threads}, memory_limit, kv_type(k_type), kv_type(v_type), page_tokens, slab_pages, chunk_tokens};
-            const LoadProgress progress = [&callback](double fraction) {
-              const nb::gil_scoped_acquire gil;
-              if (PyErr_CheckSignals() != 0) throw nb::python_error();
-              if (!callback.is_none()) callback(fraction);
-            };
-            const nb::gil_scoped_release release;
-            return CompiledModel::load(std::move(file), graph, options, progress);
-          }),
-          "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0, "k_type"_a = "f16", "v_type"_a = "f16",
-          "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512, "progress"_a = nb::none())
+      .def(nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads,
+                       uint64_t memory_limit, const std::string& k_type, const std::string& v_type,
+                       uint32_t page_tokens, uint32_t slab_pages, uint32_t chunk_tokens, const nb::object& callback) {
+             ModelOptions options{{device, threads}, memory_limit, kv_type(k_type), kv_type(v_type),
+                                  page_tokens,       slab_pages,   chunk_tokens};
+             const LoadProgress progress = [&callback](double fraction) {
+               const nb::gil_scoped_acquire gil;
+               if (PyErr_CheckSignals() != 0) throw nb::python_error();
+               if (!callback.is_none()) callback(fraction);
+             };
+             const nb::gil_scoped_release release;
+             return CompiledModel::load(std::move(file), graph, options, progress);
+           }),
+           "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0,
+           "k_type"_a = "f16", "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
+           "progress"_a = nb::none())
       .def_prop_ro("arch", &CompiledModel::arch, nb::rv_policy::reference_internal)
       .def_prop_ro("device", [](const CompiledModel& model) { return model.device_info().name; })
       .def_prop_ro("isa", [](const CompiledModel& model) { return model.device_info().isa; })

@@ -16,7 +16,7 @@ namespace foundry {
 class Buffer {
  public:
   virtual ~Buffer() = default;
-  virtual std::byte* data() = 0;       // host-visible address
+  virtual std::byte* data() = 0;         // host-visible address
   virtual uint64_t address() const = 0;  // the address that kernels see
   virtual uint64_t bytes() const = 0;
 };
@@ -46,15 +46,15 @@ class Weight {
 };
 
 struct DeviceInfo {
-  std::string name;   // "reference", "cpu"
-  std::string isa;    // "scalar", "x86-64-v2", "avx2", "avx512", "neon"
+  std::string name;               // "reference", "cpu"
+  std::string isa;                // "scalar", "x86-64-v2", "avx2", "avx512", "neon"
   uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
   uint32_t threads = 1;
 };
 
 /// The shape that bounds a step: what workspace is planned from.
 struct StepShape {
-  uint32_t max_rows = 0;       // rows of a chunk
+  uint32_t max_rows = 0;  // rows of a chunk
   uint32_t max_in_features = 0;
   uint32_t max_sequences = 0;
   uint32_t n_heads = 0;
@@ -82,7 +82,7 @@ struct LinearArgs {
     const Weight* bias = nullptr;  // f32 [1, out_features]
     Span out;                      // [n_rows, out_features]
   };
-  Span in;  // [n_rows, in_features]
+  Span in;        // [n_rows, in_features]
   Span residual;  // buffer null: none; may be the same place as out
   std::vector<Output> outputs;
 };

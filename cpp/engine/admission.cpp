@@ -29,9 +29,11 @@ void Admission::exchange(const std::vector<uint64_t>& before, const std::vector<
   if (grows) {
     const uint64_t others = kv_bytes(pages_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes();
     if (wanted > ledger_.limit()) {
-      const uint64_t needed = wanted - std::min(others, wanted), available = ledger_.limit() - std::min(ledger_.limit(), others);
-      throw MemoryLimitError("K/V for this run: needed " + std::to_string(needed) + " bytes more, available " + std::to_string(available) +
-                                 " of the memory limit of " + std::to_string(ledger_.limit()),
+      const uint64_t needed = wanted - std::min(others, wanted),
+                     available = ledger_.limit() - std::min(ledger_.limit(), others);
+      throw MemoryLimitError("K/V for this run: needed " + std::to_string(needed) + " bytes more, available " +
+                                 std::to_string(available) + " of the memory limit of " +
+                                 std::to_string(ledger_.limit()),
                              needed, available);
     }
   }
@@ -43,8 +45,9 @@ void Admission::charge_logits(uint64_t bytes) {
   const uint64_t taken = kv_bytes(pages_) + other_bytes();
   const uint64_t available = ledger_.limit() - std::min(ledger_.limit(), taken);
   if (bytes > available)
-    throw MemoryLimitError("logits of every row: needed " + std::to_string(bytes) + " bytes, available " + std::to_string(available), bytes,
-                           available);
+    throw MemoryLimitError(
+        "logits of every row: needed " + std::to_string(bytes) + " bytes, available " + std::to_string(available),
+        bytes, available);
   ledger_.charge(MemoryUse::logits, bytes);
 }
 

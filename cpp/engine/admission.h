@@ -13,7 +13,8 @@ namespace foundry {
 
 class Admission {
  public:
-  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools) : ledger_(ledger), pools_(pools), pages_(pools.size()) {}
+  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools)
+      : ledger_(ledger), pools_(pools), pages_(pools.size()) {}
 
   /// Replaces a session's promise of `before` pages by `after` (one figure for each group). MemoryLimitError changes nothing.
   void exchange(const std::vector<uint64_t>& before, const std::vector<uint64_t>& after);

@@ -9,7 +9,8 @@
 
 namespace foundry {
 
-void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Progress& progress) {
+void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink,
+                      const Progress& progress) {
   cancelled_ = false;
   const std::lock_guard lock(mutex_);
   pending_ = -1;
@@ -18,8 +19,8 @@ void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const Log
   model_->forward(items, which, sink, progress);
 }
 
-void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling, std::vector<int32_t> stop_ids,
-                    const Progress& progress) {
+void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
+                    std::vector<int32_t> stop_ids, const Progress& progress) {
   check(sampling);
   cancelled_ = false;
   const std::lock_guard lock(mutex_);
@@ -29,7 +30,10 @@ void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, co
   pending_ = -1;
   finished_ = Finish::stop;
   model_->forward(
-      items, LogitsOf::last, [this](size_t, size_t, std::span<const float> logits) { std::copy(logits.begin(), logits.end(), logits_.begin()); },
+      items, LogitsOf::last,
+      [this](size_t, size_t, std::span<const float> logits) {
+        std::copy(logits.begin(), logits.end(), logits_.begin());
+      },
       progress);
   sampling_ = sampling;
   stop_ids_ = std::move(stop_ids);
@@ -46,7 +50,10 @@ Session::Next Session::next(const Progress& progress) {
     if (tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
     const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1)}};
     model_->forward(
-        items, LogitsOf::last, [this](size_t, size_t, std::span<const float> logits) { std::copy(logits.begin(), logits.end(), logits_.begin()); },
+        items, LogitsOf::last,
+        [this](size_t, size_t, std::span<const float> logits) {
+          std::copy(logits.begin(), logits.end(), logits_.begin());
+        },
         progress);
     pending_ = -1;
   }

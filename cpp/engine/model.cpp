@@ -9,7 +9,7 @@
 namespace foundry {
 namespace {
 
-constexpr uint32_t kMaxSelected = 16;             // rows of logits made at a time
+constexpr uint32_t kMaxSelected = 16;               // rows of logits made at a time
 constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
 
 KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options) {
@@ -59,15 +59,15 @@ CompiledModel::~CompiledModel() {
   if (workspace_ != nullptr) ledger_.credit(MemoryUse::workspace, workspace_->bytes());
 }
 
-std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
-                                                   const LoadProgress& progress) {
+std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph,
+                                                   const ModelOptions& options, const LoadProgress& progress) {
   std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options));
   const WeightBytes weights = model->weights_.plan(*model->device_);
   const uint64_t workspace = model->runner_->workspace_bytes();
   const uint64_t needed = weights.mapped + weights.private_ + workspace;
   if (needed > model->ledger_.limit())
-    throw MemoryLimitError("the model's weights and workspace: needed " + std::to_string(needed) + " bytes, available " +
-                               std::to_string(model->ledger_.limit()) + " by the memory limit",
+    throw MemoryLimitError("the model's weights and workspace: needed " + std::to_string(needed) +
+                               " bytes, available " + std::to_string(model->ledger_.limit()) + " by the memory limit",
                            needed, model->ledger_.limit());
   model->weights_.load(*model->device_, model->ledger_, progress);
   model->ledger_.charge(MemoryUse::workspace, workspace);
@@ -111,7 +111,8 @@ std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
   return std::make_shared<Session>(shared_from_this(), capacity);
 }
 
-void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress) {
+void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
+                            const Progress& progress) {
   std::vector<Session*> sessions;
   for (const BatchItem& item : items) sessions.push_back(item.session);
   std::sort(sessions.begin(), sessions.end());  // one order of locking for every thread
@@ -127,19 +128,20 @@ void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, co
   run(items, which, sink, progress);
 }
 
-void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress) {
+void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
+                        const Progress& progress) {
   // Plan: everything that can fail for want of tokens or memory.
   uint64_t total = 0;
   for (const BatchItem& item : items) {
     if (item.tokens.empty()) throw ValueError("expected at least one token, found none");
     for (size_t i = 0; i < item.tokens.size(); ++i)
       if (item.tokens[i] < 0 || static_cast<uint32_t>(item.tokens[i]) >= arch().vocab_size)
-        throw ValueError("token " + std::to_string(i) + ": expected an id from 0 to " + std::to_string(arch().vocab_size - 1) + ", found " +
-                         std::to_string(item.tokens[i]));
+        throw ValueError("token " + std::to_string(i) + ": expected an id from 0 to " +
+                         std::to_string(arch().vocab_size - 1) + ", found " + std::to_string(item.tokens[i]));
     const uint64_t end = item.session->tokens_.size() + item.tokens.size();
     if (end > arch().max_seq_len)
-      throw ContextOverflowError("context: needed " + std::to_string(end) + " tokens, available " + std::to_string(arch().max_seq_len) +
-                                     " (the model's max_seq_len)",
+      throw ContextOverflowError("context: needed " + std::to_string(end) + " tokens, available " +
+                                     std::to_string(arch().max_seq_len) + " (the model's max_seq_len)",
                                  static_cast<int64_t>(end), arch().max_seq_len);
     total += item.tokens.size();
   }
@@ -167,8 +169,8 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
       while (item < items.size() && origin.size() < runner_->max_rows()) {
         const Session& session = *items[item].session;
         const size_t n = std::min<size_t>(items[item].tokens.size() - offset, runner_->max_rows() - origin.size());
-        runs.push_back({session.globals_, items[item].tokens.subspan(offset, n), static_cast<uint32_t>(session.tokens_.size() + offset),
-                        session.rope_max_seq_len_});
+        runs.push_back({session.globals_, items[item].tokens.subspan(offset, n),
+                        static_cast<uint32_t>(session.tokens_.size() + offset), session.rope_max_seq_len_});
         for (size_t i = 0; i < n; ++i) {
           const bool last = offset + i + 1 == items[item].tokens.size();
           if (which == LogitsOf::all || last) selected.push_back(static_cast<int32_t>(origin.size()));
@@ -194,7 +196,8 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
     for (size_t i = 0; i < items.size(); ++i) items[i].session->restore(before[i]);
     throw;
   }
-  for (const BatchItem& item : items) item.session->tokens_.insert(item.session->tokens_.end(), item.tokens.begin(), item.tokens.end());
+  for (const BatchItem& item : items)
+    item.session->tokens_.insert(item.session->tokens_.end(), item.tokens.begin(), item.tokens.end());
 }
 
 }  // namespace foundry

@@ -56,8 +56,8 @@ enum class LogitsOf : uint32_t { last, all };
 class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
  public:
   /// ModelFormatError, ValueError or MemoryLimitError (before anything is allocated).
-  static std::shared_ptr<CompiledModel> load(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
-                                             const LoadProgress& progress);
+  static std::shared_ptr<CompiledModel> load(std::shared_ptr<GgufFile> file, const Graph& graph,
+                                             const ModelOptions& options, const LoadProgress& progress);
   ~CompiledModel();
 
   const Arch& arch() const { return graph_.arch; }

@@ -26,8 +26,10 @@ double uniform(uint64_t seed, uint64_t position) {
 void check(const Sampling& s) {
   if (!(s.temperature >= 0) || !std::isfinite(s.temperature))
     throw ValueError("temperature: expected a number from 0, found " + std::to_string(s.temperature));
-  if (!(s.top_p > 0 && s.top_p <= 1)) throw ValueError("top_p: expected above 0 and at most 1, found " + std::to_string(s.top_p));
-  if (!(s.min_p >= 0 && s.min_p < 1)) throw ValueError("min_p: expected from 0 and below 1, found " + std::to_string(s.min_p));
+  if (!(s.top_p > 0 && s.top_p <= 1))
+    throw ValueError("top_p: expected above 0 and at most 1, found " + std::to_string(s.top_p));
+  if (!(s.min_p >= 0 && s.min_p < 1))
+    throw ValueError("min_p: expected from 0 and below 1, found " + std::to_string(s.min_p));
 }
 
 int32_t Sampler::pick(std::span<const float> logits, const Sampling& s, uint64_t position) {
@@ -36,7 +38,9 @@ int32_t Sampler::pick(std::span<const float> logits, const Sampling& s, uint64_t
 
   candidates_.resize(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) candidates_[i] = {logits[i], static_cast<int32_t>(i)};
-  const auto better = [](const auto& a, const auto& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
+  const auto better = [](const auto& a, const auto& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+  };
   size_t n = candidates_.size();
   const auto begin = candidates_.begin();
   if (s.top_k != 0 && s.top_k < n) {

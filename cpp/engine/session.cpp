@@ -11,7 +11,8 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
   const uint32_t most = model_->arch().max_seq_len;
   const uint32_t reserved = std::max(capacity.initial, capacity.reserved);
   if (reserved > most)
-    throw ContextOverflowError("context: needed " + std::to_string(reserved) + " tokens, available " + std::to_string(most), reserved, most);
+    throw ContextOverflowError(
+        "context: needed " + std::to_string(reserved) + " tokens, available " + std::to_string(most), reserved, most);
   step_ = std::max<uint32_t>(capacity.step, 1);
   for (const auto& pool : model_->pools()) tables_.emplace_back(*pool);
   globals_.resize(tables_.size());
@@ -40,7 +41,8 @@ uint32_t Session::position() const {
 uint32_t Session::capacity_now() const {
   uint32_t least = model_->arch().max_seq_len;
   for (const PageTable& table : tables_)
-    least = std::min(least, capacity_tokens(table.size(), table.pool().geometry().page_tokens, model_->arch().max_seq_len));
+    least =
+        std::min(least, capacity_tokens(table.size(), table.pool().geometry().page_tokens, model_->arch().max_seq_len));
   return least;
 }
 
@@ -100,8 +102,9 @@ void Session::grow_to(uint64_t n_tokens) {
   if (n_tokens <= capacity_now() && globals_[0].n_pages == tables_[0].size()) return;
   const Held before = held();
   // At least the policy's step, at most what the model can ever use.
-  const uint64_t target = std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity_now() + (n_tokens > capacity_now() ? step_ : 0)),
-                                             model_->arch().max_seq_len);
+  const uint64_t target =
+      std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity_now() + (n_tokens > capacity_now() ? step_ : 0)),
+                         model_->arch().max_seq_len);
   try {
     const std::vector<uint64_t> pages = model_->pages_for(target);
     std::vector<uint64_t> promise = promised_pages_;
@@ -119,7 +122,8 @@ void Session::grow_to(uint64_t n_tokens) {
 
 void Session::restore(const Held& before) noexcept {
   for (PageTable& table : tables_) table.truncate(before.pages);
-  if (promised_pages_ != before.promised) model_->admission().exchange(promised_pages_, before.promised);  // only less: cannot fail
+  if (promised_pages_ != before.promised)
+    model_->admission().exchange(promised_pages_, before.promised);  // only less: cannot fail
   promised_pages_ = before.promised;
   pages_added_ = before.pages_added;
   encode_globals();
@@ -130,7 +134,8 @@ void Session::reserve(uint32_t n_tokens) {
   require_open();
   const uint32_t most = model_->arch().max_seq_len;
   if (n_tokens > most)
-    throw ContextOverflowError("context: needed " + std::to_string(n_tokens) + " tokens, available " + std::to_string(most), n_tokens, most);
+    throw ContextOverflowError(
+        "context: needed " + std::to_string(n_tokens) + " tokens, available " + std::to_string(most), n_tokens, most);
   std::vector<uint64_t> promise = model_->pages_for(n_tokens);
   for (size_t g = 0; g < tables_.size(); ++g) promise[g] = std::max<uint64_t>(promise[g], tables_[g].size());
   model_->admission().exchange(promised_pages_, promise);
@@ -143,7 +148,8 @@ void Session::rewind(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
   require_open();
   if (n_tokens > tokens_.size())
-    throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " + std::to_string(n_tokens));
+    throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
+                     std::to_string(n_tokens));
   tokens_.resize(n_tokens);
   const std::vector<uint64_t> pages = model_->pages_for(n_tokens);
   std::vector<uint64_t> promise = model_->pages_for(std::max(n_tokens, reserved_));
@@ -207,7 +213,8 @@ void Session::bend(const std::string& place, int64_t by) {
   } else if (place == "table.pages") {
     tables_[0].grow(static_cast<uint32_t>(tables_[0].size() + by));  // a page that nobody told the kernels of
   } else if (place == "ledger.kv_bytes") {
-    by > 0 ? model_->ledger_.charge(MemoryUse::kv, static_cast<uint64_t>(by)) : model_->ledger_.credit(MemoryUse::kv, static_cast<uint64_t>(-by));
+    by > 0 ? model_->ledger_.charge(MemoryUse::kv, static_cast<uint64_t>(by))
+           : model_->ledger_.credit(MemoryUse::kv, static_cast<uint64_t>(-by));
   } else {
     throw ValueError("bend: no place \"" + place + "\"");
   }

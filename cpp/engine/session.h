@@ -33,7 +33,7 @@ class Session {
   uint32_t position() const;
   uint32_t capacity() const;
   uint32_t reserved_tokens() const;
-  uint64_t kv_bytes() const;  // of the pages held
+  uint64_t kv_bytes() const;     // of the pages held
   uint64_t pages_added() const;  // since the session began, its initial pages left out
   bool closed() const;
   std::vector<int32_t> tokens() const;
@@ -56,8 +56,8 @@ class Session {
     int32_t token = -1;
     Finish finish = Finish::none;
   };
-  void begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling, std::vector<int32_t> stop_ids,
-             const Progress& progress);
+  void begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
+             std::vector<int32_t> stop_ids, const Progress& progress);
   Next next(const Progress& progress);
 
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
@@ -83,11 +83,11 @@ class Session {
 
   std::shared_ptr<CompiledModel> model_;
   mutable std::recursive_mutex mutex_;
-  std::vector<PageTable> tables_;           // by group
-  std::vector<SequenceParams> globals_;     // by group: kernels get exactly these
-  uint32_t rope_max_seq_len_ = 0;           // encoded beside globals_
-  std::vector<uint64_t> promised_pages_;    // by group
-  std::vector<int32_t> tokens_;             // the history: position == tokens_.size()
+  std::vector<PageTable> tables_;         // by group
+  std::vector<SequenceParams> globals_;   // by group: kernels get exactly these
+  uint32_t rope_max_seq_len_ = 0;         // encoded beside globals_
+  std::vector<uint64_t> promised_pages_;  // by group
+  std::vector<int32_t> tokens_;           // the history: position == tokens_.size()
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;

@@ -12,9 +12,14 @@ constexpr uint64_t kAlign = 64;
 constexpr uint32_t kSegmentTokens = 256;  // the order of summation of attention; part of the design, not a tuning
 }  // namespace
 
-StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv, uint32_t max_rows,
-                       uint32_t max_selected)
-    : device_(device), graph_(graph), weights_(weights), kv_(std::move(kv)), max_selected_(max_selected), sequences_(graph.groups.size()) {
+StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv,
+                       uint32_t max_rows, uint32_t max_selected)
+    : device_(device),
+      graph_(graph),
+      weights_(weights),
+      kv_(std::move(kv)),
+      max_selected_(max_selected),
+      sequences_(graph.groups.size()) {
   shape_.max_rows = max_rows;
   shape_.max_sequences = max_rows;
   shape_.n_heads = graph.arch.n_heads;
@@ -56,7 +61,8 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
       params.first_row = n_rows_;
       params.n_rows = count;
       params.start = run.start;
-      if (run.start + count > params.max_seq_len) throw ConsistencyError("a step past the pages that its session holds");
+      if (run.start + count > params.max_seq_len)
+        throw ConsistencyError("a step past the pages that its session holds");
       sequences_[g].push_back(params);
     }
     rope_max_seq_len_ = std::max(rope_max_seq_len_, run.rope_max_seq_len);
@@ -88,7 +94,8 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
   switch (op.kind) {
     case OpKind::embed: {
       const Weight* w = table(0);
-      device_.embed({{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type)}, w, place(tokens_at_), at(out)});
+      device_.embed(
+          {{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type)}, w, place(tokens_at_), at(out)});
       break;
     }
     case OpKind::rms_norm:
@@ -117,17 +124,19 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       break;
     case OpKind::kv_append: {
       const auto& sequences = sequences_[op.group];
-      device_.kv_append({kv_[op.group], op.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(), at(in), at(op.inputs[1])});
+      device_.kv_append({kv_[op.group], op.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(), at(in),
+                         at(op.inputs[1])});
       break;
     }
     case OpKind::attention: {
       if (poll) poll();
       const auto& sequences = sequences_[op.group];
-      device_.attention({{n_rows_, op.n_heads, static_cast<u32>(sequences.size()), op.layer, op.scale, op.window, kSegmentTokens, 0},
-                         kv_[op.group],
-                         sequences.data(),
-                         at(in),
-                         at(out)});
+      device_.attention(
+          {{n_rows_, op.n_heads, static_cast<u32>(sequences.size()), op.layer, op.scale, op.window, kSegmentTokens, 0},
+           kv_[op.group],
+           sequences.data(),
+           at(in),
+           at(out)});
       break;
     }
     case OpKind::swiglu:

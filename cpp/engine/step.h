@@ -25,8 +25,8 @@ struct RowRun {
 
 class StepRunner {
  public:
-  StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv, uint32_t max_rows,
-             uint32_t max_selected);
+  StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv,
+             uint32_t max_rows, uint32_t max_selected);
 
   /// Bytes of the buffer that attach() wants.
   uint64_t workspace_bytes() const { return workspace_bytes_; }

@@ -7,7 +7,9 @@
 namespace foundry {
 namespace {
 
-std::string shape(uint64_t rows, uint64_t cols) { return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]"; }
+std::string shape(uint64_t rows, uint64_t cols) {
+  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+}
 
 WeightUse use_of(const Op& op, size_t index) {
   // linear: the first half are multiplied, the biases behind them are read as vectors.
@@ -25,11 +27,12 @@ WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : f
       if (entries_.count({id, use}) != 0) continue;
       const WeightRef& ref = graph.weights.at(static_cast<size_t>(id));
       if (file_->find(ref.name) == nullptr)
-        throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " + shape(ref.rows, ref.cols));
+        throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " +
+                               shape(ref.rows, ref.cols));
       WeightView view = file_->view(ref.name);
       if (view.rows != ref.rows || view.cols != ref.cols)
-        throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(ref.rows, ref.cols) + ", found " +
-                               shape(view.rows, view.cols));
+        throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(ref.rows, ref.cols) +
+                               ", found " + shape(view.rows, view.cols));
       const bool vector = use == WeightUse::table && op.kind != OpKind::embed;
       if (vector && view.type != DType::f32)
         throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, found " + dtype_name(view.type));
@@ -78,7 +81,8 @@ void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress&
     if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
   }
   if (held != planned.private_)
-    throw ConsistencyError("private weights: planned " + std::to_string(planned.private_) + " bytes, prepared " + std::to_string(held));
+    throw ConsistencyError("private weights: planned " + std::to_string(planned.private_) + " bytes, prepared " +
+                           std::to_string(held));
 }
 
 const Weight* WeightStore::get(WeightId id, WeightUse use) const {

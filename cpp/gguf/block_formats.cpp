@@ -49,8 +49,8 @@ void dequantise_blocks(const std::byte* src, float* dst, uint64_t n) {
 
 uint64_t row_bytes(DType type, uint64_t n) {
   if (n % block_elements(type) != 0)
-    throw ValueError(std::string(dtype_name(type)) + ": expected a multiple of " + std::to_string(block_elements(type)) +
-                     " values, found " + std::to_string(n));
+    throw ValueError(std::string(dtype_name(type)) + ": expected a multiple of " +
+                     std::to_string(block_elements(type)) + " values, found " + std::to_string(n));
   return n / block_elements(type) * block_bytes(type);
 }
 
@@ -66,9 +66,12 @@ void dequantise_row(DType type, const std::byte* src, float* dst, uint64_t n) {
     case DType::bf16:
       for (uint64_t i = 0; i < n; ++i) dst[i] = bf16_to_f32(load<uint16_t>(src, i));
       return;
-    case DType::q4_0: return dequantise_blocks<BlockQ4_0>(src, dst, n);
-    case DType::q4_1: return dequantise_blocks<BlockQ4_1>(src, dst, n);
-    case DType::q8_0: return dequantise_blocks<BlockQ8_0>(src, dst, n);
+    case DType::q4_0:
+      return dequantise_blocks<BlockQ4_0>(src, dst, n);
+    case DType::q4_1:
+      return dequantise_blocks<BlockQ4_1>(src, dst, n);
+    case DType::q8_0:
+      return dequantise_blocks<BlockQ8_0>(src, dst, n);
   }
   throw ValueError("type " + std::to_string(static_cast<uint32_t>(type)) + " cannot be dequantised");
 }

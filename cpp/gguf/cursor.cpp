@@ -44,7 +44,8 @@ std::string quoted(std::string_view text) {
     const size_t bytes = character_bytes(text);
     const unsigned char first = static_cast<unsigned char>(text[0]);
     // C0, delete, and C1 (which is C2 80 .. C2 9F in UTF-8) steer terminals.
-    const bool control = first < 0x20 || first == 0x7f || (bytes == 2 && first == 0xc2 && static_cast<unsigned char>(text[1]) < 0xa0);
+    const bool control =
+        first < 0x20 || first == 0x7f || (bytes == 2 && first == 0xc2 && static_cast<unsigned char>(text[1]) < 0xa0);
     if (bytes == 0 || control) {
       out += "\\x";
       out += kDigits[first >> 4];
@@ -63,8 +64,8 @@ std::string quoted(std::string_view text) {
 }
 
 void Cursor::fail(uint64_t at, const std::string& what, const std::string& expected, const std::string& found) const {
-  throw ModelFormatError(source_ + ": byte " + std::to_string(at) + ": " + (place_.empty() ? "" : place_ + ": ") + what + ": expected " +
-                         expected + ", found " + found);
+  throw ModelFormatError(source_ + ": byte " + std::to_string(at) + ": " + (place_.empty() ? "" : place_ + ": ") +
+                         what + ": expected " + expected + ", found " + found);
 }
 
 const std::byte* Cursor::take(uint64_t bytes, const char* what) {
@@ -80,8 +81,9 @@ uint64_t Cursor::read_count(const char* what, uint64_t min_bytes) {
   const uint64_t count = read<uint64_t>(what);
   const uint64_t most = remaining() / min_bytes;
   if (count > most)
-    fail(at, what, "at most " + std::to_string(most) + " (" + std::to_string(remaining()) + " bytes remain, " + std::to_string(min_bytes) +
-                       " or more for each)",
+    fail(at, what,
+         "at most " + std::to_string(most) + " (" + std::to_string(remaining()) + " bytes remain, " +
+             std::to_string(min_bytes) + " or more for each)",
          std::to_string(count));
   return count;
 }
@@ -89,9 +91,11 @@ uint64_t Cursor::read_count(const char* what, uint64_t min_bytes) {
 std::string_view Cursor::read_string(const char* what, uint64_t max_bytes) {
   const uint64_t at = offset_;
   const uint64_t length = read<uint64_t>(what);
-  if (length > max_bytes) fail(at, std::string(what) + " length", "at most " + std::to_string(max_bytes) + " bytes", std::to_string(length));
+  if (length > max_bytes)
+    fail(at, std::string(what) + " length", "at most " + std::to_string(max_bytes) + " bytes", std::to_string(length));
   if (length > remaining())
-    fail(at, std::string(what) + " length", "at most " + std::to_string(remaining()) + " bytes, which remain", std::to_string(length));
+    fail(at, std::string(what) + " length", "at most " + std::to_string(remaining()) + " bytes, which remain",
+         std::to_string(length));
   return {reinterpret_cast<const char*>(take(length, what)), static_cast<size_t>(length)};
 }
 

@@ -26,7 +26,8 @@ class Cursor {
   void set_place(std::string place) { place_ = std::move(place); }
 
   /// ModelFormatError: "<source>: byte <at>: <place>: <what>: expected <expected>, found <found>".
-  [[noreturn]] void fail(uint64_t at, const std::string& what, const std::string& expected, const std::string& found) const;
+  [[noreturn]] void fail(uint64_t at, const std::string& what, const std::string& expected,
+                         const std::string& found) const;
 
   template <class T>
   T read(const char* what) {

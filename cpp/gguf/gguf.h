@@ -25,11 +25,11 @@ class MappedFile;
 struct MetaArray;
 /// A value of the metadata. Arrays are vectors of their element; an array of arrays is a vector of MetaArray.
 /// Strings are the file's bytes: GGUF asks for UTF-8, and files are known that break it (only keys and tensor names are checked).
-using MetaValue =
-    std::variant<bool, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t, int64_t, float, double, std::string,
-                 std::vector<bool>, std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
-                 std::vector<uint32_t>, std::vector<int32_t>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<float>,
-                 std::vector<double>, std::vector<std::string>, std::vector<MetaArray>>;
+using MetaValue = std::variant<bool, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t, int64_t, float,
+                               double, std::string, std::vector<bool>, std::vector<uint8_t>, std::vector<int8_t>,
+                               std::vector<uint16_t>, std::vector<int16_t>, std::vector<uint32_t>, std::vector<int32_t>,
+                               std::vector<uint64_t>, std::vector<int64_t>, std::vector<float>, std::vector<double>,
+                               std::vector<std::string>, std::vector<MetaArray>>;
 /// An array inside an array: `value` is always one of the vectors.
 struct MetaArray {
   MetaValue value;
@@ -38,12 +38,12 @@ struct MetaArray {
 
 struct GgufTensor {
   std::string name;
-  uint32_t type = 0;              // GGML's number
-  const char* type_name = "";     // "Q4_1"
-  bool supported = false;         // view() gives it
-  std::vector<uint64_t> shape;    // as the file orders it: the contiguous dimension (cols) first; 1 to 4 dimensions
+  uint32_t type = 0;            // GGML's number
+  const char* type_name = "";   // "Q4_1"
+  bool supported = false;       // view() gives it
+  std::vector<uint64_t> shape;  // as the file orders it: the contiguous dimension (cols) first; 1 to 4 dimensions
   uint64_t n_elements = 0;
-  uint64_t offset = 0;            // from the beginning of the file
+  uint64_t offset = 0;  // from the beginning of the file
   uint64_t bytes = 0;
 };
 

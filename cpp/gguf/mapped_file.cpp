@@ -51,7 +51,8 @@ MappedFile::MappedFile(const std::string& path) {
   if (!S_ISREG(info.st_mode)) fail(path, "expected a regular file, found a directory or a device");
   if (info.st_size <= 0) fail(path, "expected a GGUF file, found an empty file");
   const uint64_t bytes = static_cast<uint64_t>(info.st_size);
-  if (bytes > std::numeric_limits<size_t>::max()) fail(path, "file of " + std::to_string(bytes) + " bytes: more than this machine can map");
+  if (bytes > std::numeric_limits<size_t>::max())
+    fail(path, "file of " + std::to_string(bytes) + " bytes: more than this machine can map");
   void* address = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_SHARED, file.get(), 0);
   if (address == MAP_FAILED) fail(path, "cannot be mapped (" + std::to_string(bytes) + " bytes): " + system_reason());
   data_ = static_cast<const std::byte*>(address);
@@ -62,7 +63,8 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), static_cast<size_t>(size_));
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   // The other object takes what was ours, and unmaps it at its end.

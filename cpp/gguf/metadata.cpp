@@ -11,29 +11,41 @@ namespace {
 /// GGUF's numbers of value types.
 enum class MetaType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
 constexpr uint32_t kMetaTypes = 13;
-constexpr const char* kMetaTypeNames[kMetaTypes] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
+constexpr const char* kMetaTypeNames[kMetaTypes] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                                    "bool", "string", "array", "u64", "i64", "f64"};
 
 /// Calls with a value of the C++ type that a plain number of the file becomes.
 template <class F>
 auto with_number_type(MetaType type, F&& call) {
   switch (type) {
-    case MetaType::u8: return call(uint8_t{});
-    case MetaType::i8: return call(int8_t{});
-    case MetaType::u16: return call(uint16_t{});
-    case MetaType::i16: return call(int16_t{});
-    case MetaType::u32: return call(uint32_t{});
-    case MetaType::i32: return call(int32_t{});
-    case MetaType::u64: return call(uint64_t{});
-    case MetaType::i64: return call(int64_t{});
-    case MetaType::f32: return call(float{});
-    default: return call(double{});
+    case MetaType::u8:
+      return call(uint8_t{});
+    case MetaType::i8:
+      return call(int8_t{});
+    case MetaType::u16:
+      return call(uint16_t{});
+    case MetaType::i16:
+      return call(int16_t{});
+    case MetaType::u32:
+      return call(uint32_t{});
+    case MetaType::i32:
+      return call(int32_t{});
+    case MetaType::u64:
+      return call(uint64_t{});
+    case MetaType::i64:
+      return call(int64_t{});
+    case MetaType::f32:
+      return call(float{});
+    default:
+      return call(double{});
   }
 }
 
 MetaType read_type(Cursor& cursor, const char* what) {
   const uint64_t at = cursor.offset();
   const uint32_t number = cursor.read<uint32_t>(what);
-  if (number >= kMetaTypes) cursor.fail(at, what, "a type from 0 to " + std::to_string(kMetaTypes - 1), std::to_string(number));
+  if (number >= kMetaTypes)
+    cursor.fail(at, what, "a type from 0 to " + std::to_string(kMetaTypes - 1), std::to_string(number));
   return static_cast<MetaType>(number);
 }
 
@@ -44,7 +56,9 @@ bool read_bool(Cursor& cursor) {
   return byte == 1;
 }
 
-std::string read_text(Cursor& cursor) { return std::string(cursor.read_string("string", std::numeric_limits<uint64_t>::max())); }
+std::string read_text(Cursor& cursor) {
+  return std::string(cursor.read_string("string", std::numeric_limits<uint64_t>::max()));
+}
 
 /// Elements that are large in memory beside their smallest form in the file are taken one by one: a false count ends where the
 /// file does, and never decides on an allocation.
@@ -58,7 +72,8 @@ std::vector<T> read_each(uint64_t count, Read&& read) {
 
 MetaValue read_array(Cursor& cursor, int depth) {
   if (depth > kMaxArrayDepth)
-    cursor.fail(cursor.offset(), "array", "at most " + std::to_string(kMaxArrayDepth) + " arrays inside each other", "one more");
+    cursor.fail(cursor.offset(), "array", "at most " + std::to_string(kMaxArrayDepth) + " arrays inside each other",
+                "one more");
   const MetaType type = read_type(cursor, "array element type");
   switch (type) {
     case MetaType::boolean: {
@@ -87,9 +102,12 @@ MetaValue read_array(Cursor& cursor, int depth) {
 
 MetaValue read_value(Cursor& cursor, MetaType type) {
   switch (type) {
-    case MetaType::boolean: return read_bool(cursor);
-    case MetaType::string: return read_text(cursor);
-    case MetaType::array: return read_array(cursor, 1);
+    case MetaType::boolean:
+      return read_bool(cursor);
+    case MetaType::string:
+      return read_text(cursor);
+    case MetaType::array:
+      return read_array(cursor, 1);
     default:
       return with_number_type(type, [&](auto zero) -> MetaValue {
         using T = decltype(zero);
@@ -100,13 +118,20 @@ MetaValue read_value(Cursor& cursor, MetaType type) {
 
 template <class T>
 constexpr const char* name_of() {
-  if constexpr (std::is_same_v<T, bool>) return "bool";
-  else if constexpr (std::is_same_v<T, std::string>) return "string";
-  else if constexpr (std::is_same_v<T, MetaArray>) return "array";
-  else if constexpr (std::is_same_v<T, float>) return "f32";
-  else if constexpr (std::is_same_v<T, double>) return "f64";
-  else if constexpr (std::is_signed_v<T>) return sizeof(T) == 1 ? "i8" : sizeof(T) == 2 ? "i16" : sizeof(T) == 4 ? "i32" : "i64";
-  else return sizeof(T) == 1 ? "u8" : sizeof(T) == 2 ? "u16" : sizeof(T) == 4 ? "u32" : "u64";
+  if constexpr (std::is_same_v<T, bool>)
+    return "bool";
+  else if constexpr (std::is_same_v<T, std::string>)
+    return "string";
+  else if constexpr (std::is_same_v<T, MetaArray>)
+    return "array";
+  else if constexpr (std::is_same_v<T, float>)
+    return "f32";
+  else if constexpr (std::is_same_v<T, double>)
+    return "f64";
+  else if constexpr (std::is_signed_v<T>)
+    return sizeof(T) == 1 ? "i8" : sizeof(T) == 2 ? "i16" : sizeof(T) == 4 ? "i32" : "i64";
+  else
+    return sizeof(T) == 1 ? "u8" : sizeof(T) == 2 ? "u16" : sizeof(T) == 4 ? "u32" : "u64";
 }
 
 template <class T>
@@ -120,7 +145,8 @@ struct NameOf<std::vector<T>> {
 
 }  // namespace
 
-std::map<std::string, MetaValue> read_metadata(Cursor& cursor, uint64_t n_keys, std::map<std::string, uint64_t>& offsets) {
+std::map<std::string, MetaValue> read_metadata(Cursor& cursor, uint64_t n_keys,
+                                               std::map<std::string, uint64_t>& offsets) {
   std::map<std::string, MetaValue> metadata;
   for (uint64_t i = 0; i < n_keys; ++i) {
     cursor.set_place("key " + std::to_string(i) + " of " + std::to_string(n_keys));

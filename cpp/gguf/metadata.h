@@ -15,7 +15,8 @@ inline constexpr uint64_t kMaxKeyBytes = 65535;  // the specification's limit
 inline constexpr uint64_t kMinKeyValueBytes = 8 + 1 + 4 + 1;
 
 /// Reads n_keys pairs; `offsets` gets the byte at which each value lies, for messages that come later.
-std::map<std::string, MetaValue> read_metadata(Cursor& cursor, uint64_t n_keys, std::map<std::string, uint64_t>& offsets);
+std::map<std::string, MetaValue> read_metadata(Cursor& cursor, uint64_t n_keys,
+                                               std::map<std::string, uint64_t>& offsets);
 /// "u32", "string", "array of f32": for messages.
 std::string meta_type_name(const MetaValue& value);
 

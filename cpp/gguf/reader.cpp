@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr uint32_t kDefaultAlignment = 32;
-constexpr uint32_t kMinAlignment = 8;  // the specification's; every element of a tensor is aligned then
+constexpr uint32_t kMinAlignment = 8;         // the specification's; every element of a tensor is aligned then
 constexpr uint64_t kMaxTensorNameBytes = 64;  // the specification's limit
 constexpr uint32_t kMaxDims = 4;
 /// The smallest entry of the table: a name of one byte, one dimension.
@@ -31,7 +31,8 @@ uint32_t read_version(Cursor& cursor) {
   return version;
 }
 
-uint32_t alignment_of(const Cursor& cursor, const std::map<std::string, MetaValue>& metadata, const std::map<std::string, uint64_t>& offsets) {
+uint32_t alignment_of(const Cursor& cursor, const std::map<std::string, MetaValue>& metadata,
+                      const std::map<std::string, uint64_t>& offsets) {
   const char* key = "general.alignment";
   const auto entry = metadata.find(key);
   if (entry == metadata.end()) return kDefaultAlignment;
@@ -49,7 +50,9 @@ void measure(const Cursor& cursor, uint64_t at, const TensorType& type, GgufTens
   for (size_t i = 1; i < tensor.shape.size() && rows; ++i) rows = checked_mul(*rows, tensor.shape[i]);
   const uint64_t cols = tensor.shape[0];
   if (cols % type.block_elements != 0)
-    cursor.fail(at, "first dimension", "a multiple of " + std::to_string(type.block_elements) + ", the block of " + type.name, std::to_string(cols));
+    cursor.fail(at, "first dimension",
+                "a multiple of " + std::to_string(type.block_elements) + ", the block of " + type.name,
+                std::to_string(cols));
   const auto row = checked_mul(cols / type.block_elements, type.block_bytes);
   const auto elements = rows ? checked_mul(*rows, cols) : std::nullopt;
   const auto bytes = rows && row ? checked_mul(*rows, *row) : std::nullopt;
@@ -81,7 +84,9 @@ GgufTensor read_tensor(Cursor& cursor, uint64_t index, uint64_t n_tensors) {
   at = cursor.offset();
   tensor.type = cursor.read<uint32_t>("type");
   const TensorType* type = find_tensor_type(tensor.type);
-  if (type == nullptr) cursor.fail(at, "type", "a known type (supported: " + supported_tensor_types() + ")", "number " + std::to_string(tensor.type));
+  if (type == nullptr)
+    cursor.fail(at, "type", "a known type (supported: " + supported_tensor_types() + ")",
+                "number " + std::to_string(tensor.type));
   tensor.type_name = type->name;
   tensor.supported = type->supported;
   measure(cursor, dims_at, *type, tensor);
@@ -120,12 +125,13 @@ GgufFile::GgufFile(std::span<const std::byte> bytes, std::string source, std::un
     cursor.set_place("tensor " + quoted(tensor.name));
     if (!by_name_.emplace(tensor.name, i).second) cursor.fail(places[i].entry, "name", "each name once", "it twice");
     if (tensor.offset % alignment_ != 0)
-      cursor.fail(at, "offset", "a multiple of the alignment " + std::to_string(alignment_), std::to_string(tensor.offset));
+      cursor.fail(at, "offset", "a multiple of the alignment " + std::to_string(alignment_),
+                  std::to_string(tensor.offset));
     const auto end = checked_add(tensor.offset, tensor.bytes);
     if (!end || *end > data_bytes)
       cursor.fail(at, "offset",
-                  std::to_string(tensor.bytes) + " bytes inside the data section of " + std::to_string(data_bytes) + " (from byte " +
-                      std::to_string(data_begin) + ")",
+                  std::to_string(tensor.bytes) + " bytes inside the data section of " + std::to_string(data_bytes) +
+                      " (from byte " + std::to_string(data_begin) + ")",
                   "offset " + std::to_string(tensor.offset));
     tensor.offset += data_begin;
   }
@@ -151,13 +157,14 @@ const GgufTensor* GgufFile::find(std::string_view name) const {
 WeightView GgufFile::view(std::string_view name) const {
   const GgufTensor* tensor = find(name);
   if (tensor == nullptr)
-    throw ModelFormatError(source_ + ": tensor " + quoted(name) + ": expected in the file, found " + std::to_string(tensors_.size()) +
-                           " tensors of other names");
+    throw ModelFormatError(source_ + ": tensor " + quoted(name) + ": expected in the file, found " +
+                           std::to_string(tensors_.size()) + " tensors of other names");
   if (!tensor->supported)
-    throw ModelFormatError(source_ + ": byte " + std::to_string(tensor->offset) + ": tensor " + quoted(name) + ": type: expected one of " +
-                           supported_tensor_types() + ", found " + tensor->type_name);
+    throw ModelFormatError(source_ + ": byte " + std::to_string(tensor->offset) + ": tensor " + quoted(name) +
+                           ": type: expected one of " + supported_tensor_types() + ", found " + tensor->type_name);
   const uint64_t cols = tensor->shape[0];
-  return {tensor->name, static_cast<DType>(tensor->type), tensor->n_elements / cols, cols, bytes_.data() + tensor->offset, tensor->bytes};
+  return {tensor->name, static_cast<DType>(tensor->type), tensor->n_elements / cols,
+          cols,         bytes_.data() + tensor->offset,   tensor->bytes};
 }
 
 void GgufFile::forget(const std::byte* data, uint64_t bytes) const {

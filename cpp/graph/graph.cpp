@@ -8,15 +8,24 @@ namespace foundry {
 
 const char* op_name(OpKind kind) {
   switch (kind) {
-    case OpKind::embed: return "embed";
-    case OpKind::rms_norm: return "rms_norm";
-    case OpKind::linear: return "linear";
-    case OpKind::rope: return "rope";
-    case OpKind::kv_append: return "kv_append";
-    case OpKind::attention: return "attention";
-    case OpKind::swiglu: return "swiglu";
-    case OpKind::add: return "add";
-    case OpKind::select_rows: return "select_rows";
+    case OpKind::embed:
+      return "embed";
+    case OpKind::rms_norm:
+      return "rms_norm";
+    case OpKind::linear:
+      return "linear";
+    case OpKind::rope:
+      return "rope";
+    case OpKind::kv_append:
+      return "kv_append";
+    case OpKind::attention:
+      return "attention";
+    case OpKind::swiglu:
+      return "swiglu";
+    case OpKind::add:
+      return "add";
+    case OpKind::select_rows:
+      return "select_rows";
   }
   return "unknown";
 }
@@ -26,12 +35,13 @@ namespace {
 template <class T>
 const T& entry(const std::vector<T>& list, int32_t id, const char* what) {
   if (id < 0 || static_cast<size_t>(id) >= list.size())
-    throw ValueError(std::string(what) + ": expected an id from 0 to " + std::to_string(static_cast<int64_t>(list.size()) - 1) + ", found " +
-                     std::to_string(id));
+    throw ValueError(std::string(what) + ": expected an id from 0 to " +
+                     std::to_string(static_cast<int64_t>(list.size()) - 1) + ", found " + std::to_string(id));
   return list[static_cast<size_t>(id)];
 }
 
-Op make_op(OpKind kind, const std::string& name, std::vector<ValueId> inputs, std::vector<ValueId> outputs, std::vector<WeightId> weights) {
+Op make_op(OpKind kind, const std::string& name, std::vector<ValueId> inputs, std::vector<ValueId> outputs,
+           std::vector<WeightId> weights) {
   Op op;
   op.kind = kind;
   op.name = name;
@@ -81,8 +91,8 @@ ValueId Graph::linear(ValueId x, WeightId weight, WeightId bias, const std::stri
   return y;
 }
 
-ValueId Graph::rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, uint32_t style, WeightId factors,
-                    const std::string& name) {
+ValueId Graph::rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, uint32_t style,
+                    WeightId factors, const std::string& name) {
   const Value in = entry(values, x, "value");
   const ValueId y = new_value(in.width, in.rows);
   ops.push_back(make_op(OpKind::rope, name, {x}, {y}, {factors}));
@@ -103,7 +113,8 @@ void Graph::kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, cons
   if (group < groups.size()) op.head_dim = groups[group].head_dim;
 }
 
-ValueId Graph::attention(ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer, const std::string& name) {
+ValueId Graph::attention(ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer,
+                         const std::string& name) {
   const Value in = entry(values, q, "value");
   const ValueId y = new_value(in.width, in.rows);
   ops.push_back(make_op(OpKind::attention, name, {q}, {y}, {}));

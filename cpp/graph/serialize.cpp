@@ -22,7 +22,8 @@ constexpr OpKind kKinds[] = {OpKind::embed,     OpKind::rms_norm, OpKind::linear
 
 std::string quoted(const std::string& name) {
   for (const char c : name)
-    if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20) throw ModelFormatError("a name that can't be serialised: " + name);
+    if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20)
+      throw ModelFormatError("a name that can't be serialised: " + name);
   return "\"" + name + "\"";
 }
 
@@ -57,7 +58,9 @@ class Line {
       }
     }
   }
-  [[noreturn]] void fail(const std::string& what) const { throw ModelFormatError("graph line " + std::to_string(number_) + ": " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw ModelFormatError("graph line " + std::to_string(number_) + ": " + what);
+  }
   bool more() const { return at_ < words_.size(); }
   std::string word() {
     if (!more()) fail("ends too early");
@@ -83,7 +86,8 @@ class Line {
   uint32_t u32(const char* key) {
     expect(key);
     const int64_t value = integer();
-    if (value < 0 || value > UINT32_MAX) fail(std::string(key) + ": expected 0 to 4294967295, found " + std::to_string(value));
+    if (value < 0 || value > UINT32_MAX)
+      fail(std::string(key) + ": expected 0 to 4294967295, found " + std::to_string(value));
     return static_cast<uint32_t>(value);
   }
   float real(const char* key) {
@@ -143,20 +147,24 @@ Op parse_op(Line& line) {
 std::string Graph::serialize() const {
   std::ostringstream out;
   out << "foundry-graph 1\n";
-  out << "arch " << quoted(arch.name) << " layers " << arch.n_layers << " heads " << arch.n_heads << " kv_heads " << arch.n_kv_heads << " head_dim "
-      << arch.head_dim << " hidden " << arch.hidden_size << " vocab " << arch.vocab_size << " max_seq_len " << arch.max_seq_len << '\n';
+  out << "arch " << quoted(arch.name) << " layers " << arch.n_layers << " heads " << arch.n_heads << " kv_heads "
+      << arch.n_kv_heads << " head_dim " << arch.head_dim << " hidden " << arch.hidden_size << " vocab "
+      << arch.vocab_size << " max_seq_len " << arch.max_seq_len << '\n';
   for (const LayerGroup& g : groups)
-    out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window " << g.window << '\n';
-  for (const WeightRef& w : weights) out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols << '\n';
-  for (const Value& v : values) out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
+    out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window "
+        << g.window << '\n';
+  for (const WeightRef& w : weights)
+    out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols << '\n';
+  for (const Value& v : values)
+    out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
   for (const Op& op : ops) {
     out << "op " << op_name(op.kind) << ' ' << quoted(op.name);
     list(out, "in", op.inputs);
     list(out, "out", op.outputs);
     list(out, "w", op.weights);
-    out << " eps " << hex(op.eps) << " scale " << hex(op.scale) << " base " << hex(op.rope_base) << " heads " << op.n_heads << " head_dim "
-        << op.head_dim << " rot_dim " << op.rot_dim << " style " << op.rope_style << " group " << op.group << " layer " << op.layer << " window "
-        << op.window << '\n';
+    out << " eps " << hex(op.eps) << " scale " << hex(op.scale) << " base " << hex(op.rope_base) << " heads "
+        << op.n_heads << " head_dim " << op.head_dim << " rot_dim " << op.rot_dim << " style " << op.rope_style
+        << " group " << op.group << " layer " << op.layer << " window " << op.window << '\n';
   }
   out << "logits " << logits << '\n';
   return out.str();
@@ -172,7 +180,8 @@ Graph Graph::parse(const std::string& text) {
     Line line(content, ++number);
     if (number == 1) {
       line.expect("foundry-graph");
-      if (const int64_t version = line.integer(); version != 1) line.fail("expected version 1, found " + std::to_string(version));
+      if (const int64_t version = line.integer(); version != 1)
+        line.fail("expected version 1, found " + std::to_string(version));
       line.end();
       continue;
     }

@@ -16,12 +16,14 @@ class Verifier {
     for (const LayerGroup& group : graph_.groups)
       if (group.n_layers == 0 || group.n_kv_heads == 0 || group.head_dim == 0 || group.head_dim % 8 != 0)
         throw ModelFormatError("layer group: expected layers, KV heads and a head_dim that is a multiple of 8, found " +
-                               std::to_string(group.n_layers) + ", " + std::to_string(group.n_kv_heads) + ", " + std::to_string(group.head_dim));
+                               std::to_string(group.n_layers) + ", " + std::to_string(group.n_kv_heads) + ", " +
+                               std::to_string(group.head_dim));
     for (const Op& op : graph_.ops) {
       op_ = &op;
       for (const ValueId id : op.inputs) {
         id_in_range(id, graph_.values.size(), "input value");
-        if (!defined_[static_cast<size_t>(id)]) fail("value " + std::to_string(id) + " is read before an op defines it");
+        if (!defined_[static_cast<size_t>(id)])
+          fail("value " + std::to_string(id) + " is read before an op defines it");
       }
       for (const WeightId id : op.weights)
         if (id != kNone) id_in_range(id, graph_.weights.size(), "weight");
@@ -33,11 +35,13 @@ class Verifier {
       for (const ValueId id : op.outputs) defined_[static_cast<size_t>(id)] = true;
     }
     if (selects_ != 1) throw ModelFormatError("graph: expected one select_rows, found " + std::to_string(selects_));
-    if (graph_.logits < 0 || static_cast<size_t>(graph_.logits) >= graph_.values.size() || !defined_[static_cast<size_t>(graph_.logits)])
+    if (graph_.logits < 0 || static_cast<size_t>(graph_.logits) >= graph_.values.size() ||
+        !defined_[static_cast<size_t>(graph_.logits)])
       throw ModelFormatError("graph: expected logits that an op defines, found value " + std::to_string(graph_.logits));
     const Value& logits = graph_.values[static_cast<size_t>(graph_.logits)];
     if (logits.rows != Rows::selected || logits.width != graph_.arch.vocab_size)
-      throw ModelFormatError("graph: logits: expected [selected, " + std::to_string(graph_.arch.vocab_size) + "], found " + shape(graph_.logits));
+      throw ModelFormatError("graph: logits: expected [selected, " + std::to_string(graph_.arch.vocab_size) +
+                             "], found " + shape(graph_.logits));
     if (graph_.arch.max_seq_len == 0) throw ModelFormatError("graph: max_seq_len: expected at least 1, found 0");
     if (graph_.groups.empty()) throw ModelFormatError("graph: expected at least one layer group, found none");
   }
@@ -48,7 +52,8 @@ class Verifier {
   }
   const Value& value(ValueId id) const { return graph_.values[static_cast<size_t>(id)]; }
   std::string shape(ValueId id) const {
-    return std::string("[") + (value(id).rows == Rows::tokens ? "tokens" : "selected") + ", " + std::to_string(value(id).width) + "]";
+    return std::string("[") + (value(id).rows == Rows::tokens ? "tokens" : "selected") + ", " +
+           std::to_string(value(id).width) + "]";
   }
   void id_in_range(int32_t id, size_t size, const char* what) const {
     if (id < 0 || static_cast<size_t>(id) >= size)
@@ -56,8 +61,8 @@ class Verifier {
   }
   void count(const char* what, size_t found, size_t least, size_t most) const {
     if (found < least || found > most)
-      fail(std::string(what) + ": expected " + std::to_string(least) + (most > least ? " to " + std::to_string(most) : "") + ", found " +
-           std::to_string(found));
+      fail(std::string(what) + ": expected " + std::to_string(least) +
+           (most > least ? " to " + std::to_string(most) : "") + ", found " + std::to_string(found));
   }
   void counts(size_t inputs, size_t outputs, size_t weights) const {
     count("inputs", op_->inputs.size(), inputs, inputs);
@@ -65,7 +70,8 @@ class Verifier {
     count("weights", op_->weights.size(), weights, weights);
   }
   void same_shape(ValueId a, ValueId b) const {
-    if (value(a).width != value(b).width || value(a).rows != value(b).rows) fail("expected " + shape(a) + ", found " + shape(b));
+    if (value(a).width != value(b).width || value(a).rows != value(b).rows)
+      fail("expected " + shape(a) + ", found " + shape(b));
   }
   void width(ValueId id, uint64_t expected) const {
     if (value(id).width != expected) fail("expected a width of " + std::to_string(expected) + ", found " + shape(id));
@@ -74,12 +80,13 @@ class Verifier {
     if (id == kNone) fail("a weight is missing");
     const WeightRef& w = graph_.weights[static_cast<size_t>(id)];
     if (w.rows != rows || w.cols != cols)
-      fail("weight \"" + w.name + "\": expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], found [" + std::to_string(w.rows) +
-           ", " + std::to_string(w.cols) + "]");
+      fail("weight \"" + w.name + "\": expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], found [" +
+           std::to_string(w.rows) + ", " + std::to_string(w.cols) + "]");
   }
   const LayerGroup& group() const {
     if (op_->group >= graph_.groups.size() || op_->layer >= graph_.groups[op_->group].n_layers)
-      fail("layer " + std::to_string(op_->layer) + " of group " + std::to_string(op_->group) + " is not in the graph's groups");
+      fail("layer " + std::to_string(op_->layer) + " of group " + std::to_string(op_->group) +
+           " is not in the graph's groups");
     return graph_.groups[op_->group];
   }
   void body_only() const {
@@ -120,7 +127,8 @@ class Verifier {
         same_shape(op.inputs[0], op.outputs[0]);
         width(op.inputs[0], uint64_t{op.n_heads} * op.head_dim);
         if (op.rot_dim == 0 || op.rot_dim % 2 != 0 || op.rot_dim > op.head_dim)
-          fail("rot_dim: expected even, from 2 to " + std::to_string(op.head_dim) + ", found " + std::to_string(op.rot_dim));
+          fail("rot_dim: expected even, from 2 to " + std::to_string(op.head_dim) + ", found " +
+               std::to_string(op.rot_dim));
         if (op.rope_style > 1) fail("style: expected 0 or 1, found " + std::to_string(op.rope_style));
         if (!(op.rope_base > 0)) fail("base: expected above 0, found " + std::to_string(op.rope_base));
         if (op.weights[0] != kNone) weight(op.weights[0], 1, op.rot_dim / 2);
@@ -140,8 +148,10 @@ class Verifier {
         same_shape(op.inputs[0], op.outputs[0]);
         width(op.inputs[0], uint64_t{op.n_heads} * g.head_dim);
         if (op.n_heads == 0 || op.n_heads % g.n_kv_heads != 0)
-          fail("n_heads: expected a multiple of n_kv_heads, " + std::to_string(g.n_kv_heads) + ", found " + std::to_string(op.n_heads));
-        if (op.window != g.window) fail("window: expected the group's, " + std::to_string(g.window) + ", found " + std::to_string(op.window));
+          fail("n_heads: expected a multiple of n_kv_heads, " + std::to_string(g.n_kv_heads) + ", found " +
+               std::to_string(op.n_heads));
+        if (op.window != g.window)
+          fail("window: expected the group's, " + std::to_string(g.window) + ", found " + std::to_string(op.window));
         if (appended_.count({op.group, op.layer}) == 0) fail("expected the layer's kv_append before it, found none");
         break;
       }
@@ -158,12 +168,14 @@ class Verifier {
         rows_are(op.outputs[0], Rows::selected);
         ++selects_;
         // The head runs apart from the body: it may read nothing else of it.
-        for (size_t i = 0; i < defined_.size(); ++i) defined_[i] = defined_[i] && graph_.values[i].rows == Rows::selected;
+        for (size_t i = 0; i < defined_.size(); ++i)
+          defined_[i] = defined_[i] && graph_.values[i].rows == Rows::selected;
         break;
     }
   }
   void rows_are(ValueId id, Rows rows) const {
-    if (value(id).rows != rows) fail(std::string("rows: expected ") + (rows == Rows::tokens ? "tokens" : "selected") + ", found " + shape(id));
+    if (value(id).rows != rows)
+      fail(std::string("rows: expected ") + (rows == Rows::tokens ? "tokens" : "selected") + ", found " + shape(id));
   }
 
   const Graph& graph_;

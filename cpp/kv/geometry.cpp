@@ -37,14 +37,15 @@ void KvGeometry::check() const {
   if (page_tokens < 8 || page_tokens > 256 || 256 % page_tokens != 0)
     throw ValueError("page_tokens: expected a divisor of 256 from 8, found " + std::to_string(page_tokens));
   if (tile_tokens == 0 || page_tokens % tile_tokens != 0)
-    throw ValueError("tile_tokens: expected a divisor of page_tokens, " + std::to_string(page_tokens) + ", found " + std::to_string(tile_tokens));
+    throw ValueError("tile_tokens: expected a divisor of page_tokens, " + std::to_string(page_tokens) + ", found " +
+                     std::to_string(tile_tokens));
   if (n_layers == 0 || n_kv_heads == 0)
-    throw ValueError("a layer group: expected at least one layer and one KV head, found " + std::to_string(n_layers) + " and " +
-                     std::to_string(n_kv_heads));
+    throw ValueError("a layer group: expected at least one layer and one KV head, found " + std::to_string(n_layers) +
+                     " and " + std::to_string(n_kv_heads));
   const uint32_t multiple = std::max({uint32_t{8}, block_elements(k_type), block_elements(v_type)});
   if (head_dim == 0 || head_dim % multiple != 0)
-    throw ValueError("head_dim: expected a multiple of " + std::to_string(multiple) + " for K in " + dtype_name(k_type) + " and V in " +
-                     dtype_name(v_type) + ", found " + std::to_string(head_dim));
+    throw ValueError("head_dim: expected a multiple of " + std::to_string(multiple) + " for K in " +
+                     dtype_name(k_type) + " and V in " + dtype_name(v_type) + ", found " + std::to_string(head_dim));
 }
 
 uint32_t capacity_tokens(uint32_t n_pages, uint32_t page_tokens, uint32_t arch_max_seq_len) {

@@ -56,9 +56,9 @@ class PagePool {
   uint64_t address(PageId page) const;
   std::byte* data(PageId page) const;
 
-  uint64_t slab_bytes() const;       // of one slab
-  uint64_t held_bytes() const;       // of all slabs, from the buffers' own lengths
-  uint32_t free_pages() const;       // inside the slabs
+  uint64_t slab_bytes() const;  // of one slab
+  uint64_t held_bytes() const;  // of all slabs, from the buffers' own lengths
+  uint32_t free_pages() const;  // inside the slabs
   uint32_t used_pages() const;
   uint32_t slab_count() const;
   std::vector<uint64_t> slab_lengths() const;  // each buffer's own length

@@ -65,7 +65,9 @@ std::vector<PageId> PagePool::acquire(uint32_t n) {
   while (pages.size() < n) {
     size_t best = slabs_.size();
     for (size_t s = 0; s < slabs_.size(); ++s)
-      if (slabs_[s] != nullptr && slabs_[s]->used < slab_pages_ && (best == slabs_.size() || slabs_[s]->used > slabs_[best]->used)) best = s;
+      if (slabs_[s] != nullptr && slabs_[s]->used < slab_pages_ &&
+          (best == slabs_.size() || slabs_[s]->used > slabs_[best]->used))
+        best = s;
     Slab& slab = *slabs_[best];
     for (uint32_t i = 0; i < slab_pages_ && pages.size() < n; ++i) {
       if (slab.references[i] != 0) continue;

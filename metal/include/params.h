@@ -76,9 +76,9 @@ struct AttentionParams {
   u32 n_rows;
   u32 n_heads;
   u32 n_sequences;
-  u32 layer;   // layer index inside the group
+  u32 layer;  // layer index inside the group
   float scale;
-  u32 window;  // 0: full; else a query sees the last `window` tokens, itself included
+  u32 window;          // 0: full; else a query sees the last `window` tokens, itself included
   u32 segment_tokens;  // 256
   u32 reserved;
 };

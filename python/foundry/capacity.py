@@ -40,4 +40,6 @@ class CapacityPolicy:
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: expected a whole number from 0, found {value!r}")
         reserved = min(prompt_tokens + max_new_tokens + self.headroom, max_seq_len)
-        return CapacityDecision(initial=reserved if self.eager else min(prompt_tokens, reserved), step=self.step, reserved=reserved)
+        return CapacityDecision(
+            initial=reserved if self.eager else min(prompt_tokens, reserved), step=self.step, reserved=reserved
+        )

@@ -1,7 +1,7 @@
 """The consistency asserts: figures that must agree, each read from its own place, compared.
 
-``observed`` is what ``Session.observe()`` of the core gives: the kernel parameters as encoded, the page tables, the device
-buffers' own lengths, the ledger, the architecture.
+``observed`` is what ``Session.observe()`` of the core gives: the kernel parameters as encoded, the page tables, the
+device buffers' own lengths, the ledger, the architecture.
 """
 
 from __future__ import annotations
@@ -39,5 +39,10 @@ def check(observed: Mapping[str, Any]) -> None:
     for length in lengths:
         equal("length of a slab's buffer", "pool.slab_bytes", value_a=length)
     equal("ledger.kv_bytes", "sum of pool.slab_lengths", value_b=sum(lengths))
-    at_most("pool.used_pages * encoded.page_bytes", "sum of pool.slab_lengths", observed["pool.used_pages"] * observed["encoded.page_bytes"], sum(lengths))
+    at_most(
+        "pool.used_pages * encoded.page_bytes",
+        "sum of pool.slab_lengths",
+        observed["pool.used_pages"] * observed["encoded.page_bytes"],
+        sum(lengths),
+    )
     at_most("table.pages", "pool.used_pages")

@@ -62,7 +62,8 @@ struct Case {
     for (const std::string& part : split(get("sequences"), '+')) {
       const size_t colon = part.find(':');
       if (colon == std::string::npos) throw std::invalid_argument(text + ": a sequence is start:rows");
-      values.push_back({static_cast<uint32_t>(std::stoul(part)), static_cast<uint32_t>(std::stoul(part.substr(colon + 1)))});
+      values.push_back(
+          {static_cast<uint32_t>(std::stoul(part)), static_cast<uint32_t>(std::stoul(part.substr(colon + 1)))});
     }
     return values;
   }
@@ -87,7 +88,8 @@ inline void expand(const std::string& line, std::vector<Case>& into) {
   std::vector<Case> combinations{first};
   for (std::string setting; in >> setting;) {
     const size_t equals = setting.find('=');
-    if (equals == std::string::npos) throw std::invalid_argument("expected key=value, found " + setting + " in: " + line);
+    if (equals == std::string::npos)
+      throw std::invalid_argument("expected key=value, found " + setting + " in: " + line);
     const std::string key = setting.substr(0, equals);
     std::vector<Case> next;
     for (const Case& one : combinations)

@@ -53,7 +53,8 @@ TEST_CASE("block formats: values computed by hand") {
     CHECK(c[i] == (j == 31 ? -64.0f : static_cast<float>(4 * j - 3) / 2.0f));
   }
   CHECK(dequantised(DType::f32, raw(0.1f), 1)[0] == 0.1f);
-  CHECK(dequantised(DType::f16, raw<uint16_t>(0x4248) + raw<uint16_t>(0x8001), 2) == std::vector<float>{3.140625f, -0x1p-24f});
+  CHECK(dequantised(DType::f16, raw<uint16_t>(0x4248) + raw<uint16_t>(0x8001), 2) ==
+        std::vector<float>{3.140625f, -0x1p-24f});
   CHECK(dequantised(DType::bf16, raw<uint16_t>(0x4049), 1)[0] == 3.140625f);
   CHECK(row_bytes(DType::q4_1, 576) == 360);
   CHECK_THROWS_AS(row_bytes(DType::q4_0, 48), ValueError);
@@ -93,7 +94,8 @@ TEST_CASE("half: narrowing goes to the nearest value, ties to the even one") {
   // Past the largest value the next step of the same width stands for infinity.
   for (uint16_t h = 0; h < 0x7c00; ++h)
     check(h, f16_to_f32(h), h == 0x7bff ? 65536.0 : f16_to_f32(static_cast<uint16_t>(h + 1)), f32_to_f16);
-  for (uint16_t h = 0; h < 0x7f7f; ++h) check(h, bf16_to_f32(h), bf16_to_f32(static_cast<uint16_t>(h + 1)), f32_to_bf16);
+  for (uint16_t h = 0; h < 0x7f7f; ++h)
+    check(h, bf16_to_f32(h), bf16_to_f32(static_cast<uint16_t>(h + 1)), f32_to_bf16);
   CHECK(f32_to_f16(1e30f) == 0x7c00);
   CHECK(f32_to_f16(-INFINITY) == 0xfc00);
   CHECK(f32_to_f16(std::numeric_limits<float>::denorm_min()) == 0);

@@ -20,8 +20,8 @@ struct Fixture {
   Graph graph = test::tiny_graph(shape);
   test::TinyFile file{graph};
 
-  std::shared_ptr<CompiledModel> load(const std::string& device, uint32_t threads = 1, uint32_t page_tokens = 8, uint32_t slab_pages = 3,
-                                      uint32_t chunk = 32, uint64_t limit = 0) {
+  std::shared_ptr<CompiledModel> load(const std::string& device, uint32_t threads = 1, uint32_t page_tokens = 8,
+                                      uint32_t slab_pages = 3, uint32_t chunk = 32, uint64_t limit = 0) {
     ModelOptions options{{device, threads}, limit, DType::f16, DType::f16, page_tokens, slab_pages, chunk};
     auto model = CompiledModel::load(file.open(), graph, options, {});
     for (const auto& pool : model->pools()) pool->set_poison(true);
@@ -37,7 +37,8 @@ struct Fixture {
 
 Logits feed(Session& session, std::span<const int32_t> tokens) {
   Logits logits;
-  session.forward(tokens, LogitsOf::all, [&](size_t, size_t, std::span<const float> row) { logits.emplace_back(row.begin(), row.end()); }, {});
+  session.forward(tokens, LogitsOf::all,
+                  [&](size_t, size_t, std::span<const float> row) { logits.emplace_back(row.begin(), row.end()); }, {});
   return logits;
 }
 
@@ -66,7 +67,8 @@ TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threa
     const Logits expected = feed(*at_once, ids);
     REQUIRE(finite(expected));
     // Uneven chunks in a session that began for one token, on other pages, slabs, chunk sizes and threads.
-    for (const auto& [threads, page, slab, chunk] : {std::array<uint32_t, 4>{1, 8, 3, 32}, {2, 16, 1, 7}, {3, 64, 2, 300}}) {
+    for (const auto& [threads, page, slab, chunk] :
+         {std::array<uint32_t, 4>{1, 8, 3, 32}, {2, 16, 1, 7}, {3, 64, 2, 300}}) {
       CAPTURE(page);
       auto other = load(device, threads, page, slab, chunk);
       auto session = other->open_session({1, 1, 1});
@@ -95,7 +97,10 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
     Logits got_a, got_b;
     const std::array items{BatchItem{session_a.get(), a}, BatchItem{session_b.get(), b}};
     model->forward(items, LogitsOf::all,
-                   [&](size_t item, size_t, std::span<const float> row) { (item == 0 ? got_a : got_b).emplace_back(row.begin(), row.end()); }, {});
+                   [&](size_t item, size_t, std::span<const float> row) {
+                     (item == 0 ? got_a : got_b).emplace_back(row.begin(), row.end());
+                   },
+                   {});
     CHECK(same_bits(expected_a, got_a));
     CHECK(same_bits(expected_b, got_b));
     session_a->rewind(13);
@@ -104,7 +109,8 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
     for (auto& row : feed(*session_a, std::span(a).subspan(13))) got_a.push_back(std::move(row));
     CHECK(same_bits(expected_a, got_a));
     const std::array twice{BatchItem{session_a.get(), a}, BatchItem{session_a.get(), b}};
-    CHECK_THROWS_AS(model->forward(twice, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {}), ValueError);
+    CHECK_THROWS_AS(model->forward(twice, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {}),
+                    ValueError);
   }
 }
 
@@ -150,7 +156,7 @@ TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
   auto roomy = load("cpu");
   const uint64_t slab = roomy->pools()[0]->slab_bytes(), base = roomy->ledger().total();
   auto model = load("cpu", 1, 8, 3, 32, base + 4 * slab);  // room for 12 pages of 8 tokens
-  auto promised = model->open_session({8, 72, 1});          // 9 pages: three slabs
+  auto promised = model->open_session({8, 72, 1});         // 9 pages: three slabs
   CHECK(model->ledger().used(MemoryUse::kv) == slab);
   try {
     model->open_session({8, 48, 1});  // 15 pages in all
@@ -194,7 +200,8 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
       writer->begin(std::span(ids).first(run == 0 ? 50 : 20), 30, sampling, {}, {});
       if (run == 1) writer->begin(std::span(ids).subspan(20), 30, sampling, {}, {});
       runs.emplace_back();
-      for (Session::Next next = writer->next({}); next.finish == Finish::none; next = writer->next({})) runs.back().push_back(next.token);
+      for (Session::Next next = writer->next({}); next.finish == Finish::none; next = writer->next({}))
+        runs.back().push_back(next.token);
       CHECK(writer->next({}).finish == Finish::length);
     }
     CHECK(runs[0].size() == 30);
@@ -228,7 +235,8 @@ TEST_CASE_FIXTURE(Fixture, "sessions of one model from several threads") {
         }
         canceller.join();
         if (got.empty()) got = feed(*session, std::span(ids).first(static_cast<size_t>(20 + 5 * t)));
-        if (same_bits(Logits(expected.begin(), expected.begin() + static_cast<std::ptrdiff_t>(got.size())), got)) ++right;
+        if (same_bits(Logits(expected.begin(), expected.begin() + static_cast<std::ptrdiff_t>(got.size())), got))
+          ++right;
         session->close();
       }
     });

@@ -25,7 +25,15 @@ namespace {
 
 /// Numbers of value types and of tensor types, as in the specification: written out, so that a slip in the reader shows.
 enum : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
-enum : uint32_t { kTypeF32 = 0, kTypeF16 = 1, kTypeQ4_0 = 2, kTypeQ4_1 = 3, kTypeQ8_0 = 8, kTypeQ6_K = 14, kTypeBF16 = 30 };
+enum : uint32_t {
+  kTypeF32 = 0,
+  kTypeF16 = 1,
+  kTypeQ4_0 = 2,
+  kTypeQ4_1 = 3,
+  kTypeQ8_0 = 8,
+  kTypeQ6_K = 14,
+  kTypeBF16 = 30
+};
 
 class Bytes {
  public:
@@ -116,12 +124,12 @@ std::string refusal(const std::string& text) {
   }
 }
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-#define CHECK_REFUSED(text, part)                \
-  do {                                           \
-    const std::string message_ = refusal(text);  \
-    INFO("message: " << message_);               \
+#define CHECK_REFUSED(text, part)                  \
+  do {                                             \
+    const std::string message_ = refusal(text);    \
+    INFO("message: " << message_);                 \
     CHECK(contains(message_, "test.gguf: byte ")); \
-    CHECK(contains(message_, part));             \
+    CHECK(contains(message_, part));               \
   } while (false)
 
 std::string array_of_arrays(int depth) {
@@ -133,11 +141,11 @@ std::string array_of_arrays(int depth) {
 /// Small, but with something of everything.
 FileSpec small_file() {
   FileSpec file;
-  file.pairs = {pair_of("general.name", kString, Bytes().string("tiny").str()),
-                pair_of("flag", kBool, raw<uint8_t>(1)),
-                pair_of("tokens", kArray, Bytes().put<uint32_t>(kString).put<uint64_t>(2).string("a").string("bc").str()),
-                pair_of("nested", kArray, array_of_arrays(2)),
-                pair_of("scores", kArray, Bytes().put<uint32_t>(kF32).put<uint64_t>(2).put(0.5f).put(-2.0f).str())};
+  file.pairs = {
+      pair_of("general.name", kString, Bytes().string("tiny").str()), pair_of("flag", kBool, raw<uint8_t>(1)),
+      pair_of("tokens", kArray, Bytes().put<uint32_t>(kString).put<uint64_t>(2).string("a").string("bc").str()),
+      pair_of("nested", kArray, array_of_arrays(2)),
+      pair_of("scores", kArray, Bytes().put<uint32_t>(kF32).put<uint64_t>(2).put(0.5f).put(-2.0f).str())};
   file.tensors = {{"norm", {4}, kTypeF32, 0}, {"table", {32, 2}, kTypeQ8_0, 32}};
   Bytes data;
   data.put(1.0f).put(2.0f).put(3.0f).put(4.0f).pad(32);
@@ -171,13 +179,20 @@ class TempFile {
 
 TEST_CASE("gguf: every type of metadata comes back as it was written") {
   FileSpec file;
-  file.pairs = {pair_of("u8", kU8, raw<uint8_t>(255)), pair_of("i8", kI8, raw<int8_t>(-128)),
-                pair_of("u16", kU16, raw<uint16_t>(65535)), pair_of("i16", kI16, raw<int16_t>(-32768)),
-                pair_of("u32", kU32, raw<uint32_t>(4294967295u)), pair_of("i32", kI32, raw<int32_t>(-7)),
-                pair_of("u64", kU64, raw<uint64_t>(UINT64_MAX)), pair_of("i64", kI64, raw<int64_t>(INT64_MIN)),
-                pair_of("f32", kF32, raw(1.5f)), pair_of("f64", kF64, raw(-2.25)),
-                pair_of("yes", kBool, raw<uint8_t>(1)), pair_of("no", kBool, raw<uint8_t>(0)),
-                pair_of("text", kString, Bytes().string("h\xc3\xa9llo").str()), pair_of("empty", kString, Bytes().string("").str())};
+  file.pairs = {pair_of("u8", kU8, raw<uint8_t>(255)),
+                pair_of("i8", kI8, raw<int8_t>(-128)),
+                pair_of("u16", kU16, raw<uint16_t>(65535)),
+                pair_of("i16", kI16, raw<int16_t>(-32768)),
+                pair_of("u32", kU32, raw<uint32_t>(4294967295u)),
+                pair_of("i32", kI32, raw<int32_t>(-7)),
+                pair_of("u64", kU64, raw<uint64_t>(UINT64_MAX)),
+                pair_of("i64", kI64, raw<int64_t>(INT64_MIN)),
+                pair_of("f32", kF32, raw(1.5f)),
+                pair_of("f64", kF64, raw(-2.25)),
+                pair_of("yes", kBool, raw<uint8_t>(1)),
+                pair_of("no", kBool, raw<uint8_t>(0)),
+                pair_of("text", kString, Bytes().string("h\xc3\xa9llo").str()),
+                pair_of("empty", kString, Bytes().string("").str())};
   const Parsed parsed(file.encode());
   const auto& meta = parsed->metadata();
   CHECK(meta.size() == 14);
@@ -198,13 +213,27 @@ TEST_CASE("gguf: every type of metadata comes back as it was written") {
   CHECK(parsed->tensors().empty());
 }
 
-TEST_CASE_TEMPLATE("gguf: arrays of numbers", T, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t, int64_t, float, double) {
+TEST_CASE_TEMPLATE("gguf: arrays of numbers", T, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t,
+                   int64_t, float, double) {
   const uint32_t type = std::is_same_v<T, float>    ? kF32
                         : std::is_same_v<T, double> ? kF64
-                        : std::is_signed_v<T>       ? (sizeof(T) == 1 ? kI8 : sizeof(T) == 2 ? kI16 : sizeof(T) == 4 ? kI32 : kI64)
-                                                    : (sizeof(T) == 1 ? kU8 : sizeof(T) == 2 ? kU16 : sizeof(T) == 4 ? kU32 : kU64);
+                        : std::is_signed_v<T>       ? (sizeof(T) == 1   ? kI8
+                                                       : sizeof(T) == 2 ? kI16
+                                                       : sizeof(T) == 4 ? kI32
+                                                                        : kI64)
+                                                    : (sizeof(T) == 1   ? kU8
+                                                       : sizeof(T) == 2 ? kU16
+                                                       : sizeof(T) == 4 ? kU32
+                                                                        : kU64);
   FileSpec file;
-  file.pairs = {pair_of("values", kArray, Bytes().put<uint32_t>(type).put<uint64_t>(3).put(T(1)).put(std::numeric_limits<T>::lowest()).put(std::numeric_limits<T>::max()).str()),
+  file.pairs = {pair_of("values", kArray,
+                        Bytes()
+                            .put<uint32_t>(type)
+                            .put<uint64_t>(3)
+                            .put(T(1))
+                            .put(std::numeric_limits<T>::lowest())
+                            .put(std::numeric_limits<T>::max())
+                            .str()),
                 pair_of("none", kArray, Bytes().put<uint32_t>(type).put<uint64_t>(0).str())};
   const Parsed parsed(file.encode());
   CHECK(std::get<std::vector<T>>(parsed->metadata().at("values")) ==
@@ -214,7 +243,8 @@ TEST_CASE_TEMPLATE("gguf: arrays of numbers", T, uint8_t, int8_t, uint16_t, int1
 
 TEST_CASE("gguf: arrays of strings, of bools and of arrays") {
   FileSpec file = small_file();
-  file.pairs.push_back(pair_of("bools", kArray, Bytes().put<uint32_t>(kBool).put<uint64_t>(3).append(std::string("\1\0\1", 3)).str()));
+  file.pairs.push_back(
+      pair_of("bools", kArray, Bytes().put<uint32_t>(kBool).put<uint64_t>(3).append(std::string("\1\0\1", 3)).str()));
   file.pairs.push_back(pair_of("deep", kArray, array_of_arrays(4)));
   const Parsed parsed(file.encode());
   const auto& meta = parsed->metadata();
@@ -246,7 +276,8 @@ TEST_CASE("gguf: tensors lie where the file says") {
     const WeightView norm = parsed->view("norm");
     CHECK((norm.rows == 1 && norm.cols == 4 && norm.bytes == 16 && norm.type == DType::f32));
     const WeightView table = parsed->view("table");
-    CHECK((table.rows == 2 && table.cols == 32 && table.bytes == 68 && table.type == DType::q8_0 && table.name == "table"));
+    CHECK((table.rows == 2 && table.cols == 32 && table.bytes == 68 && table.type == DType::q8_0 &&
+           table.name == "table"));
     CHECK(table.data + table.bytes == parsed.data() + text.size());
     std::vector<float> row(32);
     dequantise_row(table.type, table.data + 34, row.data(), 32);
@@ -272,7 +303,9 @@ TEST_CASE("gguf: types that cannot be computed with are listed, and named when a
   CHECK(std::string(parsed->tensors()[0].type_name) == "Q6_K");
   CHECK(parsed->tensors()[0].bytes == 210);
   CHECK_FALSE(parsed->tensors()[0].supported);
-  CHECK_THROWS_WITH_AS(parsed->view("wide"), doctest::Contains("expected one of F32, F16, Q4_0, Q4_1, Q8_0, BF16, found Q6_K"), ModelFormatError);
+  CHECK_THROWS_WITH_AS(parsed->view("wide"),
+                       doctest::Contains("expected one of F32, F16, Q4_0, Q4_1, Q8_0, BF16, found Q6_K"),
+                       ModelFormatError);
   CHECK_THROWS_WITH_AS(parsed->view("wode"), doctest::Contains("\"wode\""), ModelFormatError);
 }
 
@@ -289,7 +322,8 @@ TEST_CASE("gguf: the alignment is the file's own") {
   CHECK_REFUSED(file.encode(), "tensor \"b\": offset: expected a multiple of the alignment 64, found 32");
   for (const uint32_t wrong : {0u, 1u, 4u, 24u, 0xffffffffu}) {
     file.pairs = {pair_of("general.alignment", kU32, raw<uint32_t>(wrong))};
-    CHECK_REFUSED(file.encode(), "general.alignment: expected a power of two, 8 or more, found " + std::to_string(wrong));
+    CHECK_REFUSED(file.encode(),
+                  "general.alignment: expected a power of two, 8 or more, found " + std::to_string(wrong));
   }
   file.pairs = {pair_of("general.alignment", kU64, raw<uint64_t>(64))};
   CHECK_REFUSED(file.encode(), "general.alignment: expected u32, found u64");
@@ -334,7 +368,8 @@ TEST_CASE("gguf: a damaged byte is refused or harmless, wherever it is") {
 TEST_CASE("gguf: several damaged bytes at once") {
   const std::string text = small_file().encode();
   std::mt19937 random(20240607);
-  const uint64_t extremes[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff};
+  const uint64_t extremes[] = {
+      0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff};
   size_t refused = 0;
   for (int round = 0; round < 20000; ++round) {
     std::string damaged = text;
@@ -373,18 +408,22 @@ TEST_CASE("gguf: hostile metadata") {
   const uint64_t huge = uint64_t{1} << 61;
   CHECK_REFUSED(with(pair_of("", kU8, "\1")), "byte 24: key 0 of 1: key: expected at least 1 byte");
   CHECK_REFUSED(with(pair_of("a\xff\x1b", kU8, "\1")), "key: expected UTF-8, found \"a\\xff\\x1b\"");
-  for (const char* bad : {"\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3", "\xe2\x82"})
+  for (const char* bad :
+       {"\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3", "\xe2\x82"})
     CHECK_REFUSED(with(pair_of(bad, kU8, "\1")), "expected UTF-8");
   CHECK(refusal(with(pair_of("\xed\x9f\xbf\xf4\x8f\xbf\xbf\xe0\xa0\x80\xc2\x80", kU8, "\1"))).empty());
-  CHECK_REFUSED(with(pair_of(std::string(65536, 'k'), kU8, "\1")), "key length: expected at most 65535 bytes, found 65536");
+  CHECK_REFUSED(with(pair_of(std::string(65536, 'k'), kU8, "\1")),
+                "key length: expected at most 65535 bytes, found 65536");
   CHECK_REFUSED(with(Bytes().put<uint64_t>(huge).str()), "key length");
   CHECK_REFUSED(with(pair_of("k", 13, "\1")), "key \"k\": value type: expected a type from 0 to 12, found 13");
   CHECK_REFUSED(with(pair_of("k", kBool, "\2")), "key \"k\": bool: expected 0 or 1, found 2");
   CHECK_REFUSED(with(pair_of("k", kString, raw<uint64_t>(huge))), "key \"k\": string length: expected at most");
   CHECK_REFUSED(with(pair_of("k", kString, raw<uint64_t>(UINT64_MAX))), "found 18446744073709551615");
-  CHECK_REFUSED(with(pair_of("k", kArray, raw<uint32_t>(99))), "array element type: expected a type from 0 to 12, found 99");
+  CHECK_REFUSED(with(pair_of("k", kArray, raw<uint32_t>(99))),
+                "array element type: expected a type from 0 to 12, found 99");
   for (const uint32_t type : {kU8, kF64, kBool, kString, kArray})
-    CHECK_REFUSED(with(pair_of("k", kArray, Bytes().put<uint32_t>(type).put<uint64_t>(huge).str())), "key \"k\": array count: expected at most");
+    CHECK_REFUSED(with(pair_of("k", kArray, Bytes().put<uint32_t>(type).put<uint64_t>(huge).str())),
+                  "key \"k\": array count: expected at most");
   CHECK_REFUSED(with(pair_of("k", kArray, array_of_arrays(5))), "at most 4 arrays inside each other");
   CHECK_REFUSED(with(pair_of("k", kArray, array_of_arrays(100000))), "at most 4 arrays inside each other");
   FileSpec twice;
@@ -401,11 +440,13 @@ TEST_CASE("gguf: hostile tensors") {
   };
   const uint64_t big = uint64_t{1} << 32;
   REQUIRE(refusal(with({"t", {32}, kTypeF32, 0})).empty());
-  CHECK_REFUSED(with({"t", {33}, kTypeF32, 0}), "tensor \"t\": offset: expected 132 bytes inside the data section of 128");
+  CHECK_REFUSED(with({"t", {33}, kTypeF32, 0}),
+                "tensor \"t\": offset: expected 132 bytes inside the data section of 128");
   CHECK_REFUSED(with({"t", {32}, kTypeF32, 32}), "found offset 32");
   CHECK_REFUSED(with({"t", {1}, kTypeF32, 8}), "offset: expected a multiple of the alignment 32, found 8");
   CHECK_REFUSED(with({"t", {1}, kTypeF32, UINT64_MAX - 31}), "found offset 18446744073709551584");
-  CHECK_REFUSED(with({"t", {32}, kTypeF32, UINT64_MAX - 31}), "found offset 18446744073709551584");  // the end wraps to 96
+  CHECK_REFUSED(with({"t", {32}, kTypeF32, UINT64_MAX - 31}),
+                "found offset 18446744073709551584");  // the end wraps to 96
   CHECK_REFUSED(with({"t", {}, kTypeF32, 0}), "number of dimensions: expected 1 to 4, found 0");
   CHECK_REFUSED(with({"t", {1, 1, 1, 1, 1}, kTypeF32, 0}), "number of dimensions: expected 1 to 4, found 5");
   CHECK_REFUSED(with({"t", {4, 0}, kTypeF32, 0}), "tensor \"t\": dimension 1: expected 1 or more, found 0");
@@ -415,7 +456,8 @@ TEST_CASE("gguf: hostile tensors") {
   CHECK_REFUSED(with({"t", {UINT64_MAX}, kTypeF16, 0}), "dimensions: expected a tensor of less than 2^64");
   for (const uint32_t type : {kTypeQ4_0, kTypeQ4_1, kTypeQ8_0})
     CHECK_REFUSED(with({"t", {33}, type, 0}), "first dimension: expected a multiple of 32");
-  CHECK_REFUSED(with({"t", {32}, 5, 0}), "type: expected a known type (supported: F32, F16, Q4_0, Q4_1, Q8_0, BF16), found number 5");
+  CHECK_REFUSED(with({"t", {32}, 5, 0}),
+                "type: expected a known type (supported: F32, F16, Q4_0, Q4_1, Q8_0, BF16), found number 5");
   CHECK_REFUSED(with({"", {32}, kTypeF32, 0}), "tensor 0 of 1: name: expected at least 1 byte");
   CHECK_REFUSED(with({"\x80", {32}, kTypeF32, 0}), "name: expected UTF-8");
   CHECK_REFUSED(with({std::string(65, 't'), {32}, kTypeF32, 0}), "name length: expected at most 64 bytes, found 65");
@@ -435,8 +477,10 @@ TEST_CASE("gguf: files on disk") {
   file->forget(table.data, table.bytes);
   CHECK(std::string(reinterpret_cast<const char*>(table.data), table.bytes) == before);
 
-  CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"), ModelFormatError);
-  CHECK_THROWS_WITH_AS(GgufFile::open(std::filesystem::temp_directory_path().string()), doctest::Contains("expected a regular file"), ModelFormatError);
+  CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"),
+                       ModelFormatError);
+  CHECK_THROWS_WITH_AS(GgufFile::open(std::filesystem::temp_directory_path().string()),
+                       doctest::Contains("expected a regular file"), ModelFormatError);
   const TempFile empty("");
   CHECK_THROWS_WITH_AS(GgufFile::open(empty.path()), doctest::Contains("empty file"), ModelFormatError);
 }

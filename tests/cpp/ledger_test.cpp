@@ -32,7 +32,8 @@ TEST_CASE("ledger: a refusal says the figures and changes nothing") {
     } catch (const MemoryLimitError& error) {
       CHECK((error.needed_bytes == bytes && error.available_bytes == 400));
       const std::string message = error.what();
-      for (const std::string& part : {std::string("kv"), std::to_string(bytes), std::string("400"), std::string("1000")})
+      for (const std::string& part :
+           {std::string("kv"), std::to_string(bytes), std::string("400"), std::string("1000")})
         CHECK(message.find(part) != std::string::npos);
     }
     CHECK((ledger.total() == 600 && ledger.used(MemoryUse::kv) == 0));
@@ -51,8 +52,7 @@ TEST_CASE("ledger: threads together never pass the limit") {
         try {
           ledger.charge(MemoryUse::kv, 1);
           ++charged[t];
-        } catch (const MemoryLimitError&) {
-        }
+        } catch (const MemoryLimitError&) {}
       }
     });
   for (std::thread& thread : threads) thread.join();

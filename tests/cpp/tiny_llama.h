@@ -24,7 +24,9 @@ inline Graph tiny_graph(const TinyShape& s) {
   ValueId x = g.embed(g.weight("token_embd.weight", s.vocab, s.hidden), "embed");
   for (uint32_t l = 0; l < s.layers; ++l) {
     const std::string at = "layer " + std::to_string(l) + " ", blk = "blk." + std::to_string(l) + ".";
-    const auto w = [&](const char* name, uint32_t rows, uint32_t cols) { return g.weight(blk + name + ".weight", rows, cols); };
+    const auto w = [&](const char* name, uint32_t rows, uint32_t cols) {
+      return g.weight(blk + name + ".weight", rows, cols);
+    };
     const ValueId n = g.rms_norm(x, w("attn_norm", 1, s.hidden), 1e-5f, at + "attn_norm");
     ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
     ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
@@ -32,12 +34,15 @@ inline Graph tiny_graph(const TinyShape& s) {
     q = g.rope(q, s.heads, s.head_dim, s.head_dim, 10000.0f, 0, kNone, at + "rope q");
     k = g.rope(k, s.kv_heads, s.head_dim, s.head_dim, 10000.0f, 0, kNone, at + "rope k");
     g.kv_append(k, v, group, l, at + "kv_append");
-    const ValueId a = g.attention(q, s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, l, at + "attention");
-    x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"), at + "attention residual");
+    const ValueId a =
+        g.attention(q, s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, l, at + "attention");
+    x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
+              at + "attention residual");
     const ValueId m = g.rms_norm(x, w("ffn_norm", 1, s.hidden), 1e-5f, at + "ffn_norm");
     const ValueId gate = g.linear(m, w("ffn_gate", s.ffn, s.hidden), kNone, at + "gate");
     const ValueId up = g.linear(m, w("ffn_up", s.ffn, s.hidden), kNone, at + "up");
-    x = g.add(x, g.linear(g.swiglu(gate, up, at + "swiglu"), w("ffn_down", s.hidden, s.ffn), kNone, at + "down"), at + "ffn residual");
+    x = g.add(x, g.linear(g.swiglu(gate, up, at + "swiglu"), w("ffn_down", s.hidden, s.ffn), kNone, at + "down"),
+              at + "ffn residual");
   }
   x = g.rms_norm(g.select_rows(x, "select rows"), g.weight("output_norm.weight", 1, s.hidden), 1e-5f, "output_norm");
   g.logits = g.linear(x, g.weight("token_embd.weight", s.vocab, s.hidden), kNone, "output");

@@ -5,7 +5,7 @@
 namespace foundry::cpu {
 namespace {
 
-constexpr uint32_t kWave = 16;           // segments of one tile in flight
+constexpr uint32_t kWave = 16;            // segments of one tile in flight
 constexpr uint32_t kSplitsPerThread = 2;  // fewer tiles than this for each thread: split their segments
 
 /// Rows row .. row + n_rows of a sequence, queries head .. head + n_heads of each; all of one KV head.
@@ -26,17 +26,24 @@ class Tiles {
     parts_ = (group + heads_ - 1) / heads_;
     group_ = group;
     rows_ = kMaxQueries / heads_;
-    for (uint32_t s = 0; s < args.p.n_sequences; ++s) count_ += uint64_t{blocks(args.sequences[s])} * args.kv.n_kv_heads * parts_;
+    for (uint32_t s = 0; s < args.p.n_sequences; ++s)
+      count_ += uint64_t{blocks(args.sequences[s])} * args.kv.n_kv_heads * parts_;
   }
   uint64_t count() const { return count_; }
   Tile at(uint64_t index) const {
     const uint64_t per_block = uint64_t{args_.kv.n_kv_heads} * parts_;
     const SequenceParams* sequence = args_.sequences;
     while (index >= blocks(*sequence) * per_block) index -= blocks(*sequence++) * per_block;
-    const auto block = static_cast<uint32_t>(index / per_block), kv_head = static_cast<uint32_t>(index % per_block / parts_);
+    const auto block = static_cast<uint32_t>(index / per_block),
+               kv_head = static_cast<uint32_t>(index % per_block / parts_);
     const uint32_t first = static_cast<uint32_t>(index % parts_) * heads_;
     const uint32_t row = block * rows_;
-    return {sequence, row, std::min(rows_, sequence->n_rows - row), kv_head, kv_head * group_ + first, std::min(heads_, group_ - first)};
+    return {sequence,
+            row,
+            std::min(rows_, sequence->n_rows - row),
+            kv_head,
+            kv_head * group_ + first,
+            std::min(heads_, group_ - first)};
   }
 
  private:
@@ -51,14 +58,17 @@ struct Range {
   uint64_t first, last;
 };
 
-uint64_t row_begin(const AttentionArgs& args, uint64_t end) { return args.p.window != 0 && end > args.p.window ? end - args.p.window : 0; }
+uint64_t row_begin(const AttentionArgs& args, uint64_t end) {
+  return args.p.window != 0 && end > args.p.window ? end - args.p.window : 0;
+}
 
 Range segments(const AttentionArgs& args, const Tile& tile) {
   const uint64_t first_end = uint64_t{tile.sequence->start} + tile.row + 1, last_end = first_end + tile.n_rows - 1;
   return {row_begin(args, first_end) / kSegment, (last_end + kSegment - 1) / kSegment};
 }
 
-void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, uint64_t index, Partial* partials) {
+void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, uint64_t index,
+                 Partial* partials) {
   AttentionSegment s;
   s.kv = args.kv;
   s.layer = args.p.layer;
@@ -71,7 +81,9 @@ void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Til
     const uint64_t end = uint64_t{tile.sequence->start} + tile.row + r + 1;
     for (uint32_t h = 0; h < tile.n_heads; ++h) {
       const uint32_t i = r * tile.n_heads + h;
-      s.q[i] = args.q.as<float>() + ((uint64_t{tile.sequence->first_row} + tile.row + r) * args.p.n_heads + tile.head + h) * args.kv.head_dim;
+      s.q[i] =
+          args.q.as<float>() +
+          ((uint64_t{tile.sequence->first_row} + tile.row + r) * args.p.n_heads + tile.head + h) * args.kv.head_dim;
       s.begin[i] = std::max(row_begin(args, end), s.first);
       s.end[i] = std::min(end, s.first + kSegment);
     }
@@ -82,10 +94,11 @@ void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Til
 void write(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, const Partial* totals) {
   for (uint32_t r = 0; r < tile.n_rows; ++r)
     for (uint32_t h = 0; h < tile.n_heads; ++h)
-      kernels.finish(totals[r * tile.n_heads + h],
-                     args.out.as<float>() +
-                         ((uint64_t{tile.sequence->first_row} + tile.row + r) * args.p.n_heads + tile.head + h) * args.kv.head_dim,
-                     args.kv.head_dim);
+      kernels.finish(
+          totals[r * tile.n_heads + h],
+          args.out.as<float>() +
+              ((uint64_t{tile.sequence->first_row} + tile.row + r) * args.p.n_heads + tile.head + h) * args.kv.head_dim,
+          args.kv.head_dim);
 }
 
 void reset(Partial* totals) {
@@ -137,7 +150,8 @@ void attention(const AttentionArgs& args, const CpuKernels& kernels, ThreadPool&
       const Tile tile = tiles.at(t);
       const Range range = segments(args, tile);
       for (uint64_t s = 0; s < n && range.first + wave + s < range.last; ++s)
-        for (uint32_t i = 0; i < tile.n_rows * tile.n_heads; ++i) kernels.merge(place(t, kWave)[i], place(t, s)[i], head_dim);
+        for (uint32_t i = 0; i < tile.n_rows * tile.n_heads; ++i)
+          kernels.merge(place(t, kWave)[i], place(t, s)[i], head_dim);
     }
   }
   for (uint64_t t = 0; t < tiles.count(); ++t) write(args, kernels, tiles.at(t), place(t, kWave));

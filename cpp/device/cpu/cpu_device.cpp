@@ -44,7 +44,8 @@ struct PackedWeight final : Weight {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const CpuKernels& kernels, uint32_t threads) : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {}
+  CpuDevice(const CpuKernels& kernels, uint32_t threads)
+      : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {}
 
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return make_host_buffer(bytes); }
@@ -90,7 +91,8 @@ class CpuDevice final : public Device {
     const uint64_t stride = row_bytes(args.table->type, args.p.width);
     rows(args.p.n_rows, args.p.width, [&](uint64_t r) {
       const auto token = static_cast<uint64_t>(args.tokens.as<int32_t>()[r]);
-      dequantise_row(args.table->type, args.table->mapped + token * stride, args.out.as<float>() + r * args.p.width, args.p.width);
+      dequantise_row(args.table->type, args.table->mapped + token * stride, args.out.as<float>() + r * args.p.width,
+                     args.p.width);
     });
   }
 
@@ -113,8 +115,8 @@ class CpuDevice final : public Device {
     if (any)
       rows(first.n_rows, first.in_features, [&](uint64_t r) {
         const uint64_t at = r * (first.in_features / kBlock);
-        kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kBlock, quant_.scales + at,
-                          quant_.sums + at);
+        kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kBlock,
+                          quant_.scales + at, quant_.sums + at);
       });
     // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
     const uint64_t step = std::max<uint64_t>(1, panels / (uint64_t{info_.threads} * 8));
@@ -147,19 +149,23 @@ class CpuDevice final : public Device {
   void kv_append(const KvAppendArgs& args) override {
     const KvParams& kv = args.kv;
     const uint64_t width = uint64_t{kv.n_kv_heads} * kv.head_dim;
-    const uint64_t k_size = block_bytes(static_cast<DType>(kv.k_type)), v_size = block_bytes(static_cast<DType>(kv.v_type));
+    const uint64_t k_size = block_bytes(static_cast<DType>(kv.k_type)),
+                   v_size = block_bytes(static_cast<DType>(kv.v_type));
     for (uint32_t s = 0; s < args.n_sequences; ++s) {
       const SequenceParams& sequence = args.sequences[s];
       const auto* pages = reinterpret_cast<const uint64_t*>(sequence.pages);
       rows(sequence.n_rows, width, [&](uint64_t r) {
         const uint64_t position = sequence.start + r, token = position % kv.page_tokens;
-        auto* layer = reinterpret_cast<std::byte*>(pages[position / kv.page_tokens] + args.layer * kv.layer_stride_bytes);
+        auto* layer =
+            reinterpret_cast<std::byte*>(pages[position / kv.page_tokens] + args.layer * kv.layer_stride_bytes);
         for (uint32_t h = 0; h < kv.n_kv_heads; ++h) {
           const uint64_t at = (sequence.first_row + r) * width + uint64_t{h} * kv.head_dim;
           std::byte* k = layer + h * kv.head_stride_bytes;
           kernels_.append(args.k.as<float>() + at, kv.head_dim, kv.k_type,
-                          k + (token / kv.tile_tokens * kv.head_dim * kv.tile_tokens + token % kv.tile_tokens) * k_size, kv.tile_tokens);
-          kernels_.append(args.v.as<float>() + at, kv.head_dim, kv.v_type, k + kv.k_part_bytes + token * kv.head_dim * v_size, 1);
+                          k + (token / kv.tile_tokens * kv.head_dim * kv.tile_tokens + token % kv.tile_tokens) * k_size,
+                          kv.tile_tokens);
+          kernels_.append(args.v.as<float>() + at, kv.head_dim, kv.v_type,
+                          k + kv.k_part_bytes + token * kv.head_dim * v_size, 1);
         }
       });
     }
@@ -184,16 +190,23 @@ class CpuDevice final : public Device {
   void select_rows(const SelectRowsArgs& args) override {
     for (uint64_t i = 0; i < args.n_selected; ++i)
       std::memcpy(args.out.as<float>() + i * args.width,
-                  args.in.as<float>() + static_cast<uint64_t>(args.rows.as<int32_t>()[i]) * args.width, args.width * sizeof(float));
+                  args.in.as<float>() + static_cast<uint64_t>(args.rows.as<int32_t>()[i]) * args.width,
+                  args.width * sizeof(float));
   }
 
   void submit() override {}
   void wait() override {}
 
  private:
-  static uint64_t blocks_of(const StepShape& shape) { return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock); }
-  static uint64_t rope_at(const StepShape& shape) { return round_up(blocks_of(shape) * (kBlock + sizeof(float) + sizeof(int32_t)), 64); }
-  static uint64_t rope_bytes(const StepShape& shape) { return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64); }
+  static uint64_t blocks_of(const StepShape& shape) {
+    return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock);
+  }
+  static uint64_t rope_at(const StepShape& shape) {
+    return round_up(blocks_of(shape) * (kBlock + sizeof(float) + sizeof(int32_t)), 64);
+  }
+  static uint64_t rope_bytes(const StepShape& shape) {
+    return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64);
+  }
 
   /// function(row) over all rows; on the caller alone where it is little work.
   template <class F>
@@ -219,7 +232,8 @@ class CpuDevice final : public Device {
     panel.n_rows = p.n_rows;
     panel.in_features = p.in_features;
     panel.n_outputs = static_cast<uint32_t>(std::min<uint64_t>(kLanes, p.out_features - at));
-    panel.panel = static_cast<const PackedWeight*>(output->weight)->panels->data() + index * cpu::panel_bytes(output->weight->type, p.in_features);
+    panel.panel = static_cast<const PackedWeight*>(output->weight)->panels->data() +
+                  index * cpu::panel_bytes(output->weight->type, p.in_features);
     panel.x = args.in.as<float>();
     panel.quant = quant_;
     panel.bias = output->bias == nullptr ? nullptr : reinterpret_cast<const float*>(output->bias->mapped) + at;
@@ -238,7 +252,8 @@ class CpuDevice final : public Device {
     rows(p.n_rows, uint64_t{p.rot_dim} * 32, [&](uint64_t r) {
       float* to = angles_ + r * p.rot_dim;
       for (uint32_t i = 0; i < p.rot_dim / 2; ++i) {
-        const double frequency = std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
+        const double frequency =
+            std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
         const double angle = args.positions.as<int32_t>()[r] * frequency;
         to[i] = static_cast<float>(std::cos(angle));
         to[i + p.rot_dim / 2] = static_cast<float>(std::sin(angle));
@@ -276,7 +291,8 @@ std::vector<std::string> cpu_instruction_sets() {
 std::unique_ptr<Device> make_cpu_device(const std::string& isa, uint32_t threads) {
   std::string names;
   for (const CpuKernels* kernels : available()) {
-    if (isa.empty() || isa == kernels->isa) return std::make_unique<CpuDevice>(*kernels, threads == 0 ? default_threads() : threads);
+    if (isa.empty() || isa == kernels->isa)
+      return std::make_unique<CpuDevice>(*kernels, threads == 0 ? default_threads() : threads);
     names += (names.empty() ? "" : ", ") + std::string(kernels->isa);
   }
   throw ValueError("device \"cpu:" + isa + "\": expected one of " + names);

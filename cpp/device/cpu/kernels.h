@@ -11,17 +11,17 @@
 
 namespace foundry::cpu {
 
-constexpr uint32_t kLanes = 16;        // outputs of a panel
-constexpr uint32_t kBlock = 32;        // k of a quantised block
-constexpr uint32_t kMaxQueries = 16;   // of an attention tile
+constexpr uint32_t kLanes = 16;       // outputs of a panel
+constexpr uint32_t kBlock = 32;       // k of a quantised block
+constexpr uint32_t kMaxQueries = 16;  // of an attention tile
 constexpr uint32_t kMaxHeadDim = 256;
-constexpr uint32_t kSegment = 256;     // tokens; the design's
+constexpr uint32_t kSegment = 256;  // tokens; the design's
 
 /// Rows of activations quantised to int8 in blocks of 32 along k: x ~ scale * q; sums holds each block's sum of q.
 struct QuantRows {
-  int8_t* q;       // [n_rows, k rounded up to 32]
-  float* scales;   // [n_rows, k / 32]
-  int32_t* sums;   // [n_rows, k / 32]
+  int8_t* q;      // [n_rows, k rounded up to 32]
+  float* scales;  // [n_rows, k / 32]
+  int32_t* sums;  // [n_rows, k / 32]
 };
 
 /// Sixteen outputs of a linear layer over all rows.
@@ -31,8 +31,8 @@ struct LinearPanel {
   uint32_t in_features;
   uint32_t n_outputs;  // 1 .. 16
   const std::byte* panel;
-  const float* x;  // [n_rows, in_features], for plain types
-  QuantRows quant;  // for quantised types
+  const float* x;         // [n_rows, in_features], for plain types
+  QuantRows quant;        // for quantised types
   const float* bias;      // [n_outputs] or null
   const float* residual;  // row stride out_stride, or null
   float* out;
@@ -47,9 +47,10 @@ struct AttentionSegment {
   uint32_t n_queries;
   float scale;
   const uint64_t* pages;
-  uint64_t first;                 // the segment's first position, a multiple of 256
-  const float* q[kMaxQueries];    // [head_dim] each
-  uint64_t begin[kMaxQueries];    // positions that each query sees: begin .. end, inside the segment; none if begin >= end
+  uint64_t first;               // the segment's first position, a multiple of 256
+  const float* q[kMaxQueries];  // [head_dim] each
+  uint64_t
+      begin[kMaxQueries];  // positions that each query sees: begin .. end, inside the segment; none if begin >= end
   uint64_t end[kMaxQueries];
 };
 
@@ -70,7 +71,8 @@ struct CpuKernels {
   void (*attention)(const AttentionSegment& segment, Partial* partials);  // one partial a query
   void (*merge)(Partial& into, const Partial& next, uint32_t head_dim);
   void (*finish)(const Partial& partial, float* out, uint32_t head_dim);
-  void (*append)(const float* x, uint32_t n, uint32_t type, std::byte* to, uint64_t stride_elements);  // converts n values
+  void (*append)(const float* x, uint32_t n, uint32_t type, std::byte* to,
+                 uint64_t stride_elements);  // converts n values
   void (*rms_norm)(const float* x, const float* weight, float* y, uint32_t n, float eps);
   void (*swiglu)(const float* gate, const float* up, float* y, uint64_t n);
   void (*add)(const float* a, const float* b, float* y, uint64_t n);

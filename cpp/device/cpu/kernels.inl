@@ -113,7 +113,9 @@ inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
       I16 dot = T == kQ4_0 ? iset1(-8 * q_sum) : T == kQ8_0 ? iset1(-kQ8Offset * q_sum) : izero();
       for (uint32_t j = 0; j < 8; ++j) dot = T == kQ8_0 ? dot_q8(dot, k[j], q[j]) : dot_nibbles(dot, k[j], q[j]);
       acc[r] = fma(to_float(dot), mul(d, set1(scale)), acc[r]);
-      if constexpr (T == kQ4_1) acc[r] = fma(load_f16(reinterpret_cast<const uint16_t*>(w + 32)), set1(scale * static_cast<float>(q_sum)), acc[r]);
+      if constexpr (T == kQ4_1)
+        acc[r] =
+            fma(load_f16(reinterpret_cast<const uint16_t*>(w + 32)), set1(scale * static_cast<float>(q_sum)), acc[r]);
     }
   }
 }
@@ -152,12 +154,18 @@ inline void linear_tiles(const LinearPanel& a, uint32_t row) {
 
 void linear(const LinearPanel& a) {
   switch (a.type) {
-    case kQ4_0: return linear_tiles<kQ4_0>(a, 0);
-    case kQ4_1: return linear_tiles<kQ4_1>(a, 0);
-    case kQ8_0: return linear_tiles<kQ8_0>(a, 0);
-    case kF16: return linear_tiles<kF16>(a, 0);
-    case kBf16: return linear_tiles<kBf16>(a, 0);
-    default: return linear_tiles<kF32>(a, 0);
+    case kQ4_0:
+      return linear_tiles<kQ4_0>(a, 0);
+    case kQ4_1:
+      return linear_tiles<kQ4_1>(a, 0);
+    case kQ8_0:
+      return linear_tiles<kQ8_0>(a, 0);
+    case kF16:
+      return linear_tiles<kF16>(a, 0);
+    case kBf16:
+      return linear_tiles<kBf16>(a, 0);
+    default:
+      return linear_tiles<kF32>(a, 0);
   }
 }
 
@@ -165,14 +173,14 @@ void linear(const LinearPanel& a) {
 struct Active {
   uint32_t n = 0;
   uint32_t index[kMaxQueries];
-  uint64_t begin = ~uint64_t{0}, end = 0;                     // the union
+  uint64_t begin = ~uint64_t{0}, end = 0;                // the union
   uint64_t common_begin = 0, common_end = ~uint64_t{0};  // the intersection
 };
 
 inline const std::byte* page_part(const AttentionSegment& a, uint64_t position, bool v) {
   const uint64_t page = a.pages[position / a.kv.page_tokens];
-  return reinterpret_cast<const std::byte*>(page + a.layer * a.kv.layer_stride_bytes + a.kv_head * a.kv.head_stride_bytes +
-                                            (v ? a.kv.k_part_bytes : 0));
+  return reinterpret_cast<const std::byte*>(page + a.layer * a.kv.layer_stride_bytes +
+                                            a.kv_head * a.kv.head_stride_bytes + (v ? a.kv.k_part_bytes : 0));
 }
 
 using Scores = float[kMaxQueries][kSegment];
@@ -202,7 +210,8 @@ inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Parti
   const uint32_t from = begin / 16 * 16;
   F16 most = nothing;
   for (uint32_t t = from; t < end; t += 16) {
-    const F16 s = select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, mul(load(&scores[i][t]), scale), nothing);
+    const F16 s =
+        select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, mul(load(&scores[i][t]), scale), nothing);
     store(&scores[i][t], s);
     most = max(s, most);
   }
@@ -210,7 +219,8 @@ inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Parti
   const F16 shift = set1(partial.max);
   F16 total = zero();
   for (uint32_t t = from; t < end; t += 16) {
-    const F16 p = select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, exp(sub(load(&scores[i][t]), shift)), zero());
+    const F16 p =
+        select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, exp(sub(load(&scores[i][t]), shift)), zero());
     store(&scores[i][t], p);
     total = add(total, p);
   }
@@ -219,7 +229,8 @@ inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Parti
 
 /// out_i += p_i[t] v_t for t in begin .. end, ascending; lanes are dims.
 template <uint32_t T, uint32_t N>
-inline void sum_values(const AttentionSegment& a, const uint32_t* index, uint64_t begin, uint64_t end, const Scores& scores, Partial* partials) {
+inline void sum_values(const AttentionSegment& a, const uint32_t* index, uint64_t begin, uint64_t end,
+                       const Scores& scores, Partial* partials) {
   const uint32_t dim = a.kv.head_dim;
   for (uint64_t from = begin; from < end;) {
     const uint64_t page_end = (from / a.kv.page_tokens + 1) * a.kv.page_tokens, to = page_end < end ? page_end : end;
@@ -246,8 +257,10 @@ inline void all_keys(const AttentionSegment& a, const Active& active, uint32_t f
 }
 
 template <uint32_t V, uint32_t N = kQueryTile>
-inline void all_values(const AttentionSegment& a, const Active& active, uint32_t first, const Scores& scores, Partial* partials) {
-  for (; first + N <= active.n; first += N) sum_values<V, N>(a, active.index + first, active.common_begin, active.common_end, scores, partials);
+inline void all_values(const AttentionSegment& a, const Active& active, uint32_t first, const Scores& scores,
+                       Partial* partials) {
+  for (; first + N <= active.n; first += N)
+    sum_values<V, N>(a, active.index + first, active.common_begin, active.common_end, scores, partials);
   if constexpr (N > 1) all_values<V, N / 2>(a, active, first, scores, partials);
 }
 
@@ -286,17 +299,23 @@ void attention_of(const AttentionSegment& a, Partial* partials) {
 template <uint32_t K>
 void attention_keys(const AttentionSegment& a, Partial* partials) {
   switch (a.kv.v_type) {
-    case kF16: return attention_of<K, kF16>(a, partials);
-    case kBf16: return attention_of<K, kBf16>(a, partials);
-    default: return attention_of<K, kF32>(a, partials);
+    case kF16:
+      return attention_of<K, kF16>(a, partials);
+    case kBf16:
+      return attention_of<K, kBf16>(a, partials);
+    default:
+      return attention_of<K, kF32>(a, partials);
   }
 }
 
 void attention(const AttentionSegment& a, Partial* partials) {
   switch (a.kv.k_type) {
-    case kF16: return attention_keys<kF16>(a, partials);
-    case kBf16: return attention_keys<kBf16>(a, partials);
-    default: return attention_keys<kF32>(a, partials);
+    case kF16:
+      return attention_keys<kF16>(a, partials);
+    case kBf16:
+      return attention_keys<kBf16>(a, partials);
+    default:
+      return attention_keys<kF32>(a, partials);
   }
 }
 
@@ -337,7 +356,8 @@ void append(const float* x, uint32_t n, uint32_t type, std::byte* to, uint64_t s
       for (uint32_t j = 0; j < count; ++j) {  // to nearest, ties to even; NaN stays NaN
         uint32_t bits;
         __builtin_memcpy(&bits, x + i + j, 4);
-        packed[j] = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+        packed[j] = static_cast<uint16_t>(
+            (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
       }
     }
     for (uint32_t j = 0; j < count; ++j) halves[(i + j) * stride] = packed[j];
@@ -373,7 +393,8 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
   }
 }
 
-constexpr CpuKernels kTable = {kIsaName, kQ8Offset, quantise, linear, attention, merge, finish, append, rms_norm, swiglu, add};
+constexpr CpuKernels kTable = {kIsaName, kQ8Offset, quantise, linear, attention, merge,
+                               finish,   append,    rms_norm, swiglu, add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

@@ -1,5 +1,5 @@
-#include "device/cpu/simd_avx2.h"
 #include "device/cpu/kernels.inl"
+#include "device/cpu/simd_avx2.h"
 
 namespace foundry::cpu {
 const CpuKernels& kernels_avx2() { return avx2::kTable; }

@@ -1,5 +1,5 @@
-#include "device/cpu/simd_baseline.h"
 #include "device/cpu/kernels.inl"
+#include "device/cpu/simd_baseline.h"
 
 namespace foundry::cpu {
 const CpuKernels& kernels_baseline() { return baseline::kTable; }

@@ -10,7 +10,7 @@ namespace foundry::cpu {
 namespace {
 
 template <class Block>
-void scales(const WeightView& view, uint64_t row, uint64_t n, uint64_t block, uint16_t Block::*member, std::byte* to) {
+void scales(const WeightView& view, uint64_t row, uint64_t n, uint64_t block, uint16_t Block::* member, std::byte* to) {
   uint16_t values[kLanes] = {};
   for (uint64_t lane = 0; lane < n; ++lane)
     values[lane] = (reinterpret_cast<const Block*>(view.data) + (row + lane) * (view.cols / kBlock) + block)->*member;
@@ -35,14 +35,17 @@ void bytes(const WeightView& view, uint64_t row, uint64_t n, uint64_t block, int
   std::memset(to, 0, 512);
   for (uint64_t lane = 0; lane < n; ++lane)
     for (uint32_t k = 0; k < kBlock; ++k)
-      to[k / 4 * 64 + lane * 4 + k % 4] = static_cast<std::byte>(block_at<BlockQ8_0>(view, row + lane, block).values[k] + offset);
+      to[k / 4 * 64 + lane * 4 + k % 4] =
+          static_cast<std::byte>(block_at<BlockQ8_0>(view, row + lane, block).values[k] + offset);
 }
 
 }  // namespace
 
 uint64_t panel_bytes(DType type, uint64_t cols) { return kLanes * (cols / block_elements(type)) * block_bytes(type); }
 
-uint64_t packed_bytes(const WeightView& view) { return (view.rows + kLanes - 1) / kLanes * panel_bytes(view.type, view.cols); }
+uint64_t packed_bytes(const WeightView& view) {
+  return (view.rows + kLanes - 1) / kLanes * panel_bytes(view.type, view.cols);
+}
 
 void pack_panel(const WeightView& view, uint64_t index, int32_t q8_offset, std::byte* to) {
   const uint64_t row = index * kLanes, n = std::min<uint64_t>(kLanes, view.rows - row);

@@ -13,8 +13,12 @@ constexpr int32_t kQ8Offset = 0;  // vpmaddubsw would saturate on unsigned weigh
 constexpr uint32_t kRowTile = 2;
 constexpr uint32_t kQueryTile = 4;
 
-struct F16 { __m256 a, b; };
-struct I16 { __m256i a, b; };
+struct F16 {
+  __m256 a, b;
+};
+struct I16 {
+  __m256i a, b;
+};
 inline __m256i lanes(uint32_t n, int first) {
   const __m256i index = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), index);
@@ -23,7 +27,9 @@ inline __m256i lanes(uint32_t n, int first) {
 inline F16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline F16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline F16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-inline F16 load(const float* p, uint32_t n) { return {_mm256_maskload_ps(p, lanes(n, 0)), _mm256_maskload_ps(p + 8, lanes(n, 8))}; }
+inline F16 load(const float* p, uint32_t n) {
+  return {_mm256_maskload_ps(p, lanes(n, 0)), _mm256_maskload_ps(p + 8, lanes(n, 8))};
+}
 inline void store(float* p, F16 x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
@@ -99,9 +105,12 @@ inline int32_t sum(I16 x) {
   return total;
 }
 
-struct Bytes { __m256i a, b; };
+struct Bytes {
+  __m256i a, b;
+};
 inline Bytes load_bytes(const std::byte* p) {
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
 inline Bytes low_nibbles(Bytes x) {
   const __m256i mask = _mm256_set1_epi8(15);
@@ -118,7 +127,8 @@ inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) {
 /// |w| times a with w's sign: 128 * 127 * 2 still fits 16 bits.
 inline I16 dot_q8(I16 acc, Bytes w, int32_t a) {
   const __m256i s = _mm256_set1_epi32(a);
-  return {dot4(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a)), dot4(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b))};
+  return {dot4(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a)),
+          dot4(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b))};
 }
 
 }  // namespace foundry::cpu::avx2

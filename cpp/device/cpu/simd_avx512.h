@@ -13,8 +13,12 @@ constexpr int32_t kQ8Offset = 128;  // vpdpbusd takes unsigned weights
 constexpr uint32_t kRowTile = 8;    // rows of a linear tile
 constexpr uint32_t kQueryTile = 8;  // queries that share a load of K or V
 
-struct F16 { __m512 v; };
-struct I16 { __m512i v; };
+struct F16 {
+  __m512 v;
+};
+struct I16 {
+  __m512i v;
+};
 inline __mmask16 lanes(uint32_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 
 inline F16 zero() { return {_mm512_setzero_ps()}; }
@@ -23,13 +27,16 @@ inline F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline F16 load(const float* p, uint32_t n) { return {_mm512_maskz_loadu_ps(lanes(n), p)}; }
 inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
 inline void store(float* p, F16 a, uint32_t n) { _mm512_mask_storeu_ps(p, lanes(n), a.v); }
-inline F16 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline F16 load_f16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
 inline F16 load_f16(const uint16_t* p, uint32_t n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p))}; }
 inline F16 widen_bf16(__m256i h) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))}; }
 inline F16 load_bf16(const uint16_t* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline F16 load_bf16(const uint16_t* p, uint32_t n) { return widen_bf16(_mm256_maskz_loadu_epi16(lanes(n), p)); }
 inline void to_f16(F16 a, uint16_t* p) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 inline F16 add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F16 sub(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -46,7 +53,8 @@ inline F16 select(uint32_t begin, uint32_t end, F16 a, F16 b) {
 }
 /// a * 2^n, n whole, the result normal or zero.
 inline F16 scale2(F16 a, F16 n) {
-  return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23)))};
+  return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(_mm512_slli_epi32(
+                                 _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23)))};
 }
 inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 izero() { return {_mm512_setzero_si512()}; }
@@ -57,7 +65,9 @@ inline void store_i8(int8_t* p, I16 a) { _mm_storeu_si128(reinterpret_cast<__m12
 inline int32_t sum(I16 a) { return _mm512_reduce_add_epi32(a.v); }
 
 /// 64 bytes: four neighbouring k of each of 16 outputs.
-struct Bytes { __m512i v; };
+struct Bytes {
+  __m512i v;
+};
 inline Bytes load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
 inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }

@@ -24,24 +24,34 @@ constexpr int32_t kQ8Offset = 0;
 constexpr uint32_t kRowTile = 2;
 constexpr uint32_t kQueryTile = 2;
 
-struct F16 { float v[16]; };
-struct I16 { int32_t v[16]; };
+struct F16 {
+  float v[16];
+};
+struct I16 {
+  int32_t v[16];
+};
 
-#define FOUNDRY_LANES(type, expression)            \
-  type r;                                          \
+#define FOUNDRY_LANES(type, expression)                    \
+  type r;                                                  \
   for (uint32_t i = 0; i < 16; ++i) r.v[i] = (expression); \
   return r
 inline F16 set1(float x) { FOUNDRY_LANES(F16, x); }
 inline F16 zero() { return set1(0); }
 inline F16 load(const float* p) { FOUNDRY_LANES(F16, p[i]); }
 inline F16 load(const float* p, uint32_t n) { FOUNDRY_LANES(F16, i < n ? p[i] : 0.0f); }
-inline void store(float* p, F16 a) { for (uint32_t i = 0; i < 16; ++i) p[i] = a.v[i]; }
-inline void store(float* p, F16 a, uint32_t n) { for (uint32_t i = 0; i < n; ++i) p[i] = a.v[i]; }
+inline void store(float* p, F16 a) {
+  for (uint32_t i = 0; i < 16; ++i) p[i] = a.v[i];
+}
+inline void store(float* p, F16 a, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) p[i] = a.v[i];
+}
 inline F16 load_f16(const uint16_t* p) { FOUNDRY_LANES(F16, f16_to_f32(p[i])); }
 inline F16 load_f16(const uint16_t* p, uint32_t n) { FOUNDRY_LANES(F16, i < n ? f16_to_f32(p[i]) : 0.0f); }
 inline F16 load_bf16(const uint16_t* p) { FOUNDRY_LANES(F16, bf16_to_f32(p[i])); }
 inline F16 load_bf16(const uint16_t* p, uint32_t n) { FOUNDRY_LANES(F16, i < n ? bf16_to_f32(p[i]) : 0.0f); }
-inline void to_f16(F16 a, uint16_t* p) { for (uint32_t i = 0; i < 16; ++i) p[i] = f32_to_f16(a.v[i]); }
+inline void to_f16(F16 a, uint16_t* p) {
+  for (uint32_t i = 0; i < 16; ++i) p[i] = f32_to_f16(a.v[i]);
+}
 inline F16 add(F16 a, F16 b) { FOUNDRY_LANES(F16, a.v[i] + b.v[i]); }
 inline F16 sub(F16 a, F16 b) { FOUNDRY_LANES(F16, a.v[i] - b.v[i]); }
 inline F16 mul(F16 a, F16 b) { FOUNDRY_LANES(F16, a.v[i] * b.v[i]); }
@@ -55,7 +65,9 @@ inline F16 max(F16 a, F16 b) { FOUNDRY_LANES(F16, a.v[i] > b.v[i] ? a.v[i] : b.v
 inline F16 min(F16 a, F16 b) { FOUNDRY_LANES(F16, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 inline F16 abs(F16 a) { FOUNDRY_LANES(F16, __builtin_fabsf(a.v[i])); }
 inline F16 round(F16 a) { FOUNDRY_LANES(F16, __builtin_rintf(a.v[i])); }
-inline F16 select(uint32_t begin, uint32_t end, F16 a, F16 b) { FOUNDRY_LANES(F16, i >= begin && i < end ? a.v[i] : b.v[i]); }
+inline F16 select(uint32_t begin, uint32_t end, F16 a, F16 b) {
+  FOUNDRY_LANES(F16, i >= begin && i < end ? a.v[i] : b.v[i]);
+}
 inline float exp2_whole(float n) { return std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23); }
 inline F16 scale2(F16 a, F16 n) { FOUNDRY_LANES(F16, a.v[i] * exp2_whole(n.v[i])); }
 inline F16 to_float(I16 a) { FOUNDRY_LANES(F16, static_cast<float>(a.v[i])); }
@@ -63,14 +75,18 @@ inline I16 iset1(int32_t x) { FOUNDRY_LANES(I16, x); }
 inline I16 izero() { return iset1(0); }
 inline I16 isub(I16 a, I16 b) { FOUNDRY_LANES(I16, a.v[i] - b.v[i]); }
 inline I16 to_int(F16 a) { FOUNDRY_LANES(I16, static_cast<int32_t>(__builtin_rintf(a.v[i]))); }
-inline void store_i8(int8_t* p, I16 a) { for (uint32_t i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]); }
+inline void store_i8(int8_t* p, I16 a) {
+  for (uint32_t i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
 inline int32_t sum(I16 a) {
   int32_t total = 0;
   for (const int32_t x : a.v) total += x;
   return total;
 }
 
-struct Bytes { int8_t v[64]; };
+struct Bytes {
+  int8_t v[64];
+};
 inline Bytes load_bytes(const std::byte* p) {
   Bytes r;
   for (uint32_t i = 0; i < 64; ++i) r.v[i] = static_cast<int8_t>(p[i]);

@@ -18,7 +18,8 @@ struct Partial {
 };
 
 /// Positions begin .. end of one segment.
-Partial segment(const AttentionArgs& args, const SequenceParams& sequence, u32 kv_head, const float* q, u64 begin, u64 end) {
+Partial segment(const AttentionArgs& args, const SequenceParams& sequence, u32 kv_head, const float* q, u64 begin,
+                u64 end) {
   const KvParams& kv = args.kv;
   Partial partial;
   partial.out.assign(kv.head_dim, 0);
@@ -78,10 +79,12 @@ void attention(const AttentionArgs& args) {
         const u64 at = ((u64{sequence.first_row} + r) * args.p.n_heads + h) * kv.head_dim;
         Partial total;
         total.out.assign(kv.head_dim, 0);
-        for (u64 from = begin / args.p.segment_tokens * args.p.segment_tokens; from < end; from += args.p.segment_tokens)
+        for (u64 from = begin / args.p.segment_tokens * args.p.segment_tokens; from < end;
+             from += args.p.segment_tokens)
           merge(total, segment(args, sequence, h / per_kv_head, args.q.as<float>() + at, std::max(from, begin),
                                std::min<u64>(from + args.p.segment_tokens, end)));
-        for (u32 d = 0; d < kv.head_dim; ++d) args.out.as<float>()[at + d] = static_cast<float>(total.out[d] / total.sum);
+        for (u32 d = 0; d < kv.head_dim; ++d)
+          args.out.as<float>()[at + d] = static_cast<float>(total.out[d] / total.sum);
       }
     }
   }

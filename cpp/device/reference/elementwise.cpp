@@ -11,7 +11,8 @@ void embed(const EmbedArgs& args) {
   const uint64_t row_stride = row_bytes(args.table->type, args.p.width);
   for (u32 r = 0; r < args.p.n_rows; ++r) {
     const auto token = static_cast<u64>(args.tokens.as<int32_t>()[r]);
-    dequantise_row(args.table->type, args.table->mapped + token * row_stride, args.out.as<float>() + u64{r} * args.p.width, args.p.width);
+    dequantise_row(args.table->type, args.table->mapped + token * row_stride,
+                   args.out.as<float>() + u64{r} * args.p.width, args.p.width);
   }
 }
 
@@ -38,7 +39,8 @@ void rope(const RopeArgs& args) {
       float* y = args.out.as<float>() + (u64{r} * p.n_heads + h) * p.head_dim;
       if (y != x) std::memcpy(y, x, p.head_dim * sizeof(float));
       for (u32 i = 0; i < p.rot_dim / 2; ++i) {
-        const double frequency = std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
+        const double frequency =
+            std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
         const double angle = args.positions.as<int32_t>()[r] * frequency;
         const u32 first = p.style == 0 ? 2 * i : i, second = p.style == 0 ? 2 * i + 1 : i + p.rot_dim / 2;
         const double a = y[first], b = y[second];
@@ -64,7 +66,8 @@ void add(const AddArgs& args) {
 
 void select_rows(const SelectRowsArgs& args) {
   for (u32 i = 0; i < args.n_selected; ++i)
-    std::memcpy(args.out.as<float>() + u64{i} * args.width, args.in.as<float>() + static_cast<u64>(args.rows.as<int32_t>()[i]) * args.width,
+    std::memcpy(args.out.as<float>() + u64{i} * args.width,
+                args.in.as<float>() + static_cast<u64>(args.rows.as<int32_t>()[i]) * args.width,
                 args.width * sizeof(float));
 }
 

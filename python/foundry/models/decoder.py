@@ -43,10 +43,14 @@ def build(graph: Graph, hp: Hyperparameters, rope_style: int) -> None:
             return graph.linear(value, graph.weight(f"{block}.{weight}.weight", rows, cols), bias, f"{at} {weight}")
 
         def norm(value: int, weight: str, at: str = at, block: str = block) -> int:
-            return graph.rms_norm(value, vector(f"{block}.{weight}.weight", hp.hidden_size), hp.rms_eps, f"{at} {weight}")
+            return graph.rms_norm(
+                value, vector(f"{block}.{weight}.weight", hp.hidden_size), hp.rms_eps, f"{at} {weight}"
+            )
 
         def rope(value: int, heads: int, name: str, at: str = at) -> int:
-            return graph.rope(value, heads, hp.head_dim, hp.rot_dim, hp.rope_base, rope_style, rope_factors, f"{at} rope {name}")
+            return graph.rope(
+                value, heads, hp.head_dim, hp.rot_dim, hp.rope_base, rope_style, rope_factors, f"{at} rope {name}"
+            )
 
         y = norm(x, "attn_norm")
         q = linear(y, "attn_q", q_size, hp.hidden_size)

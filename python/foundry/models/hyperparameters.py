@@ -42,8 +42,13 @@ class Hyperparameters:
             return float(value)
 
         scaling = metadata.get(f"{name}.rope.scaling.type", "none")
-        if scaling not in ("none", "llama3", "") and float(metadata.get(f"{name}.rope.scaling.factor", 1.0) or 1.0) != 1.0:
-            raise ModelFormatError(f"{name}.rope.scaling.type: expected none (or factors in rope_freqs.weight), found {scaling!r}")
+        if (
+            scaling not in ("none", "llama3", "")
+            and float(metadata.get(f"{name}.rope.scaling.factor", 1.0) or 1.0) != 1.0
+        ):
+            raise ModelFormatError(
+                f"{name}.rope.scaling.type: expected none (or factors in rope_freqs.weight), found {scaling!r}"
+            )
         if "token_embd.weight" not in tensors:
             raise ModelFormatError('the file has no tensor "token_embd.weight"')
         hidden, heads = integer("embedding_length"), integer("attention.head_count")
@@ -52,7 +57,9 @@ class Hyperparameters:
         head_dim = integer("attention.key_length", hidden // heads)
         value_dim = integer("attention.value_length", head_dim)
         if value_dim != head_dim:
-            raise ModelFormatError(f"{name}.attention.value_length: expected the key length {head_dim}, found {value_dim}")
+            raise ModelFormatError(
+                f"{name}.attention.value_length: expected the key length {head_dim}, found {value_dim}"
+            )
         return Hyperparameters(
             name=name,
             n_layers=integer("block_count", most=1 << 16),

@@ -1,0 +1,158 @@
+"""CompiledModel: a model file, ready to run on a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from foundry import _core
+from foundry.capacity import CapacityPolicy
+from foundry.memory import MemoryPlan, default_memory_limit
+from foundry.models import build_graph
+from foundry.session import Session, TokenIds, as_ids
+from foundry.tokenizer import Tokenizer
+
+DEFAULT_NEW_TOKENS = 256
+
+
+class CompiledModel:
+    """Load with ``CompiledModel.load``; open sessions with ``session``.
+
+    Attributes:
+        arch: name, n_layers, n_heads, n_kv_heads, head_dim, hidden_size, vocab_size, max_seq_len.
+        check_every_step: compare all globals after every call, not only after changes of capacity.
+    """
+
+    def __init__(self, file: _core.GgufFile, core: _core.Model, check_every_step: bool) -> None:
+        self._file = file
+        self._core = core
+        self.check_every_step = check_every_step
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str],
+        device: str = "auto",
+        memory_limit: int | None = None,
+        kv_dtype: str | tuple[str, str] = "f16",
+        threads: int | None = None,
+        *,
+        page_tokens: int = 64,
+        chunk_tokens: int = 512,
+        check_every_step: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> CompiledModel:
+        """Maps a GGUF file and prepares its weights.
+
+        Args:
+            path: the file.
+            device: "auto", "cpu", "cpu:<instruction set>" or "reference".
+            memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB.
+            kv_dtype: "f16", "bf16" or "f32", or a pair for K and V apart.
+            threads: of the device; by default all cores.
+            page_tokens: tokens of a page, a divisor of 256.
+            chunk_tokens: rows of one step; prefill goes in chunks of this.
+            progress: called with the share of weights prepared, 0 to 1.
+
+        Raises:
+            ModelFormatError: the file is damaged or not supported.
+            MemoryLimitError: weights and workspace do not fit; nothing was allocated.
+            ValueError: an argument makes no sense.
+        """
+        limit = default_memory_limit() if memory_limit is None else memory_limit
+        if limit < 0 or memory_limit == 0:
+            raise ValueError(f"memory_limit: expected bytes above 0, found {memory_limit}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads: expected at least 1, found {threads}")
+        if page_tokens < 1 or chunk_tokens < 1:
+            raise ValueError(f"page_tokens, chunk_tokens: expected at least 1, found {page_tokens}, {chunk_tokens}")
+        k_type, v_type = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
+        file = _core.GgufFile(os.fspath(path))
+        shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
+        core = _core.Model(
+            file,
+            build_graph(file.metadata, shapes),
+            device=device,
+            threads=threads or 0,
+            memory_limit=limit,
+            k_type=k_type,
+            v_type=v_type,
+            page_tokens=page_tokens,
+            chunk_tokens=chunk_tokens,
+            progress=progress,
+        )
+        return CompiledModel(file, core, check_every_step)
+
+    @property
+    def arch(self) -> _core.Arch:
+        return self._core.arch
+
+    @property
+    def device(self) -> str:
+        """The device and its instruction set, "cpu:avx512"."""
+        return f"{self._core.device}:{self._core.isa}"
+
+    @property
+    def threads(self) -> int:
+        return self._core.threads
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer(self._file.metadata)
+
+    def plan(
+        self,
+        prompt_tokens: int = 0,
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        policy: CapacityPolicy | None = None,
+        all_logits: bool = False,
+    ) -> MemoryPlan:
+        """What such a run takes, to the byte; allocates nothing. ``all_logits`` counts [prompt_tokens, vocab] f32."""
+        decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
+        p = self._core.plan(decision.initial, decision.reserved, prompt_tokens if all_logits else 0)
+        weights = p["weights_mapped"] + p["weights_private"]
+        return MemoryPlan(
+            weights=weights,
+            weights_mapped=p["weights_mapped"],
+            weights_private=p["weights_private"],
+            kv=p["kv_reserved"],
+            kv_initial=p["kv_initial"],
+            workspace=p["workspace"],
+            logits=p["logits"],
+            total=weights + p["kv_reserved"] + p["workspace"] + p["logits"],
+            reserved_tokens=decision.reserved,
+            available=p["available"],
+            fits=p["fits"],
+        )
+
+    def memory(self) -> dict[str, int]:
+        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; and promised, limit."""
+        return self._core.memory()
+
+    def session(
+        self, prompt_tokens: int = 0, max_new_tokens: int = DEFAULT_NEW_TOKENS, policy: CapacityPolicy | None = None
+    ) -> Session:
+        """A session that is promised prompt + new tokens + headroom (at most ``max_seq_len``); past that it
+        grows on demand, as far as model and memory go.
+
+        Raises:
+            MemoryLimitError: that can't be promised; the message has the figures.
+        """
+        decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
+        session = Session(self, self._core.session(decision.initial, decision.reserved, decision.step))
+        session.check_consistency()
+        return session
+
+    def forward(self, batch: Sequence[tuple[Session, TokenIds]]) -> list[npt.NDArray[np.float32]]:
+        """One step over several sessions, ragged; all or none. Returns each one's last logits, [vocab] float32.
+
+        Raises:
+            ValueError: a session twice, or one of another model.
+        """
+        return self._core.forward([(session._core, as_ids(ids)) for session, ids in batch])
+
+    def __repr__(self) -> str:
+        return f"CompiledModel({self.arch!r}, device='{self.device}', threads={self.threads})"

@@ -1,0 +1,256 @@
+"""Session: a conversation's tokens and the K/V pages that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from foundry import _core, consistency
+from foundry import generate as generation
+from foundry.generate import Completion, FinishReason, Piece, SamplingParams
+
+if TYPE_CHECKING:
+    from foundry.model import CompiledModel
+
+Progress = Callable[[int, int], None]
+TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+def as_ids(token_ids: TokenIds) -> npt.NDArray[np.int32]:
+    """[n] int32; ValueError for anything else than one row of whole numbers."""
+    array = np.asarray(token_ids)
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"token_ids: expected one row of whole numbers, found shape {array.shape}, dtype {array.dtype}"
+        )
+    if array.size and not (int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31):
+        raise ValueError("token_ids: expected ids of the vocabulary, found one past 32 bits")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+class Session:
+    """Made by ``CompiledModel.session``; a context manager. Calls are atomic: they complete, or change nothing.
+
+    Methods may be called from several threads; steps then run one after another, without the GIL.
+    """
+
+    def __init__(self, model: CompiledModel, core: _core.Session) -> None:
+        self.model = model
+        self._core = core
+        self._checked_capacity = -1
+
+    def forward(
+        self, token_ids: TokenIds, all_logits: bool = False, progress: Progress | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Feeds tokens and returns logits.
+
+        Args:
+            token_ids: [n], at least one.
+            all_logits: every row's logits instead of the last one's.
+            progress: called with (tokens done, tokens in all) after each chunk.
+
+        Returns:
+            [vocab] float32, or [n, vocab] with ``all_logits``.
+
+        Raises:
+            ContextOverflowError: position + n passes ``max_seq_len``.
+            MemoryLimitError: the pages can't be had.
+            CancelledError: ``cancel`` was called.
+            ValueError: no tokens, an id outside the vocabulary, or a closed session.
+        """
+        logits = self._core.forward(as_ids(token_ids), all_logits, progress)
+        self._check()
+        return logits
+
+    def score(self, token_ids: TokenIds, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+        """[n] float32: log p(token_ids[i] | history, token_ids[:i]) in nats. NaN for a session's first token."""
+        scores = self._core.score(as_ids(token_ids), progress)
+        self._check()
+        return scores
+
+    def generate(
+        self,
+        prompt: str | TokenIds,
+        max_new_tokens: int = 256,
+        *,
+        params: SamplingParams | None = None,
+        progress: Progress | None = None,
+        **sampling: Any,
+    ) -> Completion:
+        """Continues the history with ``prompt`` and what the model adds.
+
+        Sampling is ``params``, or its fields as keywords (temperature, top_k, top_p, min_p, seed, stop).
+        ``finish_reason`` is "stop" (an end token or a stop string), "length" (max_new_tokens) or "context" (max_seq_len).
+        """
+        return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress, **sampling))
+
+    def stream(
+        self,
+        prompt: str | TokenIds,
+        max_new_tokens: int = 256,
+        *,
+        params: SamplingParams | None = None,
+        progress: Progress | None = None,
+        **sampling: Any,
+    ) -> Iterator[Piece]:
+        """Like ``generate``, a piece of text at a time; never a part of a character."""
+        if params is not None and sampling:
+            raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
+        params = params or SamplingParams(**sampling)
+        ids = (
+            self.model.tokenizer.encode(prompt, self.position == 0)
+            if isinstance(prompt, str)
+            else as_ids(prompt).tolist()
+        )
+        return generation.stream(self, ids, max_new_tokens, params, progress=progress)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_new_tokens: int = 256,
+        *,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Completion:
+        """Answers a conversation. What the session holds of it already is kept; only new tokens are computed."""
+        return generation.collect(self.stream_chat(messages, max_new_tokens, params=params, **sampling))
+
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_new_tokens: int = 256,
+        *,
+        params: SamplingParams | None = None,
+        progress: Progress | None = None,
+        **sampling: Any,
+    ) -> Iterator[Piece]:
+        """Like ``chat``, a piece of text at a time."""
+        if params is not None and sampling:
+            raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
+        ids = self.model.tokenizer.apply_chat_template(messages)
+        assert isinstance(ids, list)
+        held = self._core.tokens()
+        n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
+        differ = np.nonzero(held[:n] != np.asarray(ids[:n], dtype=np.int32))[0]
+        common = int(differ[0]) if differ.size else n
+        self.rewind(common)
+        return generation.stream(
+            self, ids[common:], max_new_tokens, params or SamplingParams(**sampling), common, progress
+        )
+
+    def begin(
+        self,
+        prompt_ids: TokenIds,
+        max_new_tokens: int,
+        params: SamplingParams,
+        stop_ids: list[int],
+        progress: Progress | None = None,
+    ) -> None:
+        """Feeds the prompt of a generation; ``next`` then gives its tokens."""
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens: expected a whole number from 0, found {max_new_tokens}")
+        p = params
+        self._core.begin(
+            as_ids(prompt_ids), max_new_tokens, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
+        )
+        self._check()
+
+    def next(self) -> tuple[int, FinishReason | None]:
+        """The next token of a generation, or (-1, finish_reason)."""
+        token_id, reason = self._core.next()
+        self._check()
+        return token_id, reason
+
+    @property
+    def position(self) -> int:
+        """Tokens in the history."""
+        return self._core.position
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the held pages cover, at most ``max_seq_len``. It grows on demand."""
+        return self._core.capacity
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens promised: they will fit, whatever other sessions do."""
+        return self._core.reserved_tokens
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the pages held."""
+        return self._core.kv_bytes
+
+    @property
+    def pages_added(self) -> int:
+        """Pages by which the session has grown since it began."""
+        return self._core.pages_added
+
+    @property
+    def globals(self) -> dict[str, int]:
+        """What kernels are given about this session's context memory, by name."""
+        return self._core.globals()
+
+    @property
+    def token_ids(self) -> npt.NDArray[np.int32]:
+        """[position] int32: the history."""
+        return self._core.tokens()
+
+    @property
+    def closed(self) -> bool:
+        return self._core.closed
+
+    def reserve(self, n_tokens: int) -> None:
+        """Promises room for ``n_tokens`` in all.
+
+        Raises:
+            ContextOverflowError: past ``max_seq_len``.
+            MemoryLimitError: it can't be promised.
+        """
+        if n_tokens < 0:
+            raise ValueError(f"n_tokens: expected a whole number from 0, found {n_tokens}")
+        self._core.reserve(n_tokens)
+        self._check()
+
+    def rewind(self, position: int) -> None:
+        """Back to the first ``position`` tokens; the pages behind them are given back at once."""
+        if position < 0:
+            raise ValueError(f"position: expected a whole number from 0, found {position}")
+        self._core.rewind(position)
+        self._check()
+
+    def cancel(self) -> None:
+        """From any thread: the call that runs ends with CancelledError and changes nothing."""
+        self._core.cancel()
+
+    def close(self) -> None:
+        """Gives all memory and the promise back. Closing twice is fine."""
+        self._core.close()
+
+    def check_consistency(self) -> None:
+        """Raises ConsistencyError where what kernels are told and what is allocated differ."""
+        observed = self._core.observe()
+        consistency.check(observed)
+        self._checked_capacity = observed["session.capacity"]
+
+    def _check(self) -> None:
+        """After each call: the asserts, where the capacity has changed or the model is told to check every step."""
+        if self.model.check_every_step or self._core.capacity != self._checked_capacity:
+            self.check_consistency()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Session(position={self.position}, capacity={self.capacity}, reserved_tokens={self.reserved_tokens})"

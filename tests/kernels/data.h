@@ -1,0 +1,145 @@
+// Random inputs for kernel tests and benches: the same numbers on every machine.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "base/weight_view.h"
+#include "gguf/block_formats.h"
+#include "quant_blocks.h"
+
+namespace foundry::kernel_tests {
+
+/// SplitMix64 (Steele, Lea, Flood, 2014).
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  uint32_t below(uint32_t n) { return static_cast<uint32_t>(next() % n); }
+  /// -1 .. 1
+  float unit() { return static_cast<float>(static_cast<int64_t>(next() >> 40) - (int64_t{1} << 23)) * 0x1p-23f; }
+
+ private:
+  uint64_t state_;
+};
+
+inline std::vector<float> random_floats(Random& random, uint64_t n) {
+  std::vector<float> values(n);
+  for (float& value : values) value = random.unit();
+  return values;
+}
+
+/// Activations as they come: stretches of 32 between 1/64 and 4 in size, some of them zero, with outliers.
+inline std::vector<float> activations(Random& random, uint64_t n) {
+  std::vector<float> values(n);
+  float size = 1;
+  for (uint64_t i = 0; i < n; ++i) {
+    if (i % 32 == 0) size = random.below(12) == 0 ? 0 : std::ldexp(1.0f, static_cast<int>(random.below(9)) - 6);
+    values[i] = random.unit() * size * (random.below(64) == 0 ? 8.0f : 1.0f);
+  }
+  return values;
+}
+
+/// Activations that int8 blocks of 32 hold without error: whole numbers to 127, which each block reaches, times a power of two.
+inline std::vector<float> exact_activations(Random& random, uint64_t n) {
+  std::vector<float> values(n);
+  float scale = 1;
+  for (uint64_t i = 0; i < n; ++i) {
+    if (i % 32 == 0) scale = random.below(12) == 0 ? 0 : std::ldexp(1.0f, -static_cast<int>(random.below(8)) - 5);
+    values[i] = scale * (static_cast<float>(random.below(255)) - 127.0f);
+    if (i % 32 == 31) values[i - random.below(32)] = random.below(2) == 0 ? 127 * scale : -127 * scale;
+  }
+  return values;
+}
+
+/// A tensor as a model file holds it.
+struct WeightData {
+  DType type = DType::f32;
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  std::vector<std::byte> bytes;  // exactly as long as the tensor, so that a sanitizer sees a read past it
+
+  WeightView view() const { return {"weight", type, rows, cols, bytes.data(), bytes.size()}; }
+  /// [cols] of one row.
+  std::vector<float> row(uint64_t index) const {
+    std::vector<float> values(cols);
+    dequantise_row(type, bytes.data() + index * row_bytes(type, cols), values.data(), cols);
+    return values;
+  }
+  /// Like row(), but each value is the sum of the sizes of its terms: a Q4_1 value is scale * q + minimum, and a kernel may keep
+  /// the two apart, with their rounding errors.
+  std::vector<float> row_magnitudes(uint64_t index) const {
+    std::vector<float> values = row(index);
+    for (float& value : values) value = std::fabs(value);
+    for (uint64_t b = 0; type == DType::q4_1 && b < cols / 32; ++b) {
+      BlockQ4_1 block;
+      std::memcpy(&block, bytes.data() + index * row_bytes(type, cols) + b * sizeof block, sizeof block);
+      const float scale = std::fabs(f16_to_f32(block.scale)), minimum = std::fabs(f16_to_f32(block.minimum));
+      for (uint64_t i = 0; i < 32; ++i) {
+        const int q = i < 16 ? block.nibbles[i] & 15 : block.nibbles[i - 16] >> 4;
+        values[b * 32 + i] = scale * static_cast<float>(q) + minimum;
+      }
+    }
+    return values;
+  }
+};
+
+/// One scale in eight is negative, one in thirty-two zero; every nibble and every int8, -128 too, comes up.
+inline uint16_t random_scale(Random& random) {
+  const uint32_t kind = random.below(32);
+  const float size = 0.01f + 0.04f * std::fabs(random.unit());
+  return f32_to_f16(kind == 0 ? 0 : kind < 5 ? -size : size);
+}
+
+inline WeightData random_weight(Random& random, DType type, uint64_t rows, uint64_t cols) {
+  WeightData data{type, rows, cols, std::vector<std::byte>(rows * row_bytes(type, cols))};
+  const auto put = [&](uint64_t index, const auto& value) {
+    std::memcpy(data.bytes.data() + index * sizeof value, &value, sizeof value);
+  };
+  for (uint64_t i = 0; i < rows * cols / block_elements(type); ++i) switch (type) {
+      case DType::f32:
+        put(i, random.unit());
+        break;
+      case DType::f16:
+        put(i, f32_to_f16(random.unit()));
+        break;
+      case DType::bf16:
+        put(i, f32_to_bf16(random.unit()));
+        break;
+      case DType::q4_0: {
+        BlockQ4_0 block{random_scale(random), {}};
+        for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
+        put(i, block);
+        break;
+      }
+      case DType::q4_1: {
+        BlockQ4_1 block{random_scale(random), f32_to_f16(0.4f * random.unit()), {}};
+        for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
+        put(i, block);
+        break;
+      }
+      case DType::q8_0: {
+        BlockQ8_0 block{f32_to_f16(f16_to_f32(random_scale(random)) / 8), {}};
+        for (int8_t& value : block.values) value = static_cast<int8_t>(random.below(256));
+        put(i, block);
+        break;
+      }
+    }
+  return data;
+}
+
+inline WeightData weight_from(const std::vector<float>& values, uint64_t rows, uint64_t cols) {
+  WeightData data{DType::f32, rows, cols, std::vector<std::byte>(values.size() * sizeof(float))};
+  if (!values.empty()) std::memcpy(data.bytes.data(), values.data(), data.bytes.size());
+  return data;
+}
+
+}  // namespace foundry::kernel_tests

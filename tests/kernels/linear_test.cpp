@@ -1,0 +1,109 @@
+// linear on every device against the reference, and the promise that a row's bits depend on the row alone.
+//
+// A device may quantise the activations of a quantised weight to int8 in blocks of 32, so two sorts of input are used:
+//   exact    activations which that quantisation holds without error: only roundings of the sum may differ
+//   general  |x - scale q| <= scale / 2 with scale = max|x| / 127, so a block may be off by sum|w| * scale / 2 at the most
+#include <doctest/doctest.h>
+
+#include "kernels/linear_run.h"
+
+namespace foundry::kernel_tests {
+namespace {
+
+/// How far y[row, output] may be off: sums of roundings and, where asked, the quantisation of x.
+double linear_bound(const LinearInputs& inputs, size_t index, const std::vector<float>& w, uint32_t row, uint64_t o,
+                    float y, bool quantises) {
+  const float* x = inputs.x.data() + uint64_t{row} * inputs.in;
+  double terms = 0, quantisation = 0;
+  for (uint32_t k = 0; k < inputs.in; ++k) terms += std::fabs(static_cast<double>(x[k])) * w[k];
+  for (uint32_t b = 0; quantises && b < inputs.in; b += 32) {
+    double most = 0, weights = 0;
+    for (uint32_t k = b; k < b + 32; ++k) {
+      most = std::max(most, std::fabs(static_cast<double>(x[k])));
+      weights += w[k];
+    }
+    // 0.5 plus what the roundings of 127 / max and of the product with it can move: 127 * 2^-22.
+    quantisation += weights * most / 127 * (0.5 + 127 * 0x1p-22);
+  }
+  // A block counts as two roundings at the least, and so does a plain product.
+  double epilogue = std::fabs(y);
+  if (!inputs.biases.empty()) epilogue += std::fabs(inputs.biases[index].row(0)[o]);
+  if (!inputs.residual.empty()) epilogue += std::fabs(inputs.residual[uint64_t{row} * inputs.weights[index].rows + o]);
+  return quantisation + roundings(2.0 * inputs.in) * kUnit * (terms + quantisation) + 3 * kUnit * epilogue + 1e-38;
+}
+
+std::string compare_linear(const LinearInputs& inputs, const std::vector<std::vector<float>>& found,
+                           const std::vector<std::vector<float>>& expected, bool exact) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const uint64_t out = inputs.weights[i].rows;
+    std::vector<std::vector<float>> w(out);
+    for (uint64_t o = 0; o < out; ++o) w[o] = inputs.weights[i].row_magnitudes(o);
+    const bool quantises = !exact && block_elements(inputs.weights[i].type) > 1;
+    const std::string off = compare(found[i], expected[i], [&](size_t at) {
+      return linear_bound(inputs, i, w[at % out], static_cast<uint32_t>(at / out), at % out, expected[i][at],
+                          quantises);
+    });
+    if (!off.empty()) return "output " + std::to_string(i) + ", " + off;
+  }
+  return "";
+}
+
+std::string compare_all_bits(const std::vector<std::vector<float>>& found,
+                             const std::vector<std::vector<float>>& expected) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const std::string off = compare_bits(found[i], expected[i]);
+    if (!off.empty()) return "output " + std::to_string(i) + ", " + off;
+  }
+  return "";
+}
+
+TEST_CASE("linear agrees with the reference") {
+  const auto reference = make_device({"reference", 1});
+  for (const std::string& name : other_devices()) {
+    const auto device = make_device({name, 2});
+    for (const cases::Case& one : cases_of("linear"))
+      for (const bool exact : {true, false}) {
+        const LinearInputs inputs = linear_inputs(one, exact);
+        if (exact && !inputs.quantised()) continue;
+        const std::string who = name + ", " + one.text + (exact ? ", exact activations" : "");
+        const auto expected = LinearRun(*reference, inputs, who).rows(0, inputs.rows);
+        const auto found = LinearRun(*device, inputs, who).rows(0, inputs.rows);
+        const std::string off = compare_linear(inputs, found, expected, exact);
+        CHECK_MESSAGE(off == "", who, ": ", off);
+      }
+  }
+}
+
+TEST_CASE("linear: a row's bits do not depend on its batch-mates, its siblings, the residual's place or the threads") {
+  for (const std::string& name : all_devices()) {
+    const auto device = make_device({name, 1});
+    std::vector<std::unique_ptr<Device>> threaded;
+    for (const uint32_t threads : {2u, 3u}) threaded.push_back(make_device({name, threads}));
+    for (const cases::Case& one : cases_of("linear")) {
+      const LinearInputs inputs = linear_inputs(one, false);
+      const std::string who = name + ", " + one.text;
+      const LinearRun run(*device, inputs, who);
+      const auto all = run.rows(0, inputs.rows);
+      for (uint32_t r = 0; inputs.rows > 1 && r < inputs.rows; ++r) {
+        const auto alone = run.rows(r, 1);
+        for (size_t i = 0; i < all.size(); ++i) {
+          const std::string off = compare_bits(alone[i], rows_of(all[i], inputs.weights[i].rows, r, 1));
+          REQUIRE_MESSAGE(off == "", who, ": row ", r, " alone, output ", i, ", ", off);
+        }
+      }
+      std::string off = compare_all_bits(run.one_by_one(), all);
+      CHECK_MESSAGE(off == "", who, ": siblings apart: ", off);
+      if (!inputs.residual.empty()) {
+        off = compare_all_bits(run.rows(0, inputs.rows, true), all);
+        CHECK_MESSAGE(off == "", who, ": residual in place: ", off);
+      }
+      for (const auto& other : threaded) {
+        off = compare_all_bits(LinearRun(*other, inputs, who).rows(0, inputs.rows), all);
+        CHECK_MESSAGE(off == "", who, ": with ", other->info().threads, " threads: ", off);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace foundry::kernel_tests

@@ -1,0 +1,138 @@
+// What every kernel test needs: random numbers that are the same everywhere, buffers with guard bytes on both sides, weights,
+// steps with poisoned scratch, and a comparison that says where and by how much.
+#pragma once
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cases/cases.h"
+#include "device/device.h"
+#include "kernels/data.h"
+
+namespace foundry::kernel_tests {
+
+inline constexpr double kUnit = 0x1p-24;   // half an ulp of 1.0f: the relative error of one rounding
+inline constexpr std::byte kGuard{0xFB};   // as f32, f16 or bf16 a large finite number: reading it shows in a result
+inline constexpr std::byte kPoison{0xFF};  // a NaN in every float type
+inline constexpr uint64_t kGuardBytes = 256;
+
+inline std::vector<cases::Case> cases_of(const std::string& op) {
+  return cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op);
+}
+
+/// Roundings of a sum of n products, each at most kUnit of the running sum: n is the worst case, but errors of both signs cancel as
+/// a random walk (Higham and Mary, 2019: sqrt(n) times a small constant, whatever the order), so 8 sqrt(n) holds in practice
+/// and is the sharper where n > 64.
+inline double roundings(double n) { return std::min(n, 8 * std::sqrt(n)) + 4; }
+
+/// Every device but the reference, once: "cpu" and "cpu:<best>" are the same.
+inline std::vector<std::string> other_devices() {
+  std::vector<std::string> names;
+  std::set<std::string> seen;
+  for (const std::string& name : device_names()) {
+    if (name == "reference") continue;
+    const auto device = make_device({name, 1});
+    if (seen.insert(device->info().name + ":" + device->info().isa).second) names.push_back(name);
+  }
+  return names;
+}
+
+inline std::vector<std::string> all_devices() {
+  std::vector<std::string> names = other_devices();
+  names.push_back("reference");
+  return names;
+}
+
+/// An array on a device, guard bytes before and behind it; the array itself is poison until it is written.
+class Guarded {
+ public:
+  Guarded(Device& device, uint64_t bytes) : buffer_(device.allocate(bytes + 2 * kGuardBytes)), bytes_(bytes) {
+    std::memset(buffer_->data(), static_cast<int>(kGuard), bytes + 2 * kGuardBytes);
+    std::memset(data(), static_cast<int>(kPoison), bytes);
+  }
+  template <class T>
+  Guarded(Device& device, const std::vector<T>& values) : Guarded(device, values.size() * sizeof(T)) {
+    if (!values.empty()) std::memcpy(data(), values.data(), bytes_);
+  }
+  std::byte* data() const { return buffer_->data() + kGuardBytes; }
+  Span span() const { return {buffer_.get(), kGuardBytes}; }
+  uint64_t address() const { return buffer_->address() + kGuardBytes; }
+  bool guards_intact() const {
+    for (uint64_t i = 0; i < kGuardBytes; ++i)
+      if (buffer_->data()[i] != kGuard || data()[bytes_ + i] != kGuard) return false;
+    return true;
+  }
+  template <class T>
+  std::vector<T> read() const {
+    std::vector<T> values(bytes_ / sizeof(T));
+    if (!values.empty()) std::memcpy(values.data(), data(), values.size() * sizeof(T));
+    return values;
+  }
+  /// The values, once it is sure that nothing was written beside them.
+  std::vector<float> result(const std::string& who) const {
+    CHECK_MESSAGE(guards_intact(), who, ": a byte outside the output was written");
+    return read<float>();
+  }
+
+ private:
+  std::unique_ptr<Buffer> buffer_;
+  uint64_t bytes_;
+};
+
+/// One step of a device: scratch poisoned and guarded.
+inline void run_step(Device& device, const StepShape& shape, const std::string& who, const std::function<void()>& ops) {
+  const Guarded scratch(device, device.scratch_bytes(shape));
+  device.begin(scratch.span(), shape);
+  ops();
+  device.submit();
+  device.wait();
+  CHECK_MESSAGE(scratch.guards_intact(), who, ": a byte outside the scratch was written");
+}
+
+inline StepShape plain_shape(uint32_t rows, uint32_t width) { return {rows, width, 1, 1, 1, 8}; }
+
+inline std::unique_ptr<Weight> prepare(Device& device, const WeightData& data, WeightUse use) {
+  auto weight = device.prepare(data.view(), use);
+  CHECK_MESSAGE(weight->private_bytes == device.prepared_bytes(data.view(), use), device.info().isa,
+                ": prepared_bytes is not what ", dtype_name(data.type), " ", data.rows, " x ", data.cols, " takes");
+  return weight;
+}
+
+/// Empty, or the first place where the difference passes the bound (NaN matches NaN, infinity itself).
+inline std::string compare(const std::vector<float>& found, const std::vector<float>& expected,
+                           const std::function<double(size_t)>& bound) {
+  if (found.size() != expected.size()) return "sizes differ";
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i] == expected[i] || (std::isnan(found[i]) && std::isnan(expected[i]))) continue;
+    const double off = std::fabs(static_cast<double>(found[i]) - expected[i]);
+    if (off <= bound(i)) continue;
+    return "at " + std::to_string(i) + " of " + std::to_string(found.size()) + ": expected " +
+           std::to_string(expected[i]) + ", found " + std::to_string(found[i]) + ", off by " +
+           std::to_string(off / bound(i)) + " times the bound of " + std::to_string(bound(i) * 1e6) + "e-6";
+  }
+  return "";
+}
+
+/// Empty, or the first place whose bits differ.
+inline std::string compare_bits(const std::vector<float>& found, const std::vector<float>& expected) {
+  if (found.size() != expected.size()) return "sizes differ";
+  for (size_t i = 0; i < found.size(); ++i)
+    if (std::memcmp(&found[i], &expected[i], sizeof(float)) != 0)
+      return "bits differ at " + std::to_string(i) + " of " + std::to_string(found.size()) + ": " +
+             std::to_string(expected[i]) + " and " + std::to_string(found[i]) + ", " +
+             std::to_string(static_cast<double>(found[i]) - expected[i]) + " apart";
+  return "";
+}
+
+/// Rows begin .. begin + n of a matrix.
+inline std::vector<float> rows_of(const std::vector<float>& x, uint64_t width, uint64_t begin, uint64_t n) {
+  return {x.begin() + static_cast<int64_t>(begin * width), x.begin() + static_cast<int64_t>((begin + n) * width)};
+}
+
+}  // namespace foundry::kernel_tests
