@@ -27,6 +27,7 @@ PYTHON_ORDER = [
     "capacity",
     "consistency",
     "memory",
+    "hub",
     "tokenizer",
     "chat",
     "generate",

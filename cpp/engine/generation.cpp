@@ -11,10 +11,6 @@ namespace foundry {
 
 void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink,
                       const Progress& progress) {
-  cancelled_ = false;
-  const std::lock_guard lock(mutex_);
-  pending_ = -1;
-  finished_ = Finish::stop;
   const std::array items{BatchItem{this, tokens}};
   model_->forward(items, which, sink, progress);
 }
@@ -22,19 +18,23 @@ void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const Log
 void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
                     std::vector<int32_t> stop_ids, const Progress& progress) {
   check(sampling);
-  cancelled_ = false;
   const std::lock_guard lock(mutex_);
   require_open();
+  cancelled_ = false;
   logits_.resize(model_->arch().vocab_size);
-  const std::array items{BatchItem{this, prompt}};
-  pending_ = -1;
+  std::vector<int32_t> rows;
+  rows.reserve(prompt.size() + 1);
+  if (pending_ >= 0) rows.push_back(pending_);
+  rows.insert(rows.end(), prompt.begin(), prompt.end());
   finished_ = Finish::stop;
-  model_->forward(
+  const std::array items{BatchItem{this, rows}};
+  model_->run(
       items, LogitsOf::last,
       [this](size_t, size_t, std::span<const float> logits) {
         std::copy(logits.begin(), logits.end(), logits_.begin());
       },
       progress);
+  pending_ = -1;
   sampling_ = sampling;
   stop_ids_ = std::move(stop_ids);
   left_ = max_new_tokens;
@@ -49,7 +49,7 @@ Session::Next Session::next(const Progress& progress) {
   if (pending_ >= 0) {
     if (tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
     const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1)}};
-    model_->forward(
+    model_->run(
         items, LogitsOf::last,
         [this](size_t, size_t, std::span<const float> logits) {
           std::copy(logits.begin(), logits.end(), logits_.begin());
@@ -66,9 +66,9 @@ Session::Next Session::next(const Progress& progress) {
 }
 
 std::vector<float> Session::score(std::span<const int32_t> tokens, const Progress& progress) {
-  cancelled_ = false;
   const std::lock_guard lock(mutex_);
   require_open();
+  cancelled_ = false;
   if (tokens.empty()) throw ValueError("expected at least one token, found none");
   std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
   // Where there is a history its last row is run again, for its logits: the same token at the same position writes the same bits.
@@ -81,7 +81,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
   tokens_.resize(start - back);
   const std::array items{BatchItem{this, rows}};
   try {
-    model_->forward(
+    model_->run(
         items, LogitsOf::all,
         [&](size_t, size_t row, std::span<const float> logits) {
           const size_t i = row + 1 - back;  // this row predicts tokens[i]
@@ -92,6 +92,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
     if (back != 0) tokens_.push_back(rows.front());
     throw;
   }
+  end_generation();
   return result;
 }
 

@@ -124,12 +124,14 @@ void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, co
     locks.emplace_back(session->mutex_);
     session->require_open();
   }
-  const std::lock_guard step(step_mutex_);
+  for (const BatchItem& item : items) item.session->cancelled_ = false;
   run(items, which, sink, progress);
+  for (const BatchItem& item : items) item.session->end_generation();
 }
 
 void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
                         const Progress& progress) {
+  const std::lock_guard step(step_mutex_);
   // Plan: everything that can fail for want of tokens or memory.
   uint64_t total = 0;
   for (const BatchItem& item : items) {

@@ -73,12 +73,14 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
 
   std::shared_ptr<Session> open_session(const Capacity& capacity);
 
-  /// One ragged step. All items or none: pages are found for all before a kernel runs, positions commit together at the end.
+  /// One ragged step. All items or none: pages are found for all before a kernel runs, positions commit together at the
+  /// end. Generations under way in these sessions end.
   void forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress);
 
  private:
   friend class Session;
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
+  /// The step itself; the caller holds the sessions' locks.
   void run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress);
 
   std::unique_ptr<Device> device_;

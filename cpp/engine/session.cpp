@@ -13,7 +13,6 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
   if (reserved > most)
     throw ContextOverflowError(
         "context: needed " + std::to_string(reserved) + " tokens, available " + std::to_string(most), reserved, most);
-  step_ = std::max<uint32_t>(capacity.step, 1);
   for (const auto& pool : model_->pools()) tables_.emplace_back(*pool);
   globals_.resize(tables_.size());
   promised_pages_.assign(tables_.size(), 0);
@@ -25,6 +24,7 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
     throw;
   }
   pages_added_ = 0;
+  step_ = std::max<uint32_t>(capacity.step, 1);  // from here on: the first pages are what was asked for
 }
 
 Session::~Session() { close(); }
@@ -157,8 +157,7 @@ void Session::rewind(uint32_t n_tokens) {
   for (size_t g = 0; g < tables_.size(); ++g) promise[g] = std::min(promise[g], promised_pages_[g]);
   model_->admission().exchange(promised_pages_, promise);
   promised_pages_ = std::move(promise);
-  pending_ = -1;
-  finished_ = Finish::stop;
+  end_generation();
   encode_globals();
 }
 
@@ -174,7 +173,7 @@ void Session::close() {
   tokens_.shrink_to_fit();
   reserved_ = 0;
   logits_ = {};
-  finished_ = Finish::stop;
+  end_generation();
   encode_globals();
 }
 

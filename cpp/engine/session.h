@@ -51,7 +51,8 @@ class Session {
   /// Feeds tokens; ends a generation under way. See CompiledModel::forward.
   void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Progress& progress);
 
-  // Generation: begin() prefills, next() gives a token at a time until `finish` is set.
+  // Generation: begin() prefills, next() gives a token at a time until `finish` is set. The last token given is not in the
+  // history until the next begin() feeds it, before its prompt; rewind, forward and score drop it.
   struct Next {
     int32_t token = -1;
     Finish finish = Finish::none;
@@ -79,6 +80,7 @@ class Session {
   void grow_to(uint64_t n_tokens);
   void restore(const Held& held) noexcept;
   void encode_globals();
+  void end_generation() { pending_ = -1, finished_ = Finish::stop; }
   uint32_t capacity_now() const;
 
   std::shared_ptr<CompiledModel> model_;

@@ -14,6 +14,7 @@ from foundry.errors import (
     ModelFormatError,
 )
 from foundry.generate import Completion, Piece, SamplingParams
+from foundry.hub import pull
 from foundry.memory import MemoryPlan
 from foundry.model import CompiledModel
 from foundry.session import Session
@@ -38,4 +39,5 @@ __all__ = [
     "Piece",
     "SamplingParams",
     "Session",
+    "pull",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -58,6 +59,7 @@ class CompiledModel:
             progress: called with the share of weights prepared, 0 to 1.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ModelFormatError: the file is damaged or not supported.
             MemoryLimitError: weights and workspace do not fit; nothing was allocated.
             ValueError: an argument makes no sense.
@@ -70,6 +72,8 @@ class CompiledModel:
         if page_tokens < 1 or chunk_tokens < 1:
             raise ValueError(f"page_tokens, chunk_tokens: expected at least 1, found {page_tokens}, {chunk_tokens}")
         k_type, v_type = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
         file = _core.GgufFile(os.fspath(path))
         shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
         core = _core.Model(

@@ -83,10 +83,10 @@ class Session:
         progress: Progress | None = None,
         **sampling: Any,
     ) -> Completion:
-        """Continues the history with ``prompt`` and what the model adds.
+        """Continues the history, the last answer included, with ``prompt`` and what the model adds.
 
         Sampling is ``params``, or its fields as keywords (temperature, top_k, top_p, min_p, seed, stop).
-        ``finish_reason`` is "stop" (an end token or a stop string), "length" (max_new_tokens) or "context" (max_seq_len).
+        ``finish_reason`` is "stop" (an end token or stop string), "length" (max_new_tokens) or "context" (max_seq_len).
         """
         return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress, **sampling))
 

@@ -13,7 +13,8 @@ from foundry.errors import ModelFormatError
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # GGUF specification, token_type
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -71,7 +72,7 @@ class Tokenizer:
         self.chat_template = template if isinstance(template, str) else None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text``. Special tokens in it are recognised; a BOS comes first where the model asks for one."""
+        """Token ids of ``text``. Special tokens in it are recognised; BOS comes first where the model asks."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         if add_special_tokens and self._add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
@@ -151,7 +152,7 @@ def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backend:
 
 
 def _sentencepiece_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backend:
-    """SentencePiece's BPE: the pair whose joined token scores best merges first, so merges in order of score are the same thing."""
+    """SentencePiece's BPE merges the pair whose joined token scores best: merges in order of score do the same."""
     from tokenizers import normalizers
 
     scores = metadata.get("tokenizer.ggml.scores")

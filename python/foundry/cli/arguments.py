@@ -1,0 +1,93 @@
+"""What the command line takes."""
+
+from __future__ import annotations
+
+import argparse
+
+import foundry
+from foundry.hub import DEFAULT_MODEL
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def size(text: str) -> int:
+    """ "8G", "512 MiB", "1000" -> bytes."""
+    digits = text.upper().removesuffix("B").removesuffix("I").strip()
+    unit = digits[-1:] if digits[-1:].isalpha() else ""
+    try:
+        return int(float(digits.removesuffix(unit)) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"expected bytes such as 8G or 512M, found {text!r}") from None
+
+
+def kv_types(text: str) -> str | tuple[str, str]:
+    """ "f16", or "f16,f32" for K and V apart."""
+    k, _, v = text.partition(",")
+    return (k, v) if v else k
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="foundry", description=foundry.__doc__)
+    top.add_argument("--version", action="version", version=f"foundry {foundry.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    generate = commands.add_parser("generate", help="answer a prompt")
+    generate.add_argument("prompt", help='the prompt; "-" reads it from standard input')
+    generate.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the chat template")
+    chat = commands.add_parser("chat", help="talk with a model")
+    for command in (generate, chat):
+        _model(command)
+        _device(command)
+        _sampling(command)
+
+    plan = commands.add_parser("plan", help="the memory that a run will take; allocates nothing for it")
+    _model(plan)
+    _device(plan)
+    plan.add_argument("--prompt-tokens", type=int, default=0, metavar="N")
+    _max_new_tokens(plan)
+
+    inspect = commands.add_parser("inspect", help="what a model file holds")
+    inspect.add_argument("--tensors", action="store_true", help="list every tensor")
+    pull = commands.add_parser("pull", help="fetch a model and print its path")
+    for command in (inspect, pull):
+        _model_argument(command)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="print JSON")
+    return top
+
+
+_MODEL_HELP = f"path of a GGUF file, owner/repo[:file] on the hub, or {DEFAULT_MODEL} (the default)"
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-m", "--model", default=DEFAULT_MODEL, help=_MODEL_HELP)
+
+
+def _model_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=_MODEL_HELP)
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cpu:<instruction set> or reference")
+    command.add_argument("--threads", type=int, metavar="N", help="by default all cores")
+    command.add_argument(
+        "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace and K/V, such as 8G"
+    )
+    command.add_argument(
+        "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help="f16, bf16, f32, or a pair K,V"
+    )
+
+
+def _max_new_tokens(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-n", "--max-new-tokens", type=int, default=256, metavar="N", help="default 256")
+
+
+def _sampling(command: argparse.ArgumentParser) -> None:
+    _max_new_tokens(command)
+    command.add_argument("--system", help="a system message, in place of the model's own")
+    command.add_argument("--temperature", type=float, default=0.0, help="default 0: the most likely token")
+    command.add_argument("--top-k", type=int, default=0, metavar="K")
+    command.add_argument("--top-p", type=float, default=1.0, metavar="P")
+    command.add_argument("--min-p", type=float, default=0.0, metavar="P")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text; may be repeated")

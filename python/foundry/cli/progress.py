@@ -1,0 +1,43 @@
+"""Progress of downloads, loading and prefill: bars on stderr, where it is a terminal; they go when they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
+
+stderr = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(title: str, *columns: ProgressColumn) -> Iterator[Callable[[float, float], None]]:
+    """Yields a function of (done, total)."""
+    progress = Progress(
+        TextColumn(title), BarColumn(), *columns, console=stderr, transient=True, disable=not stderr.is_terminal
+    )
+    with progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def downloading(title: str):  # type: ignore[no-untyped-def]  # a context manager, as bar() gives it
+    return bar(title, DownloadColumn(), TransferSpeedColumn())
+
+
+def loading():  # type: ignore[no-untyped-def]
+    return bar("loading", TaskProgressColumn())
+
+
+def prefilling():  # type: ignore[no-untyped-def]
+    return bar("prefill", MofNCompleteColumn(), TextColumn("tokens"))

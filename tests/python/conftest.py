@@ -1,0 +1,50 @@
+"""What tests share: tiny models made on the spot, SmolLM2 fetched once, and real text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import foundry
+import pytest
+import real_text as corpus
+import synthetic
+from foundry import CompiledModel
+
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Makes a tiny model of a synthetic.Shape's fields, once for each."""
+    folder = tmp_path_factory.mktemp("tiny")
+    made: dict[synthetic.Shape, Path] = {}
+
+    def make(**fields: object) -> Path:
+        shape = synthetic.Shape(**fields)  # type: ignore[arg-type]
+        if shape not in made:
+            made[shape] = synthetic.write(folder / f"{len(made)}.gguf", shape)
+        return made[shape]
+
+    return make
+
+
+@pytest.fixture
+def tiny(tiny_path: Tiny) -> CompiledModel:
+    """Pages of 8 tokens, checked at every step."""
+    return CompiledModel.load(tiny_path(), threads=1, page_tokens=8, check_every_step=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    return foundry.pull()
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> CompiledModel:
+    return CompiledModel.load(smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def real_text() -> str:
+    return corpus.real_text()

@@ -1,0 +1,115 @@
+"""Writes small GGUF models with seeded random weights: every shape that the llama and qwen2 files may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+TYPES = {
+    "f32": gguf.GGMLQuantizationType.F32,
+    "f16": gguf.GGMLQuantizationType.F16,
+    "bf16": gguf.GGMLQuantizationType.BF16,
+    "q4_0": gguf.GGMLQuantizationType.Q4_0,
+    "q4_1": gguf.GGMLQuantizationType.Q4_1,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
+}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    arch: str = "llama"
+    layers: int = 2
+    hidden: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    ffn: int = 96
+    max_seq_len: int = 512
+    rope_base: float = 10000.0
+    tied: bool = True
+    rope_factors: bool = False
+    type: str = "q8_0"
+    seed: int = 1
+
+
+def byte_tokens() -> list[str]:
+    """The 256 bytes as byte-level BPE spells them (Radford et al., 2019), then ChatML's three."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    spelled, extra = {}, 0
+    for byte in range(256):
+        if byte in printable:
+            spelled[byte] = chr(byte)
+        else:
+            spelled[byte] = chr(256 + extra)
+            extra += 1
+    return [*(spelled[b] for b in range(256)), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+VOCAB = len(byte_tokens())
+
+
+def write(path: Path, shape: Shape = Shape()) -> Path:
+    """The file, its weights drawn so that activations stay near 1."""
+    random = np.random.default_rng(shape.seed)
+    writer = gguf.GGUFWriter(str(path), shape.arch)
+    writer.add_context_length(shape.max_seq_len)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(shape.rope_base)
+    writer.add_layer_norm_rms_eps(1e-5)
+    tokens = byte_tokens()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * 256 + [3] * 3)
+    writer.add_token_merges(["t h", "h e"])
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(258)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHATML)
+
+    def vector(name: str, values: np.ndarray) -> None:
+        writer.add_tensor(name, values.astype(np.float32))
+
+    def matrix(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
+        values = (random.standard_normal((rows, cols)) * scale / np.sqrt(cols)).astype(np.float32)
+        kind = TYPES[shape.type]
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    matrix("token_embd.weight", len(tokens), shape.hidden, scale=float(np.sqrt(shape.hidden)))
+    if shape.rope_factors:
+        vector("rope_freqs.weight", np.linspace(1, 8, shape.head_dim // 2))
+    for layer in range(shape.layers):
+        at = f"blk.{layer}."
+        vector(at + "attn_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
+        for name, rows in (("attn_q", q), ("attn_k", kv), ("attn_v", kv)):
+            matrix(f"{at}{name}.weight", rows, shape.hidden)
+            if shape.arch == "qwen2":
+                vector(f"{at}{name}.bias", 0.1 * random.standard_normal(rows))
+        matrix(at + "attn_output.weight", shape.hidden, q)
+        vector(at + "ffn_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
+        matrix(at + "ffn_gate.weight", shape.ffn, shape.hidden)
+        matrix(at + "ffn_up.weight", shape.ffn, shape.hidden)
+        matrix(at + "ffn_down.weight", shape.hidden, shape.ffn)
+    vector("output_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
+    if not shape.tied:
+        matrix("output.weight", len(tokens), shape.hidden)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
