@@ -28,8 +28,8 @@ void check(const Sampling& s) {
     throw ValueError("temperature: expected a number from 0, found " + std::to_string(s.temperature));
   if (!(s.top_p > 0 && s.top_p <= 1))
     throw ValueError("top_p: expected above 0 and at most 1, found " + std::to_string(s.top_p));
-  if (!(s.min_p >= 0 && s.min_p < 1))
-    throw ValueError("min_p: expected from 0 and below 1, found " + std::to_string(s.min_p));
+  if (!(s.min_p >= 0 && s.min_p <= 1))
+    throw ValueError("min_p: expected from 0 to 1, found " + std::to_string(s.min_p));
 }
 
 int32_t Sampler::pick(std::span<const float> logits, const Sampling& s, uint64_t position) {

@@ -166,6 +166,10 @@ def _sentencepiece_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backen
                 ranked.append((-scores[i], i, token[:cut], token[cut:]))
     ranked.sort(key=lambda m: (m[0], m[1]))
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    if not isinstance(unknown, int) or not 0 <= unknown < len(tokens):
+        raise ModelFormatError(
+            f"tokenizer.ggml.unknown_token_id: expected an id below {len(tokens)}, found {unknown!r}"
+        )
     backend = Backend(
         models.BPE(
             vocab=vocab,

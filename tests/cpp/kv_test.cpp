@@ -316,7 +316,7 @@ TEST_CASE_FIXTURE(Fixture, "pool: any order of taking, sharing and returning kee
   for (int step = 0; step < 3000; ++step) {
     const uint32_t choice = random() % 8;
     if (choice < 3) {
-      for (const PageId page : pool.acquire(random() % 6)) {
+      for (const PageId page : pool.acquire(random() % 3)) {
         REQUIRE(std::find(references.begin(), references.end(), page) == references.end());
         references.push_back(page);
       }

@@ -90,7 +90,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    matrix("token_embd.weight", len(tokens), shape.hidden, scale=float(np.sqrt(shape.hidden)))
+    matrix("token_embd.weight", len(tokens), shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
     if shape.rope_factors:
         vector("rope_freqs.weight", np.linspace(1, 8, shape.head_dim // 2))
     for layer in range(shape.layers):

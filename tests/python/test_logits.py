@@ -38,7 +38,7 @@ def test_reference_is_float64_but_for_rounding(tiny_path: Any, fields: dict[str,
 
 @pytest.mark.parametrize("fields", SHAPES, ids=name_of)
 def test_cpu_is_near(tiny_path: Any, fields: dict[str, Any]) -> None:
-    """Activations of quantised layers are rounded to 8 bits a block, which is most of what this bound allows."""
+    """Activations of quantised layers are rounded to 15 bits a block, which is most of what this bound allows."""
     path = tiny_path(**fields)
     expected = NumpyDecoder(path).forward(IDS)
     with CompiledModel.load(path, device="cpu", kv_dtype="f32", page_tokens=16).session() as s:
@@ -46,8 +46,8 @@ def test_cpu_is_near(tiny_path: Any, fields: dict[str, Any]) -> None:
     off = np.abs(found - expected) / expected.std()
     quantised = fields.get("type", "q8_0").startswith("q")
     print(f"of a standard deviation: max {off.max():.1e}, mean {off.mean():.1e}")
-    assert off.max() < (0.1 if quantised else 1e-5)
-    assert off.mean() < (0.02 if quantised else 1e-6)
+    assert off.max() < (5e-3 if quantised else 1e-5)
+    assert off.mean() < (5e-4 if quantised else 1e-6)
 
 
 @pytest.mark.model

@@ -19,6 +19,7 @@ namespace {
 using cpu::CpuKernels;
 using cpu::kBlock;
 using cpu::kLanes;
+using cpu::kQuantBytes;
 
 /// Elements of an elementwise op below which it isn't worth waking a thread.
 constexpr uint64_t kSmall = 16384;
@@ -79,8 +80,8 @@ class CpuDevice final : public Device {
     const uint64_t blocks = blocks_of(shape);
     auto* base = scratch.as<std::byte>();
     quant_.q = reinterpret_cast<int8_t*>(base);
-    quant_.scales = reinterpret_cast<float*>(base + blocks * kBlock);
-    quant_.sums = reinterpret_cast<int32_t*>(base + blocks * (kBlock + sizeof(float)));
+    quant_.scales = reinterpret_cast<float*>(base + blocks * kQuantBytes);
+    quant_.sums = reinterpret_cast<int32_t*>(base + blocks * (kQuantBytes + sizeof(float)));
     angles_ = reinterpret_cast<float*>(base + rope_at(shape));
     attention_scratch_ = base + rope_at(shape) + rope_bytes(shape);
     angles_of_ = {};
@@ -115,7 +116,7 @@ class CpuDevice final : public Device {
     if (any)
       rows(first.n_rows, first.in_features, [&](uint64_t r) {
         const uint64_t at = r * (first.in_features / kBlock);
-        kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kBlock,
+        kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kQuantBytes,
                           quant_.scales + at, quant_.sums + at);
       });
     // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
@@ -202,7 +203,7 @@ class CpuDevice final : public Device {
     return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock);
   }
   static uint64_t rope_at(const StepShape& shape) {
-    return round_up(blocks_of(shape) * (kBlock + sizeof(float) + sizeof(int32_t)), 64);
+    return round_up(blocks_of(shape) * (kQuantBytes + sizeof(float) + sizeof(int32_t)), 64);
   }
   static uint64_t rope_bytes(const StepShape& shape) {
     return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64);

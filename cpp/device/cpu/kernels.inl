@@ -69,17 +69,20 @@ inline F16 load_as(const std::byte* p, uint32_t n) {
   if constexpr (T == kBf16) return load_bf16(reinterpret_cast<const uint16_t*>(p), n);
 }
 
-/// Blocks of 32: scale = max|x| / 127, q = round(x / scale), ties to even. n is a multiple of 32.
+/// See QuantRows. Ties to even; n is a multiple of 32.
 void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums) {
   for (uint32_t b = 0; b < n / kBlock; ++b) {
     const F16 low = load(x + b * kBlock), high = load(x + b * kBlock + 16);
     const float most = largest(max(abs(low), abs(high)));
-    const F16 inverse = set1(most == 0 ? 0.0f : 127.0f / most);
-    const I16 qlow = to_int(mul(low, inverse)), qhigh = to_int(mul(high, inverse));
-    store_i8(q + b * kBlock, qlow);
-    store_i8(q + b * kBlock + 16, qhigh);
-    scales[b] = most / 127.0f;
-    sums[b] = sum(qlow) + sum(qhigh);
+    const F16 inverse = set1(most == 0 ? 0.0f : kQuantMax / most);
+    const I16 half[2] = {to_int(mul(low, inverse)), to_int(mul(high, inverse))};
+    for (uint32_t i = 0; i < 2; ++i) {
+      const I16 coarse = shift_right7(iadd(half[i], iset1(64)));
+      store_i8(q + b * kQuantBytes + 16 * i, coarse);
+      store_i8(q + b * kQuantBytes + kBlock + 16 * i, isub(half[i], shift_left7(coarse)));
+    }
+    scales[b] = most / kQuantMax;
+    sums[b] = sum(half[0]) + sum(half[1]);
   }
 }
 
@@ -106,13 +109,17 @@ inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
     }
     for (uint32_t r = 0; r < R; ++r) {
       const uint64_t at = uint64_t{row + r} * n_blocks + b;
-      int32_t q[8];
-      __builtin_memcpy(q, a.quant.q + at * kBlock, sizeof q);
+      int32_t q[16];  // four k each: eight of the coarse part, eight of the fine
+      __builtin_memcpy(q, a.quant.q + at * kQuantBytes, sizeof q);
       const int32_t q_sum = a.quant.sums[at];
       const float scale = a.quant.scales[at];
-      I16 dot = T == kQ4_0 ? iset1(-8 * q_sum) : T == kQ8_0 ? iset1(-kQ8Offset * q_sum) : izero();
-      for (uint32_t j = 0; j < 8; ++j) dot = T == kQ8_0 ? dot_q8(dot, k[j], q[j]) : dot_nibbles(dot, k[j], q[j]);
-      acc[r] = fma(to_float(dot), mul(d, set1(scale)), acc[r]);
+      I16 coarse = izero();
+      I16 fine = T == kQ4_0 ? iset1(-8 * q_sum) : T == kQ8_0 ? iset1(-kQ8Offset * q_sum) : izero();
+      for (uint32_t j = 0; j < 8; ++j) {
+        coarse = T == kQ8_0 ? dot_q8(coarse, k[j], q[j]) : dot_nibbles(coarse, k[j], q[j]);
+        fine = T == kQ8_0 ? dot_q8(fine, k[j], q[8 + j]) : dot_nibbles(fine, k[j], q[8 + j]);
+      }
+      acc[r] = fma(to_float(iadd(shift_left7(coarse), fine)), mul(d, set1(scale)), acc[r]);
       if constexpr (T == kQ4_1)
         acc[r] =
             fma(load_f16(reinterpret_cast<const uint16_t*>(w + 32)), set1(scale * static_cast<float>(q_sum)), acc[r]);

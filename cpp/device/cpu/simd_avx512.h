@@ -60,6 +60,9 @@ inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 izero() { return {_mm512_setzero_si512()}; }
 inline I16 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 isub(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I16 iadd(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I16 shift_left7(I16 a) { return {_mm512_slli_epi32(a.v, 7)}; }
+inline I16 shift_right7(I16 a) { return {_mm512_srai_epi32(a.v, 7)}; }
 inline I16 to_int(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline void store_i8(int8_t* p, I16 a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
 inline int32_t sum(I16 a) { return _mm512_reduce_add_epi32(a.v); }

@@ -74,6 +74,9 @@ inline F16 to_float(I16 a) { FOUNDRY_LANES(F16, static_cast<float>(a.v[i])); }
 inline I16 iset1(int32_t x) { FOUNDRY_LANES(I16, x); }
 inline I16 izero() { return iset1(0); }
 inline I16 isub(I16 a, I16 b) { FOUNDRY_LANES(I16, a.v[i] - b.v[i]); }
+inline I16 iadd(I16 a, I16 b) { FOUNDRY_LANES(I16, a.v[i] + b.v[i]); }
+inline I16 shift_left7(I16 a) { FOUNDRY_LANES(I16, a.v[i] * 128); }
+inline I16 shift_right7(I16 a) { FOUNDRY_LANES(I16, a.v[i] >> 7); }
 inline I16 to_int(F16 a) { FOUNDRY_LANES(I16, static_cast<int32_t>(__builtin_rintf(a.v[i]))); }
 inline void store_i8(int8_t* p, I16 a) {
   for (uint32_t i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);

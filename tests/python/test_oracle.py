@@ -1,0 +1,68 @@
+"""SmolLM2 beside llama.cpp: values made once by tests/oracle/make.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foundry import CompiledModel
+
+ORACLE = Path(__file__).parents[1] / "oracle"
+pytestmark = pytest.mark.model
+
+
+def oracle(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((ORACLE / name).read_text(encoding="utf-8"))
+    return values
+
+
+def test_log_probabilities_of_real_text(smollm2: CompiledModel, real_text: str) -> None:
+    expected = oracle("scores.json")
+    ids = np.asarray(smollm2.tokenizer.encode(real_text[:24_000])[:4001], "<i4")
+    assert hashlib.sha256(ids.tobytes()).hexdigest() == expected["tokens_sha256"]
+    most_likely, log_p = [], []
+    with smollm2.session(4000, 0) as s:
+        for at in range(0, 4000, 500):
+            logits = s.forward(ids[at : at + 500], all_logits=True)
+            most_likely.append(logits.argmax(1))
+            best = logits.max(1)
+            sums = np.log(np.exp(logits - best[:, None]).sum(1, dtype=np.float64))
+            log_p.append(logits[np.arange(500), ids[at + 1 : at + 501]] - best - sums)
+    theirs = np.asarray(expected["log_p"])
+    ours = np.concatenate(log_p)
+    same = float((np.concatenate(most_likely) == expected["most_likely"]).mean())
+    off = float(np.abs(ours - theirs).mean())
+    perplexity, their_perplexity = np.exp(-ours.mean()), np.exp(-theirs.mean())
+    print(
+        f"\n{smollm2.device} beside {expected['made_with']}, 4000 positions: same most likely token {same:.2%}, "
+        f"mean |difference| of log p {off:.4f}, perplexity {perplexity:.4f} and {their_perplexity:.4f}"
+    )
+    assert same >= 0.97
+    assert off <= 0.05
+    assert abs(perplexity / their_perplexity - 1) <= 0.01
+
+
+def test_score_says_the_same(smollm2: CompiledModel, real_text: str) -> None:
+    ids = smollm2.tokenizer.encode(real_text[:24_000])[:1001]
+    with smollm2.session(1001, 0) as s:
+        found = s.score(ids)[1:]
+    assert np.abs(found - np.asarray(oracle("scores.json")["log_p"])[:1000]).mean() <= 0.05
+
+
+def test_ten_answers_beside_the_oracles(smollm2: CompiledModel) -> None:
+    """Greedy text parts where two tokens are about as likely; what must agree is how the answers begin."""
+    expected = oracle("answers.json")
+    begin_alike = 0
+    for answer in expected["answers"]:
+        with smollm2.session(0, expected["max_new_tokens"]) as s:
+            text = s.chat([{"role": "user", "content": answer["prompt"]}], expected["max_new_tokens"]).text
+        alike = next((i for i, (a, b) in enumerate(zip(text, answer["text"], strict=False)) if a != b), len(text))
+        begin_alike += alike >= 20 or text == answer["text"]
+        print(
+            f"\n{answer['prompt']}\n  foundry:   {text!r}\n  llama.cpp: {answer['text']!r}\n  alike: {alike} characters"
+        )
+    assert begin_alike >= 7
