@@ -50,7 +50,7 @@ Graph random_graph(uint32_t seed) {
   grow(3 + random() % 20);
   known = {g.select_rows(any(), "select rows")};
   grow(1 + random() % 6);
-  g.logits = known.back();
+  g.logits = any();  // ops may follow the logits
   return g;
 }
 
@@ -290,6 +290,7 @@ TEST_CASE("graph: a damaged text is refused with its line") {
       {head + "logits -2\n", "line 2: an id out of range"},
       {head + "logits 2147483648\n", "line 2: an id out of range"},
       {head + "logits 99999999999999999999\n", "line 2: expected a whole number"},
+      {head + "logits 1x\n", "line 2: expected a whole number, found 1x"},
       {head + "value width 4294967296 tokens\n", "width: expected 0 to 4294967295"},
       {head + "value width -1 tokens\n", "width: expected 0 to 4294967295, found -1"},
       {head + "value width 1 rows\n", "expected tokens or selected, found rows"},
@@ -318,7 +319,7 @@ TEST_CASE("graph: hostile bytes are refused or harmless, wherever they are") {
     // Whole words: numbers at the ends of their ranges, lines twice, lines away.
     std::mt19937 random(7);
     const char* words[] = {"4294967295", "2147483647", "-1", "0", "nan", "inf", "-0x1p+127", "selected", "\"\"", "1e9"};
-    for (int round = 0; round < 3000; ++round) {
+    for (int round = 0; round < 2000; ++round) {
       std::string damaged = text;
       for (uint32_t n = 1 + random() % 3; n > 0; --n) {
         const size_t from = damaged.find(random() % 4 == 0 ? '\n' : ' ', random() % damaged.size());
@@ -358,7 +359,7 @@ TEST_CASE("graph: an add is folded only where nothing else needs the linear's re
     CAPTURE(reader);
     Graph g = random_graph(1);
     g.ops.clear();
-    const ValueId x = g.embed(0 + g.weight("table", 16, 16), "embed");
+    const ValueId x = g.embed(g.weight("table", 16, 16), "embed");
     const ValueId s = g.select_rows(x, "select rows"), y = g.linear(s, g.weight("w", 16, 16), kNone, "linear");
     g.logits = reader == 3 ? g.add(y, y, "add") : g.add(s, y, "add");
     if (reader == 1) g.logits = g.swiglu(g.logits, y, "swiglu");

@@ -41,28 +41,26 @@ def test_log_probabilities_of_real_text(smollm2: CompiledModel, real_text: str) 
         f"\n{smollm2.device} beside {expected['made_with']}, 4000 positions: same most likely token {same:.2%}, "
         f"mean |difference| of log p {off:.4f}, perplexity {perplexity:.4f} and {their_perplexity:.4f}"
     )
-    assert same >= 0.97
-    assert off <= 0.05
-    assert abs(perplexity / their_perplexity - 1) <= 0.01
+    assert same >= 0.99
+    assert off <= 0.005
+    assert abs(perplexity / their_perplexity - 1) <= 0.001
 
 
 def test_score_says_the_same(smollm2: CompiledModel, real_text: str) -> None:
     ids = smollm2.tokenizer.encode(real_text[:24_000])[:1001]
     with smollm2.session(1001, 0) as s:
         found = s.score(ids)[1:]
-    assert np.abs(found - np.asarray(oracle("scores.json")["log_p"])[:1000]).mean() <= 0.05
+    assert np.abs(found - np.asarray(oracle("scores.json")["log_p"])[:1000]).mean() <= 0.005
 
 
 def test_ten_answers_beside_the_oracles(smollm2: CompiledModel) -> None:
-    """Greedy text parts where two tokens are about as likely; what must agree is how the answers begin."""
+    """Greedy text parts where two tokens are about as likely: on another instruction set an answer or two may."""
     expected = oracle("answers.json")
-    begin_alike = 0
+    same = 0
     for answer in expected["answers"]:
         with smollm2.session(0, expected["max_new_tokens"]) as s:
             text = s.chat([{"role": "user", "content": answer["prompt"]}], expected["max_new_tokens"]).text
-        alike = next((i for i, (a, b) in enumerate(zip(text, answer["text"], strict=False)) if a != b), len(text))
-        begin_alike += alike >= 20 or text == answer["text"]
-        print(
-            f"\n{answer['prompt']}\n  foundry:   {text!r}\n  llama.cpp: {answer['text']!r}\n  alike: {alike} characters"
-        )
-    assert begin_alike >= 7
+        same += text == answer["text"]
+        print(f"\n{answer['prompt']}\n  foundry:   {text!r}\n  llama.cpp: {answer['text']!r}")
+    print(f"\n{same} of {len(expected['answers'])} the same to the last character")
+    assert same >= 7
