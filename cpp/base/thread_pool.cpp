@@ -1,5 +1,10 @@
 #include "base/thread_pool.h"
 
+#include <string>
+#include <system_error>
+
+#include "base/error.h"
+
 #ifdef __linux__
 #include <sched.h>
 #endif
@@ -45,10 +50,19 @@ uint32_t default_threads() {
 }
 
 ThreadPool::ThreadPool(uint32_t n_threads) {
-  for (uint32_t i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  workers_.reserve(n_threads);
+  try {
+    for (uint32_t i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error&) {
+    const size_t started = size();
+    stop();
+    throw ValueError("threads: the system started " + std::to_string(started) + " of " + std::to_string(n_threads));
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

@@ -17,6 +17,7 @@ uint32_t default_threads();
 class ThreadPool {
  public:
   /// n_threads in all; the caller of parallel_for is one of them.
+  /// ValueError where the system starts fewer.
   explicit ThreadPool(uint32_t n_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -42,6 +43,7 @@ class ThreadPool {
   void run(uint64_t n_tasks, Call call, void* body);
   bool take_task(uint32_t thread);
   void work(uint32_t thread);
+  void stop();
 
   // The list in hand. list_ is (a count of lists << 32 | tasks not yet taken): whoever takes one by compare-exchange knows that the
   // list is still alive, and only then reads the fields. So a worker that comes late, or never, keeps nobody waiting.

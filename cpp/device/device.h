@@ -50,6 +50,7 @@ struct DeviceInfo {
   std::string isa;                // "scalar", "x86-64-v2", "avx2", "avx512", "neon"
   uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
   uint32_t threads = 1;
+  uint32_t max_head_dim = 256;  // of attention
 };
 
 /// The shape that bounds a step: what workspace is planned from.
@@ -59,7 +60,7 @@ struct StepShape {
   uint32_t max_sequences = 0;
   uint32_t n_heads = 0;
   uint32_t n_kv_heads = 0;
-  uint32_t head_dim = 0;
+  uint32_t head_dim = 0;  // the largest, of attention and rope
 };
 
 // Arguments of the ops. Activations are f32, row-major, contiguous: [n_rows, width].

@@ -13,6 +13,9 @@ constexpr uint32_t kMaxSelected = 16;               // rows of logits made at a 
 constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
 
 KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options) {
+  if (group.head_dim > device.info().max_head_dim)
+    throw ModelFormatError("head_dim: expected at most " + std::to_string(device.info().max_head_dim) + " on device " +
+                           device.info().name + ", found " + std::to_string(group.head_dim));
   KvGeometry g;
   g.n_layers = group.n_layers;
   g.n_kv_heads = group.n_kv_heads;
@@ -151,7 +154,9 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
   for (const BatchItem& item : items) before.push_back(item.session->held());
   try {
     for (const BatchItem& item : items) {
-      item.session->tokens_.reserve(item.session->tokens_.size() + item.tokens.size());
+      std::vector<int32_t>& tokens = item.session->tokens_;
+      if (const size_t end = tokens.size() + item.tokens.size(); end > tokens.capacity())
+        tokens.reserve(std::max(end, 2 * tokens.capacity()));
       item.session->grow_to(item.session->tokens_.size() + item.tokens.size());
     }
 

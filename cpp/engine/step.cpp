@@ -30,6 +30,7 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
   for (size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     if (op.kind == OpKind::select_rows) head_begin_ = i;
+    if (op.kind == OpKind::rope) shape_.head_dim = std::max(shape_.head_dim, op.head_dim);
     if (op.kind == OpKind::linear)
       shape_.max_in_features = std::max(shape_.max_in_features, graph.values[static_cast<size_t>(op.inputs[0])].width);
   }

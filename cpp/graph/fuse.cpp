@@ -17,7 +17,7 @@ void join_siblings(Graph& graph) {
   std::vector<Op> ops;
   for (const Op& op : graph.ops) {
     if (!ops.empty() && op.kind == OpKind::linear && ops.back().kind == OpKind::linear && op.inputs.size() == 1 &&
-        ops.back().inputs == op.inputs) {
+        op.outputs.size() == 1 && ops.back().inputs == op.inputs) {
       Op& into = ops.back();
       const size_t n = into.outputs.size();
       into.outputs.push_back(op.outputs[0]);

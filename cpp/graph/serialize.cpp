@@ -80,7 +80,7 @@ class Line {
     char* end = nullptr;
     errno = 0;
     const long long value = std::strtoll(w.c_str(), &end, 10);
-    if (*end != 0 || errno != 0) fail("expected a whole number, found " + w);
+    if (end != w.c_str() + w.size() || w.empty() || errno != 0) fail("expected a whole number, found " + w);
     return value;
   }
   uint32_t u32(const char* key) {
@@ -95,7 +95,7 @@ class Line {
     const std::string w = word();
     char* end = nullptr;
     const float value = std::strtof(w.c_str(), &end);
-    if (*end != 0) fail(std::string(key) + ": expected a number, found " + w);
+    if (end != w.c_str() + w.size() || w.empty()) fail(std::string(key) + ": expected a number, found " + w);
     return value;
   }
   std::vector<int32_t> ids(const char* key) {

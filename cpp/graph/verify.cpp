@@ -1,4 +1,5 @@
 // What makes a graph legal, one rule a kind. Every error names the op, what was expected and what was found.
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -10,7 +11,8 @@ namespace {
 
 class Verifier {
  public:
-  explicit Verifier(const Graph& graph) : graph_(graph), defined_(graph.values.size(), false) {}
+  explicit Verifier(const Graph& graph)
+      : graph_(graph), defined_(graph.values.size(), false), ever_defined_(defined_) {}
 
   void run() {
     for (const LayerGroup& group : graph_.groups)
@@ -29,7 +31,8 @@ class Verifier {
         if (id != kNone) id_in_range(id, graph_.weights.size(), "weight");
       for (const ValueId id : op.outputs) {
         id_in_range(id, graph_.values.size(), "output value");
-        if (defined_[static_cast<size_t>(id)]) fail("value " + std::to_string(id) + " is defined twice");
+        if (ever_defined_[static_cast<size_t>(id)]) fail("value " + std::to_string(id) + " is defined twice");
+        ever_defined_[static_cast<size_t>(id)] = true;
       }
       shapes(op);
       for (const ValueId id : op.outputs) defined_[static_cast<size_t>(id)] = true;
@@ -44,6 +47,11 @@ class Verifier {
                              "], found " + shape(graph_.logits));
     if (graph_.arch.max_seq_len == 0) throw ModelFormatError("graph: max_seq_len: expected at least 1, found 0");
     if (graph_.groups.empty()) throw ModelFormatError("graph: expected at least one layer group, found none");
+    uint64_t layers = 0;  // each takes memory in every page
+    for (const LayerGroup& group : graph_.groups) layers += group.n_layers;
+    if (layers > std::max<uint64_t>(appended_.size(), graph_.groups.size()))
+      throw ModelFormatError("graph: expected a kv_append for each of the groups' " + std::to_string(layers) +
+                             " layers, found " + std::to_string(appended_.size()));
   }
 
  private:
@@ -180,7 +188,8 @@ class Verifier {
 
   const Graph& graph_;
   const Op* op_ = nullptr;
-  std::vector<bool> defined_;
+  std::vector<bool> defined_;  // and readable: the head sees nothing of the body
+  std::vector<bool> ever_defined_;
   std::set<std::pair<uint32_t, uint32_t>> appended_;
   size_t selects_ = 0;
 };

@@ -90,8 +90,9 @@ void PagePool::release(PageId page) {
   std::unique_ptr<Slab>& slab = slabs_.at(page / slab_pages_);
   if (--slab->references.at(page % slab_pages_) != 0) return;
   if (--slab->used != 0) return;
-  ledger_.credit(MemoryUse::kv, slab->buffer->bytes());
+  const uint64_t bytes = slab->buffer->bytes();
   slab.reset();
+  ledger_.credit(MemoryUse::kv, bytes);
   while (!slabs_.empty() && slabs_.back() == nullptr) slabs_.pop_back();
 }
 

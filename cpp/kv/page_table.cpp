@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "kv/kv.h"
@@ -10,8 +11,11 @@ PageTable::PageTable(PageTable&& other) noexcept
 uint32_t PageTable::grow(uint32_t n_pages) {
   if (n_pages <= size()) return 0;
   const uint32_t added = n_pages - size();
-  pages_.reserve(n_pages);
-  addresses_.reserve(n_pages);
+  for (size_t room = pages_.capacity(); room < n_pages;) {  // doubling: a growth costs the same at any length
+    room = std::max<size_t>(2 * room, n_pages);
+    pages_.reserve(room);
+    addresses_.reserve(room);
+  }
   for (const PageId page : pool_->acquire(added)) {
     pages_.push_back(page);
     addresses_.push_back(pool_->address(page));

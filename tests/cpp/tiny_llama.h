@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -65,13 +66,21 @@ class TinyFile {
       number<uint32_t>(vector ? 0 : 8), number<uint64_t>(offset);
       data.push_back(vector ? floats(w.cols, random) : q8_0(w.rows * w.cols / 32, random));
       data.back().resize((data.back().size() + 31) / 32 * 32);
+      data_at_[w.name] = offset;
       offset += data.back().size();
     }
     bytes_.resize((bytes_.size() + 31) / 32 * 32);
+    for (auto& [name, at] : data_at_) at += bytes_.size();
     for (const std::string& d : data) put(d);
     aligned_.resize(bytes_.size() / 8 + 1);
     std::memcpy(aligned_.data(), bytes_.data(), bytes_.size());
   }
+  /// One value of a vector, before open().
+  void set_vector(const std::string& name, size_t index, float value) {
+    std::memcpy(reinterpret_cast<char*>(aligned_.data()) + data_at_.at(name) + index * sizeof value, &value,
+                sizeof value);
+  }
+  /// The file must outlive what is opened.
   std::shared_ptr<GgufFile> open() const {
     return GgufFile::parse({reinterpret_cast<const std::byte*>(aligned_.data()), bytes_.size()}, "tiny");
   }
@@ -99,6 +108,7 @@ class TinyFile {
     }
     return s;
   }
+  std::map<std::string, uint64_t> data_at_;  // of each weight, in the file
   std::string bytes_;
   std::vector<uint64_t> aligned_;
 };

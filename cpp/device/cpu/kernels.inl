@@ -8,6 +8,7 @@ namespace {
 enum : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kBf16 = 30 };  // DType
 
 constexpr float kMinusInfinity = -__builtin_inff();
+constexpr float kLeastScaled = 1e-30f;  // blocks below it count as zero: the inverse of their scale would overflow
 
 /// e^x, the only one there is; relative error below 2e-7. Range reduction by ln 2 in two parts, then the polynomial of degree 5
 /// of Cephes' expf (Moshier). Below -87.3 it stays at e^-87.3; NaN gives that too.
@@ -73,8 +74,15 @@ inline F16 load_as(const std::byte* p, uint32_t n) {
 void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums) {
   for (uint32_t b = 0; b < n / kBlock; ++b) {
     const F16 low = load(x + b * kBlock), high = load(x + b * kBlock + 16);
+    const float nothing = sum(fma(low, zero(), mul(high, zero())));  // NaN where a value is not finite
+    if (nothing != 0) {
+      __builtin_memset(q + b * kQuantBytes, 0, kQuantBytes);
+      scales[b] = nothing;
+      sums[b] = 0;
+      continue;
+    }
     const float most = largest(max(abs(low), abs(high)));
-    const F16 inverse = set1(most == 0 ? 0.0f : kQuantMax / most);
+    const F16 inverse = set1(most < kLeastScaled ? 0.0f : kQuantMax / most);
     const I16 half[2] = {to_int(mul(low, inverse)), to_int(mul(high, inverse))};
     for (uint32_t i = 0; i < 2; ++i) {
       const I16 coarse = shift_right7(iadd(half[i], iset1(64)));

@@ -34,8 +34,8 @@ void linear(const LinearArgs& args) {
         double y = dot(args.in.as<float>() + u64{r} * p.in_features, weights.data(), p.in_features);
         const u64 at = u64{r} * p.out_features + o;
         if (bias != nullptr) y += bias[o];
-        if (residual != nullptr) y += residual[at];
-        output.out.as<float>()[at] = static_cast<float>(y);
+        const auto rounded = static_cast<float>(y);  // as without a residual: fusing an add changes no bit
+        output.out.as<float>()[at] = residual == nullptr ? rounded : rounded + residual[at];
       }
     }
   }
