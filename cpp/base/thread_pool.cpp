@@ -12,6 +12,7 @@
 namespace foundry {
 namespace {
 
+constexpr uint32_t kMaxThreads = 1024;
 constexpr int kSpins = 2000;  // some microseconds: the gap between two ops of a step
 constexpr int kYields = 200;
 constexpr uint64_t kTasks = 0xffffffff;
@@ -50,6 +51,9 @@ uint32_t default_threads() {
 }
 
 ThreadPool::ThreadPool(uint32_t n_threads) {
+  if (n_threads > kMaxThreads)
+    throw ValueError("threads: expected at most " + std::to_string(kMaxThreads) + ", found " +
+                     std::to_string(n_threads));
   workers_.reserve(n_threads);
   try {
     for (uint32_t i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
