@@ -48,7 +48,7 @@ inline std::vector<float> activations(Random& random, uint64_t n) {
   return values;
 }
 
-/// Activations that int8 blocks of 32 hold without error: whole numbers to 127, which each block reaches, times a power of two.
+/// Activations that int8 blocks of 32 (and finer ones of 15 bits) hold without error: whole numbers to 127, which each block reaches, times a power of two.
 inline std::vector<float> exact_activations(Random& random, uint64_t n) {
   std::vector<float> values(n);
   float scale = 1;

@@ -1,8 +1,8 @@
 // linear on every device against the reference, and the promise that a row's bits depend on the row alone.
 //
-// A device may quantise the activations of a quantised weight to int8 in blocks of 32, so two sorts of input are used:
+// A device may round the activations of a quantised weight to 15 bits in blocks of 32, so two sorts of input are used:
 //   exact    activations which that quantisation holds without error: only roundings of the sum may differ
-//   general  |x - scale q| <= scale / 2 with scale = max|x| / 127, so a block may be off by sum|w| * scale / 2 at the most
+//   general  |x - scale q| <= scale / 2 with scale = max|x| / 16256, so a block may be off by sum|w| * scale / 2 at the most
 #include <doctest/doctest.h>
 
 #include "kernels/linear_run.h"
@@ -22,8 +22,8 @@ double linear_bound(const LinearInputs& inputs, size_t index, const std::vector<
       most = std::max(most, std::fabs(static_cast<double>(x[k])));
       weights += w[k];
     }
-    // 0.5 plus what the roundings of 127 / max and of the product with it can move: 127 * 2^-22.
-    quantisation += weights * most / 127 * (0.5 + 127 * 0x1p-22);
+    // 0.5 plus what the roundings of 16256 / max and of the product with it can move: 16256 * 2^-22.
+    quantisation += weights * most / 16256 * (0.5 + 16256 * 0x1p-22);
   }
   // A block counts as two roundings at the least, and so does a plain product.
   double epilogue = std::fabs(y);
