@@ -48,14 +48,16 @@ nb::object to_python(const MetaValue& value) {
       value);
 }
 
-nb::dict metadata(const GgufFile& file) {
+AnyDict metadata(const GgufFile& file) {
   nb::dict result;
   for (const auto& [key, value] : file.metadata()) result[to_python(key)] = to_python(value);
   return result;
 }
 
 /// name -> (type, (rows, cols), bytes); dimensions past the second are counted into the rows.
-nb::dict tensors(const GgufFile& file) {
+using TensorDict = nb::typed<nb::dict, nb::str, nb::typed<nb::tuple, nb::str, nb::typed<nb::tuple, int, int>, int>>;
+
+TensorDict tensors(const GgufFile& file) {
   nb::dict result;
   for (const GgufTensor& tensor : file.tensors()) {
     const uint64_t cols = tensor.shape.at(0), rows = cols == 0 ? 0 : tensor.n_elements / cols;

@@ -54,7 +54,7 @@ void bind_graph(nb::module_& m) {
       .def("fused", [](const Graph& g) { return fuse(g); })
       .def_prop_ro("n_ops", [](const Graph& g) { return g.ops.size(); })
       .def("op_names", [](const Graph& g) {
-        nb::list names;
+        nb::typed<nb::list, nb::str> names;
         for (const Op& op : g.ops) names.append(op_name(op.kind));
         return names;
       });

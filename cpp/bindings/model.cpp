@@ -54,7 +54,7 @@ DType kv_type(const std::string& name) {
   throw ValueError("kv_dtype: expected f32, f16 or bf16, found \"" + name + "\"");
 }
 
-nb::dict plan_dict(const PlannedBytes& p) {
+IntDict plan_dict(const PlannedBytes& p) {
   nb::dict d;
   d["weights_mapped"] = p.weights_mapped;
   d["weights_private"] = p.weights_private;
@@ -71,7 +71,7 @@ nb::dict plan_dict(const PlannedBytes& p) {
   return d;
 }
 
-nb::dict memory_dict(CompiledModel& model) {
+IntDict memory_dict(CompiledModel& model) {
   nb::dict d;
   for (uint32_t use = 0; use < kMemoryUses; ++use)
     d[memory_use_name(static_cast<MemoryUse>(use))] = model.ledger().used(static_cast<MemoryUse>(use));
@@ -81,7 +81,7 @@ nb::dict memory_dict(CompiledModel& model) {
   return d;
 }
 
-nb::dict observed_dict(const Observed& o) {
+AnyDict observed_dict(const Observed& o) {
   nb::dict d;
   d["encoded.max_seq_len"] = o.encoded_max_seq_len;
   d["encoded.n_pages"] = o.encoded_n_pages;
@@ -109,7 +109,7 @@ auto without_gil(F&& call) {
   return call();
 }
 
-nb::dict globals_dict(Session& session) {
+IntDict globals_dict(Session& session) {
   nb::dict d;
   const SequenceParams s = without_gil([&] { return session.globals(); }).at(0);
   const KvParams kv = session.model().pools().at(0)->geometry().params();
@@ -157,7 +157,8 @@ Floats forward(Session& session, const Ids& ids, bool all_logits, const nb::obje
   return all_logits ? array_of(std::move(logits), {rows, vocab}) : array_of(std::move(logits), {vocab});
 }
 
-nb::list forward_batch(CompiledModel& model, const std::vector<std::pair<std::shared_ptr<Session>, Ids>>& batch) {
+nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
+                                          const std::vector<std::pair<std::shared_ptr<Session>, Ids>>& batch) {
   const size_t vocab = model.arch().vocab_size;
   std::vector<BatchItem> items;
   std::vector<std::unique_ptr<float[]>> logits;
@@ -179,6 +180,8 @@ nb::list forward_batch(CompiledModel& model, const std::vector<std::pair<std::sh
   for (auto& one : logits) result.append(array_of(std::move(one), {vocab}));
   return result;
 }
+
+using NextTuple = nb::typed<nb::tuple, int, std::optional<nb::str>>;
 
 const char* finish_name(Finish finish) {
   switch (finish) {
@@ -223,8 +226,8 @@ void bind_session(nb::module_& m) {
              const Progress progress = progress_of(nb::none());
              const Session::Next next = without_gil([&] { return s.next(progress); });
              const char* reason = finish_name(next.finish);
-             return nb::make_tuple(next.token,
-                                   reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason)));
+             return NextTuple(
+                 nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason))));
            })
       .def_prop_ro("position", &Session::position, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("capacity", &Session::capacity, nb::call_guard<nb::gil_scoped_release>())

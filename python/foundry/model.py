@@ -129,7 +129,7 @@ class CompiledModel:
             total=weights + p["kv_reserved"] + p["workspace"] + p["logits"],
             reserved_tokens=decision.reserved,
             available=p["available"],
-            fits=p["fits"],
+            fits=bool(p["fits"]),
         )
 
     def memory(self) -> dict[str, int]:

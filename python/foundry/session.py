@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -133,8 +133,7 @@ class Session:
         """Like ``chat``, a piece of text at a time."""
         if params is not None and sampling:
             raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
-        ids = self.model.tokenizer.apply_chat_template(messages)
-        assert isinstance(ids, list)
+        ids = self.model.tokenizer.encode_chat(messages)
         held = self._core.tokens()
         n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
         differ = np.nonzero(held[:n] != np.asarray(ids[:n], dtype=np.int32))[0]
@@ -165,7 +164,7 @@ class Session:
         """The next token of a generation, or (-1, finish_reason)."""
         token_id, reason = self._core.next()
         self._check()
-        return token_id, reason
+        return token_id, cast("FinishReason | None", reason)
 
     @property
     def position(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from foundry.chat import render
 from foundry.errors import ModelFormatError
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # GGUF specification, token_type
@@ -93,10 +94,19 @@ class Tokenizer:
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, tokenize: bool = True
     ) -> list[int] | str:
         """The conversation as the model was trained to read it: token ids, or the text with ``tokenize=False``."""
-        from foundry.chat import render
-
-        text = render(self, messages, add_generation_prompt)
+        if self.chat_template is None:
+            raise ModelFormatError(
+                "tokenizer.chat_template: expected a template, found none; generate() takes plain text"
+            )
+        bos, eos = ("" if i is None else self.token(i) for i in (self.bos_id, self.eos_id))
+        text = render(self.chat_template, messages, add_generation_prompt, bos_token=bos, eos_token=eos)
         return self.encode(text, add_special_tokens=False) if tokenize else text
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """``apply_chat_template`` as ids, up to where the answer begins."""
+        ids = self.apply_chat_template(messages)
+        assert isinstance(ids, list)
+        return ids
 
 
 class StreamDecoder:
@@ -146,8 +156,8 @@ def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backend:
     splits: list[Any] = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in _SPLITS[pre]]
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    )
+    backend.decoder = decoders.ByteLevel()
     return backend
 
 
@@ -180,9 +190,9 @@ def _sentencepiece_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backen
         )
     )
     prefix: list[Any] = [normalizers.Prepend("\u2581")] if metadata.get("tokenizer.ggml.add_space_prefix", True) else []
-    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "\u2581")])  # type: ignore[assignment]
+    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "\u2581")])
     strip: list[Any] = [decoders.Strip(content=" ", left=1)] if prefix else []
     backend.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
-    )  # type: ignore[assignment]
+    )
     return backend

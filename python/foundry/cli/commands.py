@@ -30,7 +30,8 @@ def generate(arguments: argparse.Namespace) -> int:
     if arguments.raw or model.tokenizer.chat_template is None:
         ids = model.tokenizer.encode(prompt)
     else:
-        ids = model.tokenizer.apply_chat_template([*_system(arguments), {"role": "user", "content": prompt}])
+        messages = [*_system(arguments), {"role": "user", "content": prompt}]
+        ids = model.tokenizer.encode_chat(messages)
     with model.session(len(ids), arguments.max_new_tokens) as session:
         _answer(
             arguments,
@@ -82,23 +83,23 @@ def plan(arguments: argparse.Namespace) -> int:
 def inspect(arguments: argparse.Namespace) -> int:
     path = _path(arguments.model)
     file = _core.GgufFile(str(path))
-    tensors = {
-        name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
-    }
     if arguments.json:
+        tensors = {
+            name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
+        }
         about = {"path": str(path), "version": file.version, "metadata": file.metadata}
         print(json.dumps(about | {"tensors": tensors}, default=str))
         return 0
-    print(f"{path}: GGUF version {file.version}, {len(tensors)} tensors")
+    print(f"{path}: GGUF version {file.version}, {len(file.tensors)} tensors")
     for key, value in sorted(file.metadata.items()):
         shown = f"{len(value)} entries" if isinstance(value, list) and len(value) > 8 else str(value)
         print(f"  {key:<44}{shown if len(shown) < 100 else shown[:97].replace(chr(10), ' ') + '...'}")
-    for kind in sorted({str(t["type"]) for t in tensors.values()}):
-        sizes = [int(t["bytes"]) for t in tensors.values() if t["type"] == kind]  # type: ignore[call-overload]
+    for kind in sorted({kind for kind, _, _ in file.tensors.values()}):
+        sizes = [n for k, _, n in file.tensors.values() if k == kind]
         print(f"  {kind:<8}{len(sizes):>5} tensors{format_bytes(sum(sizes)):>12}")
     if arguments.tensors:
-        for name, t in tensors.items():
-            print(f"  {name:<44}{t['type']:<8}{' x '.join(map(str, t['shape']))}")  # type: ignore[call-overload]
+        for name, (kind, shape, _) in file.tensors.items():
+            print(f"  {name:<44}{kind:<8}{' x '.join(map(str, shape))}")
     return 0
 
 

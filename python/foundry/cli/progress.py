@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +16,8 @@ from rich.progress import (
     TextColumn,
     TransferSpeedColumn,
 )
+
+Bar = AbstractContextManager[Callable[[float, float], None]]
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -31,13 +33,13 @@ def bar(title: str, *columns: ProgressColumn) -> Iterator[Callable[[float, float
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def downloading(title: str):  # type: ignore[no-untyped-def]  # a context manager, as bar() gives it
+def downloading(title: str) -> Bar:
     return bar(title, DownloadColumn(), TransferSpeedColumn())
 
 
-def loading():  # type: ignore[no-untyped-def]
+def loading() -> Bar:
     return bar("loading", TaskProgressColumn())
 
 
-def prefilling():  # type: ignore[no-untyped-def]
+def prefilling() -> Bar:
     return bar("prefill", MofNCompleteColumn(), TextColumn("tokens"))
