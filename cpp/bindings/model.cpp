@@ -245,6 +245,7 @@ void bind_session(nb::module_& m) {
       .def("globals", &globals_dict)
       .def("observe", [](Session& s) { return observed_dict(without_gil([&] { return s.observe(); })); })
       .def("reserve", &Session::reserve, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("fork", &Session::fork, nb::call_guard<nb::gil_scoped_release>())
       .def("rewind", &Session::rewind, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("cancel", &Session::cancel)
       .def("close", &Session::close, nb::call_guard<nb::gil_scoped_release>())

@@ -7,27 +7,27 @@
 
 namespace foundry {
 
-uint64_t Admission::kv_bytes(const std::vector<uint64_t>& pages) const {
+uint64_t Admission::kv_bytes(const Pages& claims) const {
   uint64_t bytes = 0;
   for (size_t g = 0; g < pools_.size(); ++g) {
-    const uint64_t per_slab = pools_[g]->slab_pages();
-    bytes += (pages[g] + per_slab - 1) / per_slab * pools_[g]->slab_bytes();
+    const uint64_t pages = pools_[g]->used_pages() + claims[g], per_slab = pools_[g]->slab_pages();
+    bytes += std::max<uint64_t>(pools_[g]->slab_count(), (pages + per_slab - 1) / per_slab) * pools_[g]->slab_bytes();
   }
   return bytes;
 }
 
 uint64_t Admission::other_bytes() const { return ledger_.total() - ledger_.used(MemoryUse::kv); }
 
-void Admission::exchange(const std::vector<uint64_t>& before, const std::vector<uint64_t>& after) {
+void Admission::exchange(const Pages& before, const Pages& after) {
   const std::lock_guard lock(mutex_);
-  std::vector<uint64_t> sum = pages_;
+  Pages sum = claims_;
   bool grows = false;
   for (size_t g = 0; g < sum.size(); ++g) {
     grows = grows || after[g] > before[g];
     sum[g] = sum[g] - before[g] + after[g];
   }
   if (grows) {
-    const uint64_t others = kv_bytes(pages_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes();
+    const uint64_t others = kv_bytes(claims_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes();
     if (wanted > ledger_.limit()) {
       const uint64_t needed = wanted - std::min(others, wanted),
                      available = ledger_.limit() - std::min(ledger_.limit(), others);
@@ -37,12 +37,22 @@ void Admission::exchange(const std::vector<uint64_t>& before, const std::vector<
                              needed, available);
     }
   }
-  pages_ = std::move(sum);
+  claims_ = std::move(sum);
+}
+
+void Admission::settle(const Pages& before, const Pages& after) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (size_t g = 0; g < claims_.size(); ++g) claims_[g] = claims_[g] - before[g] + after[g];
+}
+
+void Admission::drop(Pages& claims) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (size_t g = 0; g < claims.size(); ++g) claims_[g] -= claims[g], claims[g] = 0;
 }
 
 void Admission::charge_logits(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  const uint64_t taken = kv_bytes(pages_) + other_bytes();
+  const uint64_t taken = kv_bytes(claims_) + other_bytes();
   const uint64_t available = ledger_.limit() - std::min(ledger_.limit(), taken);
   if (bytes > available)
     throw MemoryLimitError(
@@ -53,20 +63,20 @@ void Admission::charge_logits(uint64_t bytes) {
 
 uint64_t Admission::promised_bytes() const {
   const std::lock_guard lock(mutex_);
-  return kv_bytes(pages_);
+  return kv_bytes(claims_);
 }
 
 uint64_t Admission::available_bytes() const {
   const std::lock_guard lock(mutex_);
-  const uint64_t taken = kv_bytes(pages_) + other_bytes();
+  const uint64_t taken = kv_bytes(claims_) + other_bytes();
   return ledger_.limit() - std::min(ledger_.limit(), taken);
 }
 
-uint64_t Admission::cost_bytes(const std::vector<uint64_t>& pages) const {
+uint64_t Admission::cost_bytes(const Pages& pages) const {
   const std::lock_guard lock(mutex_);
-  std::vector<uint64_t> sum = pages_;
+  Pages sum = claims_;
   for (size_t g = 0; g < sum.size(); ++g) sum[g] += pages[g];
-  return kv_bytes(sum) - kv_bytes(pages_);
+  return kv_bytes(sum) - kv_bytes(claims_);
 }
 
 }  // namespace foundry

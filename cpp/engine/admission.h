@@ -1,5 +1,6 @@
-// What is promised to sessions against the memory limit. A promise is in pages; the K/V that all promises can ever take is the
-// slabs that hold their sum, since a pool fills its slabs before it adds one. What can't be promised is refused with figures.
+// What is used and promised, against the memory limit. A promise is kept as claims: pages that a session may still take beyond those
+// it holds. Used and claimed pages together tell the slabs that there can ever be, since a pool fills its slabs before it adds
+// one; pages that sessions share are used once. What can't be promised is refused with figures.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,30 +14,37 @@ namespace foundry {
 
 class Admission {
  public:
-  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools)
-      : ledger_(ledger), pools_(pools), pages_(pools.size()) {}
+  using Pages = std::vector<uint64_t>;  // one figure for each layer group
 
-  /// Replaces a session's promise of `before` pages by `after` (one figure for each group). MemoryLimitError changes nothing.
-  void exchange(const std::vector<uint64_t>& before, const std::vector<uint64_t>& after);
+  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools)
+      : ledger_(ledger), pools_(pools), claims_(pools.size()) {}
+
+  /// Replaces a session's claims; where one of them grows, what is not to be had is refused: MemoryLimitError changes nothing.
+  void exchange(const Pages& before, const Pages& after);
+  /// The same without asking, for pages that are the session's own: a claim is lowered after its pages were acquired, and raised
+  /// before pages that stay promised are released.
+  void settle(const Pages& before, const Pages& after) noexcept;
+  /// Claims no more: `claims` are taken off the sum, and set to zero.
+  void drop(Pages& claims) noexcept;
   /// Bytes of host results (all_logits) about to be made; refused like a promise.
   void charge_logits(uint64_t bytes);
   void credit_logits(uint64_t bytes) { ledger_.credit(MemoryUse::logits, bytes); }
 
-  /// K/V bytes that the promises can take, whole slabs.
+  /// K/V bytes that sessions hold or may still take, whole slabs.
   uint64_t promised_bytes() const;
   /// limit - what is used or promised.
   uint64_t available_bytes() const;
-  /// What promising these pages on top would add.
-  uint64_t cost_bytes(const std::vector<uint64_t>& pages) const;
+  /// What claiming these pages on top would add.
+  uint64_t cost_bytes(const Pages& pages) const;
 
  private:
-  uint64_t kv_bytes(const std::vector<uint64_t>& pages) const;
+  uint64_t kv_bytes(const Pages& claims) const;
   uint64_t other_bytes() const;
 
   MemoryLedger& ledger_;
   const std::vector<std::unique_ptr<PagePool>>& pools_;
   mutable std::mutex mutex_;
-  std::vector<uint64_t> pages_;  // by group: the sum of all promises
+  Pages claims_;  // the sum over all sessions
 };
 
 }  // namespace foundry

@@ -15,7 +15,7 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
         "context: needed " + std::to_string(reserved) + " tokens, available " + std::to_string(most), reserved, most);
   for (const auto& pool : model_->pools()) tables_.emplace_back(*pool);
   globals_.resize(tables_.size());
-  promised_pages_.assign(tables_.size(), 0);
+  claims_.assign(tables_.size(), 0);
   reserve(reserved);
   try {
     grow_to(capacity.initial);
@@ -25,6 +25,29 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
   }
   pages_added_ = 0;
   step_ = std::max<uint32_t>(capacity.step, 1);  // from here on: the first pages are what was asked for
+}
+
+Session::Session(Forked, const Session& parent)
+    : model_(parent.model_),
+      globals_(parent.globals_.size()),
+      claims_(parent.claims_.size(), 0),
+      tokens_(parent.tokens_),
+      reserved_(parent.reserved_),
+      step_(parent.step_),
+      pending_(parent.pending_) {
+  const Admission::Pages pages = model_->pages_for(tokens_.size());
+  for (size_t g = 0; g < parent.tables_.size(); ++g)
+    tables_.push_back(parent.tables_[g].share(static_cast<uint32_t>(pages[g])));
+  encode_globals();
+}
+
+std::shared_ptr<Session> Session::fork() {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  std::shared_ptr<Session> child(new Session(Forked{}, *this));
+  child->claim(child->claims_for(reserved_));
+  claim(claims_for(reserved_));  // the tail is shared now
+  return child;
 }
 
 Session::~Session() { close(); }
@@ -96,23 +119,54 @@ void Session::encode_globals() {
   rope_max_seq_len_ = capacity_now();
 }
 
-Session::Held Session::held() const { return {tables_.empty() ? 0 : tables_[0].size(), promised_pages_, pages_added_}; }
+Session::Held Session::held() const { return {tables_.empty() ? 0 : tables_[0].size(), claims_, pages_added_}; }
+
+Admission::Pages Session::claims_for(uint32_t reserved) const {
+  Admission::Pages claims = model_->pages_for(reserved);
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const PageTable& table = tables_[g];
+    claims[g] -= std::min<uint64_t>(claims[g], table.size());
+    const auto tail = static_cast<uint32_t>(tokens_.size() / table.pool().geometry().page_tokens);
+    if (tail < table.size() && table.shared(tail)) ++claims[g];
+  }
+  return claims;
+}
+
+void Session::claim(const Admission::Pages& claims) {
+  model_->admission().exchange(claims_, claims);
+  claims_ = claims;
+}
+
+void Session::settle(const Admission::Pages& claims) noexcept {
+  model_->admission().settle(claims_, claims);
+  std::copy(claims.begin(), claims.end(), claims_.begin());
+}
 
 void Session::grow_to(uint64_t n_tokens) {
-  if (n_tokens <= capacity_now() && globals_[0].n_pages == tables_[0].size()) return;
-  const Held before = held();
+  const uint32_t capacity = capacity_now();
   // At least the policy's step, at most what the model can ever use.
-  const uint64_t target =
-      std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity_now() + (n_tokens > capacity_now() ? step_ : 0)),
-                         model_->arch().max_seq_len);
+  const uint64_t target = n_tokens <= capacity ? capacity
+                                               : std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity + step_),
+                                                                    model_->arch().max_seq_len);
+  const Admission::Pages pages = model_->pages_for(target);
+  Admission::Pages wanted = claims_;  // what is about to be acquired is claimed first
+  bool changes = false;
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    uint64_t acquired = pages[g] - std::min<uint64_t>(pages[g], tables_[g].size());
+    for (uint32_t i = first_written(g); i < tables_[g].size(); ++i) acquired += tables_[g].shared(i) ? 1 : 0;
+    changes = changes || acquired != 0;
+    wanted[g] = std::max(wanted[g], acquired);
+  }
+  if (!changes) return;
+  const Held before = held();
+  claim(wanted);
   try {
-    const std::vector<uint64_t> pages = model_->pages_for(target);
-    std::vector<uint64_t> promise = promised_pages_;
-    for (size_t g = 0; g < promise.size(); ++g) promise[g] = std::max(promise[g], pages[g]);
-    model_->admission().exchange(promised_pages_, promise);
-    promised_pages_ = promise;
-    for (size_t g = 0; g < tables_.size(); ++g)
+    for (size_t g = 0; g < tables_.size(); ++g) {
+      for (uint32_t i = first_written(g); i < tables_[g].size(); ++i)
+        if (tables_[g].shared(i)) tables_[g].unshare(i);
       pages_added_ += tables_[g].grow(static_cast<uint32_t>(std::max<uint64_t>(pages[g], tables_[g].size())));
+    }
+    settle(claims_for(reserved_));
   } catch (...) {
     restore(before);
     throw;
@@ -120,11 +174,13 @@ void Session::grow_to(uint64_t n_tokens) {
   encode_globals();
 }
 
+uint32_t Session::first_written(size_t group) const {
+  return static_cast<uint32_t>(tokens_.size() / tables_[group].pool().geometry().page_tokens);
+}
+
 void Session::restore(const Held& before) noexcept {
+  settle(before.claims);
   for (PageTable& table : tables_) table.truncate(before.pages);
-  if (promised_pages_ != before.promised)
-    model_->admission().exchange(promised_pages_, before.promised);  // only less: cannot fail
-  promised_pages_ = before.promised;
   pages_added_ = before.pages_added;
   encode_globals();
 }
@@ -136,10 +192,7 @@ void Session::reserve(uint32_t n_tokens) {
   if (n_tokens > most)
     throw ContextOverflowError(
         "context: needed " + std::to_string(n_tokens) + " tokens, available " + std::to_string(most), n_tokens, most);
-  std::vector<uint64_t> promise = model_->pages_for(n_tokens);
-  for (size_t g = 0; g < tables_.size(); ++g) promise[g] = std::max<uint64_t>(promise[g], tables_[g].size());
-  model_->admission().exchange(promised_pages_, promise);
-  promised_pages_ = std::move(promise);
+  claim(claims_for(n_tokens));
   reserved_ = n_tokens;
   encode_globals();
 }
@@ -150,13 +203,13 @@ void Session::rewind(uint32_t n_tokens) {
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
                      std::to_string(n_tokens));
+  const Admission::Pages pages = model_->pages_for(n_tokens);
+  Admission::Pages claims = model_->pages_for(reserved_);
+  for (size_t g = 0; g < tables_.size(); ++g) claims[g] = claims[g] - std::min(claims[g], pages[g]) + 1;
+  settle(claims);  // what is given back stays promised
   tokens_.resize(n_tokens);
-  const std::vector<uint64_t> pages = model_->pages_for(n_tokens);
-  std::vector<uint64_t> promise = model_->pages_for(std::max(n_tokens, reserved_));
   for (size_t g = 0; g < tables_.size(); ++g) tables_[g].truncate(static_cast<uint32_t>(pages[g]));
-  for (size_t g = 0; g < tables_.size(); ++g) promise[g] = std::min(promise[g], promised_pages_[g]);
-  model_->admission().exchange(promised_pages_, promise);
-  promised_pages_ = std::move(promise);
+  settle(claims_for(reserved_));
   end_generation();
   encode_globals();
 }
@@ -166,9 +219,7 @@ void Session::close() {
   if (closed_) return;
   closed_ = true;
   for (PageTable& table : tables_) table.truncate(0);
-  const std::vector<uint64_t> none(promised_pages_.size(), 0);
-  model_->admission().exchange(promised_pages_, none);
-  promised_pages_ = none;
+  model_->admission().drop(claims_);
   tokens_.clear();
   tokens_.shrink_to_fit();
   reserved_ = 0;

@@ -26,6 +26,9 @@ enum class Finish : uint32_t { none, stop, length, context };
 class Session {
  public:
   Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity);
+  /// A session of its own with this history and promise, on the same pages: no K/V byte is copied. The first write to a shared
+  /// page, by whoever makes it, copies that page.
+  std::shared_ptr<Session> fork();
   ~Session();
   Session(const Session&) = delete;
 
@@ -40,7 +43,7 @@ class Session {
   std::vector<SequenceParams> globals() const;  // by group, as kernels are given them
   Observed observe() const;
 
-  /// Promises (and, with hold, holds) room for n_tokens in all.
+  /// Promises room for n_tokens in all.
   void reserve(uint32_t n_tokens);
   /// Back to the first n_tokens; whole pages behind them are returned.
   void rewind(uint32_t n_tokens);
@@ -73,23 +76,33 @@ class Session {
   void require_open() const;
   struct Held {  // what a failed step puts back
     uint32_t pages;
-    std::vector<uint64_t> promised;
+    Admission::Pages claims;
     uint64_t pages_added;
   };
   Held held() const;
+  /// Makes the positions from the current one to n_tokens writable: pages for them, none of them shared.
   void grow_to(uint64_t n_tokens);
+  uint32_t first_written(size_t group) const;  // index of the page that the next token goes to
+  /// What a promise of `reserved` tokens still claims beyond the pages held; one more where the next write must copy a page.
+  Admission::Pages claims_for(uint32_t reserved) const;
+  /// Tells admission what is claimed now. Throws only where claims grow.
+  void claim(const Admission::Pages& claims);
+  void settle(const Admission::Pages& claims) noexcept;
   void restore(const Held& held) noexcept;
   void encode_globals();
   void end_generation() { pending_ = -1, finished_ = Finish::stop; }
   uint32_t capacity_now() const;
 
+  struct Forked {};
+  Session(Forked, const Session& parent);  // tables_ are filled by fork()
+
   std::shared_ptr<CompiledModel> model_;
   mutable std::recursive_mutex mutex_;
-  std::vector<PageTable> tables_;         // by group
-  std::vector<SequenceParams> globals_;   // by group: kernels get exactly these
-  uint32_t rope_max_seq_len_ = 0;         // encoded beside globals_
-  std::vector<uint64_t> promised_pages_;  // by group
-  std::vector<int32_t> tokens_;           // the history: position == tokens_.size()
+  std::vector<PageTable> tables_;        // by group
+  std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
+  uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_
+  Admission::Pages claims_;              // as admission has them
+  std::vector<int32_t> tokens_;          // the history: position == tokens_.size()
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;

@@ -53,6 +53,8 @@ class PagePool {
   /// Drops a reference; the last one frees the page, and the last page of a slab frees the slab.
   void release(PageId page);
   uint32_t references(PageId page) const;
+  /// Copies a page's bytes. Both must be held, and nothing may be reading `to`.
+  void copy(PageId from, PageId to);
   uint64_t address(PageId page) const;
   std::byte* data(PageId page) const;
 
@@ -88,6 +90,11 @@ class PageTable {
   uint32_t grow(uint32_t n_pages);
   /// Gives back every page behind the first n_pages.
   void truncate(uint32_t n_pages);
+  /// The first n_pages, shared: no byte is copied.
+  PageTable share(uint32_t n_pages) const;
+  bool shared(uint32_t index) const { return pool_->references(pages_.at(index)) > 1; }
+  /// Puts a copy of its own in the place of a shared page; MemoryLimitError changes nothing.
+  void unshare(uint32_t index);
   uint32_t size() const { return static_cast<uint32_t>(pages_.size()); }
   const std::vector<PageId>& pages() const { return pages_; }
   /// u64 [size()], each the address of a page.

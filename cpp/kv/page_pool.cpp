@@ -101,6 +101,8 @@ uint32_t PagePool::references(PageId page) const {
   return slabs_.at(page / slab_pages_)->references.at(page % slab_pages_);
 }
 
+void PagePool::copy(PageId from, PageId to) { std::memcpy(data(to), data(from), geometry_.page_bytes()); }
+
 uint64_t PagePool::address(PageId page) const {
   const std::lock_guard lock(mutex_);
   return slabs_.at(page / slab_pages_)->buffer->address() + (page % slab_pages_) * geometry_.page_bytes();

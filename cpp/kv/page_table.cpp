@@ -23,6 +23,26 @@ uint32_t PageTable::grow(uint32_t n_pages) {
   return added;
 }
 
+PageTable PageTable::share(uint32_t n_pages) const {
+  PageTable table(*pool_);
+  table.pages_.reserve(n_pages);
+  table.addresses_.reserve(n_pages);
+  for (uint32_t i = 0; i < n_pages; ++i) {
+    pool_->retain(pages_.at(i));
+    table.pages_.push_back(pages_[i]);
+    table.addresses_.push_back(addresses_[i]);
+  }
+  return table;
+}
+
+void PageTable::unshare(uint32_t index) {
+  const PageId own = pool_->acquire(1).front();
+  pool_->copy(pages_.at(index), own);
+  pool_->release(pages_[index]);
+  pages_[index] = own;
+  addresses_[index] = pool_->address(own);
+}
+
 void PageTable::truncate(uint32_t n_pages) {
   while (size() > n_pages) {
     pool_->release(pages_.back());

@@ -217,6 +217,16 @@ class Session:
         self._core.reserve(n_tokens)
         self._check()
 
+    def fork(self) -> Session:
+        """Another session with the same history and promise, on the same pages: no K/V byte is copied.
+
+        The first write to a page that is shared, by either session, copies that page.
+
+        Raises:
+            MemoryLimitError: what it may still grow by can't be promised.
+        """
+        return Session(self.model, self._core.fork())
+
     def rewind(self, position: int) -> None:
         """Back to the first ``position`` tokens; the pages behind them are given back at once."""
         if position < 0:
