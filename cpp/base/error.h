@@ -29,6 +29,12 @@ struct ContextOverflowError : Error {
   int64_t available;
 };
 
+/// The system refused to write a file; code is errno.
+struct IoError : Error {
+  IoError(const std::string& what, int errno_code) : Error(what), code(errno_code) {}
+  int code;
+};
+
 /// Memory that cannot be promised or had.
 struct MemoryLimitError : Error {
   MemoryLimitError(const std::string& what, uint64_t needed, uint64_t available)

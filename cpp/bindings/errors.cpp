@@ -25,6 +25,8 @@ void translate(const std::exception_ptr& pointer, void*) {
     std::rethrow_exception(pointer);
   } catch (const ValueError& e) {
     PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const IoError& e) {
+    PyErr_SetObject(PyExc_OSError, nb::make_tuple(e.code, e.what()).ptr());
   } catch (const ModelFormatError& e) {
     raise("ModelFormatError", e.what());
   } catch (const ContextOverflowError& e) {

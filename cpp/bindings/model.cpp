@@ -245,6 +245,7 @@ void bind_session(nb::module_& m) {
       .def("globals", &globals_dict)
       .def("observe", [](Session& s) { return observed_dict(without_gil([&] { return s.observe(); })); })
       .def("reserve", &Session::reserve, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("save", &Session::save, "path"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("fork", &Session::fork, nb::call_guard<nb::gil_scoped_release>())
       .def("rewind", &Session::rewind, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("cancel", &Session::cancel)
@@ -291,6 +292,8 @@ void bind_model(nb::module_& m) {
             return model.open_session({initial, reserved, step});
           },
           "initial_tokens"_a, "reserved_tokens"_a, "step_tokens"_a = 0)
+      .def("restore", &CompiledModel::restore, "path"_a, "more_tokens"_a, "step_tokens"_a = 0,
+           nb::call_guard<nb::gil_scoped_release>())
       .def("forward", &forward_batch, "batch"_a);
 }
 

@@ -71,6 +71,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
   cancelled_ = false;
   if (tokens.empty()) throw ValueError("expected at least one token, found none");
   std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  read_saved();
   // Where there is a history its last row is run again, for its logits: the same token at the same position writes the same bits.
   const uint32_t start = static_cast<uint32_t>(tokens_.size());
   const uint32_t back = start > 0 ? 1 : 0;

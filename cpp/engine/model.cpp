@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "engine/session.h"
 
 namespace foundry {
@@ -114,6 +115,21 @@ std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
   return std::make_shared<Session>(shared_from_this(), capacity);
 }
 
+std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_t more, uint32_t step) {
+  auto saved = std::make_shared<const SavedHistory>(path, *this);
+  const auto n = static_cast<uint32_t>(saved->image.tokens.size());
+  auto session =
+      open_session({n, static_cast<uint32_t>(std::min<uint64_t>(uint64_t{n} + more, arch().max_seq_len)), step});
+  session->tokens_ = saved->image.tokens;
+  session->unread_ = std::move(saved);
+  return session;
+}
+
+uint64_t CompiledModel::fingerprint() const {
+  const std::string graph = graph_.serialize();
+  return hash64(std::as_bytes(std::span(graph)), weights_.file().fingerprint());
+}
+
 void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
                             const Progress& progress) {
   std::vector<Session*> sessions;
@@ -154,6 +170,7 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
   for (const BatchItem& item : items) before.push_back(item.session->held());
   try {
     for (const BatchItem& item : items) {
+      item.session->read_saved();
       std::vector<int32_t>& tokens = item.session->tokens_;
       if (const size_t end = tokens.size() + item.tokens.size(); end > tokens.capacity())
         tokens.reserve(std::max(end, 2 * tokens.capacity()));

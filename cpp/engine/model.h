@@ -72,6 +72,11 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   std::vector<uint64_t> pages_for(uint64_t n_tokens) const;
 
   std::shared_ptr<Session> open_session(const Capacity& capacity);
+  /// The session of a saved file, promised its tokens and `more`. It maps the file; the step that first needs pages reads them.
+  /// ModelFormatError: another model, device or layout, a damaged file.
+  std::shared_ptr<Session> restore(const std::string& path, uint32_t more, uint32_t step);
+  /// Of weights and graph: what a saved history belongs to.
+  uint64_t fingerprint() const;
 
   /// One ragged step. All items or none: pages are found for all before a kernel runs, positions commit together at the
   /// end. Generations under way in these sessions end.

@@ -16,6 +16,7 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
   for (const auto& pool : model_->pools()) tables_.emplace_back(*pool);
   globals_.resize(tables_.size());
   claims_.assign(tables_.size(), 0);
+  next_claims_ = claims_;
   reserve(reserved);
   try {
     grow_to(capacity.initial);
@@ -31,6 +32,7 @@ Session::Session(Forked, const Session& parent)
     : model_(parent.model_),
       globals_(parent.globals_.size()),
       claims_(parent.claims_.size(), 0),
+      next_claims_(claims_),
       tokens_(parent.tokens_),
       reserved_(parent.reserved_),
       step_(parent.step_),
@@ -41,12 +43,26 @@ Session::Session(Forked, const Session& parent)
   encode_globals();
 }
 
+void Session::read_saved() {
+  if (unread_ == nullptr) return;
+  unread_->read(tables_, tokens_.size());
+  unread_ = nullptr;
+}
+
+void Session::save(const std::string& path) {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  read_saved();
+  write_history(path, *model_, tokens_, tables_);
+}
+
 std::shared_ptr<Session> Session::fork() {
   const std::lock_guard lock(mutex_);
   require_open();
+  read_saved();
   std::shared_ptr<Session> child(new Session(Forked{}, *this));
-  child->claim(child->claims_for(reserved_));
-  claim(claims_for(reserved_));  // the tail is shared now
+  child->claim(reserved_);
+  claim(reserved_);  // the tail is shared now
   return child;
 }
 
@@ -121,25 +137,23 @@ void Session::encode_globals() {
 
 Session::Held Session::held() const { return {tables_.empty() ? 0 : tables_[0].size(), claims_, pages_added_}; }
 
-Admission::Pages Session::claims_for(uint32_t reserved) const {
-  Admission::Pages claims = model_->pages_for(reserved);
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    const PageTable& table = tables_[g];
-    claims[g] -= std::min<uint64_t>(claims[g], table.size());
-    const auto tail = static_cast<uint32_t>(tokens_.size() / table.pool().geometry().page_tokens);
-    if (tail < table.size() && table.shared(tail)) ++claims[g];
-  }
-  return claims;
+uint64_t Session::claim_of(size_t group, uint32_t reserved) const {
+  const PageTable& table = tables_[group];
+  const uint64_t promised = table.pool().geometry().pages_for(reserved), held = table.size();
+  const uint32_t tail = first_written(group);
+  return promised - std::min(promised, held) + (tail < held && table.shared(tail) ? 1 : 0);
 }
 
-void Session::claim(const Admission::Pages& claims) {
-  model_->admission().exchange(claims_, claims);
-  claims_ = claims;
+void Session::claim(uint32_t reserved) {
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, reserved);
+  model_->admission().exchange(claims_, next_claims_);
+  claims_.swap(next_claims_);
 }
 
-void Session::settle(const Admission::Pages& claims) noexcept {
-  model_->admission().settle(claims_, claims);
-  std::copy(claims.begin(), claims.end(), claims_.begin());
+void Session::settle() noexcept {
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, reserved_);
+  model_->admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
 }
 
 void Session::grow_to(uint64_t n_tokens) {
@@ -149,24 +163,24 @@ void Session::grow_to(uint64_t n_tokens) {
                                                : std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity + step_),
                                                                     model_->arch().max_seq_len);
   const Admission::Pages pages = model_->pages_for(target);
-  Admission::Pages wanted = claims_;  // what is about to be acquired is claimed first
   bool changes = false;
   for (size_t g = 0; g < tables_.size(); ++g) {
     uint64_t acquired = pages[g] - std::min<uint64_t>(pages[g], tables_[g].size());
     for (uint32_t i = first_written(g); i < tables_[g].size(); ++i) acquired += tables_[g].shared(i) ? 1 : 0;
     changes = changes || acquired != 0;
-    wanted[g] = std::max(wanted[g], acquired);
+    next_claims_[g] = std::max(claims_[g], acquired);
   }
   if (!changes) return;
   const Held before = held();
-  claim(wanted);
+  model_->admission().exchange(claims_, next_claims_);  // what is about to be acquired is claimed first
+  claims_.swap(next_claims_);
   try {
     for (size_t g = 0; g < tables_.size(); ++g) {
       for (uint32_t i = first_written(g); i < tables_[g].size(); ++i)
         if (tables_[g].shared(i)) tables_[g].unshare(i);
       pages_added_ += tables_[g].grow(static_cast<uint32_t>(std::max<uint64_t>(pages[g], tables_[g].size())));
     }
-    settle(claims_for(reserved_));
+    settle();
   } catch (...) {
     restore(before);
     throw;
@@ -179,7 +193,8 @@ uint32_t Session::first_written(size_t group) const {
 }
 
 void Session::restore(const Held& before) noexcept {
-  settle(before.claims);
+  model_->admission().settle(claims_, before.claims);
+  std::copy(before.claims.begin(), before.claims.end(), claims_.begin());
   for (PageTable& table : tables_) table.truncate(before.pages);
   pages_added_ = before.pages_added;
   encode_globals();
@@ -192,7 +207,7 @@ void Session::reserve(uint32_t n_tokens) {
   if (n_tokens > most)
     throw ContextOverflowError(
         "context: needed " + std::to_string(n_tokens) + " tokens, available " + std::to_string(most), n_tokens, most);
-  claim(claims_for(n_tokens));
+  claim(n_tokens);
   reserved_ = n_tokens;
   encode_globals();
 }
@@ -203,13 +218,17 @@ void Session::rewind(uint32_t n_tokens) {
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
                      std::to_string(n_tokens));
-  const Admission::Pages pages = model_->pages_for(n_tokens);
-  Admission::Pages claims = model_->pages_for(reserved_);
-  for (size_t g = 0; g < tables_.size(); ++g) claims[g] = claims[g] - std::min(claims[g], pages[g]) + 1;
-  settle(claims);  // what is given back stays promised
   tokens_.resize(n_tokens);
-  for (size_t g = 0; g < tables_.size(); ++g) tables_[g].truncate(static_cast<uint32_t>(pages[g]));
-  settle(claims_for(reserved_));
+  // What is given back stays promised: claimed before it goes, so that nobody else gets it.
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const KvGeometry& geometry = tables_[g].pool().geometry();
+    const uint64_t promised = geometry.pages_for(reserved_), kept = geometry.pages_for(n_tokens);
+    next_claims_[g] = promised - std::min(promised, kept) + 1;
+  }
+  model_->admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
+  for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
+  settle();
   end_generation();
   encode_globals();
 }
@@ -220,6 +239,7 @@ void Session::close() {
   closed_ = true;
   for (PageTable& table : tables_) table.truncate(0);
   model_->admission().drop(claims_);
+  unread_ = nullptr;
   tokens_.clear();
   tokens_.shrink_to_fit();
   reserved_ = 0;

@@ -10,6 +10,7 @@
 
 #include "engine/model.h"
 #include "engine/sampler.h"
+#include "engine/saved.h"
 
 namespace foundry {
 
@@ -45,6 +46,8 @@ class Session {
 
   /// Promises room for n_tokens in all.
   void reserve(uint32_t n_tokens);
+  /// Writes history and pages to a file, whole or not at all. IoError leaves the old file.
+  void save(const std::string& path);
   /// Back to the first n_tokens; whole pages behind them are returned.
   void rewind(uint32_t n_tokens);
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
@@ -83,18 +86,19 @@ class Session {
   /// Makes the positions from the current one to n_tokens writable: pages for them, none of them shared.
   void grow_to(uint64_t n_tokens);
   uint32_t first_written(size_t group) const;  // index of the page that the next token goes to
-  /// What a promise of `reserved` tokens still claims beyond the pages held; one more where the next write must copy a page.
-  Admission::Pages claims_for(uint32_t reserved) const;
-  /// Tells admission what is claimed now. Throws only where claims grow.
-  void claim(const Admission::Pages& claims);
-  void settle(const Admission::Pages& claims) noexcept;
+  /// Pages that a promise of `reserved` tokens may still take: those not held, and a copy of the next one written if it is shared.
+  uint64_t claim_of(size_t group, uint32_t reserved) const;
+  /// Tells admission what is claimed now, and may be refused; settle() after changes that claim nothing new.
+  void claim(uint32_t reserved);
+  void settle() noexcept;
   void restore(const Held& held) noexcept;
   void encode_globals();
+  void read_saved();  // the pages of a restored history, once
   void end_generation() { pending_ = -1, finished_ = Finish::stop; }
   uint32_t capacity_now() const;
 
   struct Forked {};
-  Session(Forked, const Session& parent);  // tables_ are filled by fork()
+  Session(Forked, const Session& parent);
 
   std::shared_ptr<CompiledModel> model_;
   mutable std::recursive_mutex mutex_;
@@ -102,7 +106,9 @@ class Session {
   std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
   uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_
   Admission::Pages claims_;              // as admission has them
-  std::vector<int32_t> tokens_;          // the history: position == tokens_.size()
+  Admission::Pages next_claims_;         // room to work them out in
+  std::shared_ptr<const SavedHistory> unread_;
+  std::vector<int32_t> tokens_;  // the history: position == tokens_.size()
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;

@@ -32,6 +32,7 @@ class WeightStore {
   WeightBytes plan(const Device& device) const;
   /// Prepares all; charges the ledger first. Throws without leaving a charge behind.
   void load(Device& device, MemoryLedger& ledger, const LoadProgress& progress);
+  const GgufFile& file() const { return *file_; }
   /// Null for kNone.
   const Weight* get(WeightId id, WeightUse use) const;
 

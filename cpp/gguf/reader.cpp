@@ -4,8 +4,9 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/hash.h"
+#include "base/mapped_file.h"
 #include "gguf/gguf.h"
-#include "gguf/mapped_file.h"
 #include "gguf/metadata.h"
 #include "gguf/tensor_types.h"
 
@@ -170,6 +171,19 @@ WeightView GgufFile::view(std::string_view name) const {
 void GgufFile::forget(const std::byte* data, uint64_t bytes) const {
   if (file_ == nullptr || data < file_->data() || data >= file_->data() + file_->size()) return;
   file_->advise_unneeded(static_cast<uint64_t>(data - file_->data()), bytes);
+}
+
+uint64_t GgufFile::fingerprint() const {
+  constexpr uint64_t kSamples = 8, kSample = 64;
+  uint64_t header = bytes_.size();
+  for (const GgufTensor& tensor : tensors_) header = std::min(header, tensor.offset);
+  uint64_t hash = hash64(bytes_.first(header), bytes_.size());
+  for (const GgufTensor& tensor : tensors_)
+    for (uint64_t i = 0; i < kSamples; ++i) {
+      const uint64_t n = std::min(kSample, tensor.bytes), at = (tensor.bytes - n) / (kSamples - 1) * i;
+      hash = hash64(bytes_.subspan(tensor.offset + at, n), hash);
+    }
+  return hash;
 }
 
 }  // namespace foundry

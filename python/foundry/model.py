@@ -20,6 +20,11 @@ from foundry.tokenizer import Tokenizer
 DEFAULT_NEW_TOKENS = 256
 
 
+def require_file(path: str | os.PathLike[str]) -> None:
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
+
 class CompiledModel:
     """Load with ``CompiledModel.load``; open sessions with ``session``.
 
@@ -72,8 +77,7 @@ class CompiledModel:
         if page_tokens < 1 or chunk_tokens < 1:
             raise ValueError(f"page_tokens, chunk_tokens: expected at least 1, found {page_tokens}, {chunk_tokens}")
         k_type, v_type = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
-        if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+        require_file(path)
         file = _core.GgufFile(os.fspath(path))
         shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
         core = _core.Model(
@@ -147,6 +151,28 @@ class CompiledModel:
         """
         decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
         session = Session(self, self._core.session(decision.initial, decision.reserved, decision.step))
+        session.check_consistency()
+        return session
+
+    def restore(
+        self,
+        path: str | os.PathLike[str],
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        policy: CapacityPolicy | None = None,
+    ) -> Session:
+        """The session that ``Session.save`` wrote, promised its tokens, the new ones and headroom.
+
+        It is ready at once: the file is mapped, and the step that first needs its pages reads and checks them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ModelFormatError: another model, device or layout, or damaged; a damaged page is found by that step.
+            MemoryLimitError: its pages can't be promised.
+        """
+        require_file(path)
+        policy = policy or CapacityPolicy()
+        decision = policy.decide(0, max_new_tokens, self.arch.max_seq_len)
+        session = Session(self, self._core.restore(os.fspath(path), decision.reserved, decision.step))
         session.check_consistency()
         return session
 

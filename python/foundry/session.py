@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -226,6 +227,16 @@ class Session:
             MemoryLimitError: what it may still grow by can't be promised.
         """
         return Session(self.model, self._core.fork())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the history and its K/V to a file; ``CompiledModel.restore`` goes on from it. Whole or not at all.
+
+        The last token of an answer, which no step has seen yet, is not part of it.
+
+        Raises:
+            OSError: the file can't be written; an old one stays as it was.
+        """
+        self._core.save(os.fspath(path))
 
     def rewind(self, position: int) -> None:
         """Back to the first ``position`` tokens; the pages behind them are given back at once."""

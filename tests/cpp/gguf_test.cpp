@@ -17,7 +17,7 @@
 
 #include "base/error.h"
 #include "gguf/block_formats.h"
-#include "gguf/mapped_file.h"
+#include "base/mapped_file.h"
 
 using namespace foundry;
 
@@ -482,7 +482,7 @@ TEST_CASE("gguf: files on disk") {
   CHECK_THROWS_WITH_AS(GgufFile::open(std::filesystem::temp_directory_path().string()),
                        doctest::Contains("expected a regular file"), ModelFormatError);
   const TempFile empty("");
-  CHECK_THROWS_WITH_AS(GgufFile::open(empty.path()), doctest::Contains("empty file"), ModelFormatError);
+  CHECK_THROWS_WITH_AS(GgufFile::open(empty.path()), doctest::Contains("found an empty one"), ModelFormatError);
 }
 
 TEST_CASE("gguf: a mapped file moves, and takes any advice") {

@@ -1,4 +1,4 @@
-#include "gguf/mapped_file.h"
+#include "base/mapped_file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -49,7 +49,7 @@ MappedFile::MappedFile(const std::string& path) {
   struct stat info{};
   if (::fstat(file.get(), &info) != 0) fail(path, "cannot be examined: " + system_reason());
   if (!S_ISREG(info.st_mode)) fail(path, "expected a regular file, found a directory or a device");
-  if (info.st_size <= 0) fail(path, "expected a GGUF file, found an empty file");
+  if (info.st_size <= 0) fail(path, "expected a file with contents, found an empty one");
   const uint64_t bytes = static_cast<uint64_t>(info.st_size);
   if (bytes > std::numeric_limits<size_t>::max())
     fail(path, "file of " + std::to_string(bytes) + " bytes: more than this machine can map");
