@@ -76,6 +76,7 @@ IntDict memory_dict(CompiledModel& model) {
   for (uint32_t use = 0; use < kMemoryUses; ++use)
     d[memory_use_name(static_cast<MemoryUse>(use))] = model.ledger().used(static_cast<MemoryUse>(use));
   d["total"] = model.ledger().total();
+  d["prefix_cache"] = model.prefix_cache().bytes();
   d["promised"] = model.admission().promised_bytes();
   d["limit"] = model.ledger().limit();
   return d;
@@ -234,6 +235,7 @@ void bind_session(nb::module_& m) {
       .def_prop_ro("reserved_tokens", &Session::reserved_tokens, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("kv_bytes", &Session::kv_bytes, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("pages_added", &Session::pages_added, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("cached_tokens", &Session::cached_tokens, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("closed", &Session::closed, nb::call_guard<nb::gil_scoped_release>())
       .def("tokens",
            [](Session& s) {
@@ -261,9 +263,10 @@ void bind_model(nb::module_& m) {
   nb::class_<CompiledModel>(m, "Model")
       .def(nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads,
                        uint64_t memory_limit, const std::string& k_type, const std::string& v_type,
-                       uint32_t page_tokens, uint32_t slab_pages, uint32_t chunk_tokens, const nb::object& callback) {
+                       uint32_t page_tokens, uint32_t slab_pages, uint32_t chunk_tokens, uint64_t prefix_cache_bytes,
+                       const nb::object& callback) {
              ModelOptions options{{device, threads}, memory_limit, kv_type(k_type), kv_type(v_type),
-                                  page_tokens,       slab_pages,   chunk_tokens};
+                                  page_tokens,       slab_pages,   chunk_tokens,    prefix_cache_bytes};
              const LoadProgress progress = [&callback](double fraction) {
                const nb::gil_scoped_acquire gil;
                if (PyErr_CheckSignals() != 0) throw nb::python_error();
@@ -274,7 +277,7 @@ void bind_model(nb::module_& m) {
            }),
            "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0,
            "k_type"_a = "f16", "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
-           "progress"_a = nb::none())
+           "prefix_cache_bytes"_a = 0, "progress"_a = nb::none())
       .def_prop_ro("arch", &CompiledModel::arch, nb::rv_policy::reference_internal)
       .def_prop_ro("device", [](const CompiledModel& model) { return model.device_info().name; })
       .def_prop_ro("isa", [](const CompiledModel& model) { return model.device_info().isa; })

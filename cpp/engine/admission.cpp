@@ -27,6 +27,7 @@ void Admission::exchange(const Pages& before, const Pages& after) {
     sum[g] = sum[g] - before[g] + after[g];
   }
   if (grows) {
+    while (kv_bytes(sum) + other_bytes() > ledger_.limit() && reclaim_()) {}
     const uint64_t others = kv_bytes(claims_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes();
     if (wanted > ledger_.limit()) {
       const uint64_t needed = wanted - std::min(others, wanted),
@@ -52,6 +53,7 @@ void Admission::drop(Pages& claims) noexcept {
 
 void Admission::charge_logits(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
+  while (kv_bytes(claims_) + other_bytes() + bytes > ledger_.limit() && reclaim_()) {}
   const uint64_t taken = kv_bytes(claims_) + other_bytes();
   const uint64_t available = ledger_.limit() - std::min(ledger_.limit(), taken);
   if (bytes > available)

@@ -3,6 +3,7 @@
 // one; pages that sessions share are used once. What can't be promised is refused with figures.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -16,8 +17,9 @@ class Admission {
  public:
   using Pages = std::vector<uint64_t>;  // one figure for each layer group
 
-  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools)
-      : ledger_(ledger), pools_(pools), claims_(pools.size()) {}
+  /// `reclaim` gives something back that nobody was promised, or says that there is nothing: asked before a refusal.
+  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools, std::function<bool()> reclaim)
+      : ledger_(ledger), pools_(pools), reclaim_(std::move(reclaim)), claims_(pools.size()) {}
 
   /// Replaces a session's claims; where one of them grows, what is not to be had is refused: MemoryLimitError changes nothing.
   void exchange(const Pages& before, const Pages& after);
@@ -43,6 +45,7 @@ class Admission {
 
   MemoryLedger& ledger_;
   const std::vector<std::unique_ptr<PagePool>>& pools_;
+  std::function<bool()> reclaim_;
   mutable std::mutex mutex_;
   Pages claims_;  // the sum over all sessions
 };

@@ -27,18 +27,36 @@ void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, co
   if (pending_ >= 0) rows.push_back(pending_);
   rows.insert(rows.end(), prompt.begin(), prompt.end());
   finished_ = Finish::stop;
-  const std::array items{BatchItem{this, rows}};
-  model_->run(
-      items, LogitsOf::last,
-      [this](size_t, size_t, std::span<const float> logits) {
-        std::copy(logits.begin(), logits.end(), logits_.begin());
-      },
-      progress);
+  cached_tokens_ = tokens_.empty() ? take_cached(rows) : 0;
+  const std::array items{BatchItem{this, std::span(rows).subspan(cached_tokens_)}};
+  try {
+    model_->run(
+        items, LogitsOf::last,
+        [this](size_t, size_t, std::span<const float> logits) {
+          std::copy(logits.begin(), logits.end(), logits_.begin());
+        },
+        progress);
+  } catch (...) {
+    if (cached_tokens_ != 0) tokens_.clear();  // the shared pages stay in the table: writing to one copies it
+    cached_tokens_ = 0;
+    throw;
+  }
+  model_->prefix_cache().insert(tokens_, tables_);
   pending_ = -1;
   sampling_ = sampling;
   stop_ids_ = std::move(stop_ids);
   left_ = max_new_tokens;
   finished_ = Finish::none;
+}
+
+uint32_t Session::take_cached(std::span<const int32_t> rows) {
+  if (rows.size() < 2) return 0;
+  tokens_.reserve(rows.size());
+  const uint32_t n = model_->prefix_cache().match(rows.first(rows.size() - 1), tables_);  // one is fed, for its logits
+  tokens_.assign(rows.begin(), rows.begin() + n);
+  settle();
+  encode_globals();
+  return n;
 }
 
 Session::Next Session::next(const Progress& progress) {

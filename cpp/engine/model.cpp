@@ -54,7 +54,8 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
     kv.push_back(geometry.params());
     pools_.push_back(std::make_unique<PagePool>(*device_, ledger_, geometry, slab_pages(geometry, options.slab_pages)));
   }
-  admission_ = std::make_unique<Admission>(ledger_, pools_);
+  prefix_cache_ = std::make_unique<PrefixCache>(pools_, options.prefix_cache_bytes);
+  admission_ = std::make_unique<Admission>(ledger_, pools_, [this] { return prefix_cache_->evict_one(); });
   const uint32_t rows = std::min(options.chunk_tokens, graph_.arch.max_seq_len);
   runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/admission.h"
+#include "engine/prefix_cache.h"
 #include "engine/step.h"
 #include "engine/weights.h"
 
@@ -24,6 +25,7 @@ struct ModelOptions {
   uint32_t page_tokens = 64;
   uint32_t slab_pages = 0;      // 0: as many as fit 8 MiB
   uint32_t chunk_tokens = 512;  // rows of one step: prefill goes in chunks of this
+  uint64_t prefix_cache_bytes = 0;
 };
 
 /// Bytes that a run takes, made before anything of it is allocated.
@@ -66,6 +68,7 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   const MemoryLedger& ledger() const { return ledger_; }
   const std::vector<std::unique_ptr<PagePool>>& pools() const { return pools_; }
   Admission& admission() { return *admission_; }
+  PrefixCache& prefix_cache() { return *prefix_cache_; }
   /// As a session of `capacity` would take; all_logits_rows rows of logits are returned at once.
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
   /// Pages of each group that hold n_tokens.
@@ -93,6 +96,7 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   MemoryLedger ledger_;
   WeightStore weights_;
   std::vector<std::unique_ptr<PagePool>> pools_;
+  std::unique_ptr<PrefixCache> prefix_cache_;  // gives its pages back before the pools go
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Buffer> workspace_;

@@ -107,6 +107,11 @@ uint64_t Session::pages_added() const {
   return pages_added_;
 }
 
+uint32_t Session::cached_tokens() const {
+  const std::lock_guard lock(mutex_);
+  return cached_tokens_;
+}
+
 bool Session::closed() const {
   const std::lock_guard lock(mutex_);
   return closed_;
@@ -237,6 +242,10 @@ void Session::close() {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
   closed_ = true;
+  try {
+    if (unread_ == nullptr) model_->prefix_cache().insert(tokens_, tables_);
+  } catch (const std::bad_alloc&) {  // then it is not kept
+  }
   for (PageTable& table : tables_) table.truncate(0);
   model_->admission().drop(claims_);
   unread_ = nullptr;

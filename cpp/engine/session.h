@@ -66,6 +66,8 @@ class Session {
   void begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
              std::vector<int32_t> stop_ids, const Progress& progress);
   Next next(const Progress& progress);
+  /// Of the last begin(): tokens whose K/V was found in the model's prefix cache, and not computed.
+  uint32_t cached_tokens() const;
 
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
   std::vector<float> score(std::span<const int32_t> tokens, const Progress& progress);
@@ -93,6 +95,7 @@ class Session {
   void settle() noexcept;
   void restore(const Held& held) noexcept;
   void encode_globals();
+  uint32_t take_cached(std::span<const int32_t> rows);
   void read_saved();  // the pages of a restored history, once
   void end_generation() { pending_ = -1, finished_ = Finish::stop; }
   uint32_t capacity_now() const;
@@ -120,6 +123,7 @@ class Session {
   std::vector<int32_t> stop_ids_;
   std::vector<float> logits_;  // of the last row, while a generation runs
   uint32_t left_ = 0;
+  uint32_t cached_tokens_ = 0;
   int32_t pending_ = -1;  // sampled, not yet fed
   Finish finished_ = Finish::stop;
 };

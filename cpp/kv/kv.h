@@ -95,6 +95,9 @@ class PageTable {
   bool shared(uint32_t index) const { return pool_->references(pages_.at(index)) > 1; }
   /// Puts a copy of its own in the place of a shared page; MemoryLimitError changes nothing.
   void unshare(uint32_t index);
+  /// Shares `page` at this index, in place of what is there or behind the last. Allocates only past make_room.
+  void put(uint32_t index, PageId page);
+  void make_room(uint32_t n_pages);
   uint32_t size() const { return static_cast<uint32_t>(pages_.size()); }
   const std::vector<PageId>& pages() const { return pages_; }
   /// u64 [size()], each the address of a page.

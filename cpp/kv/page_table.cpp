@@ -11,11 +11,7 @@ PageTable::PageTable(PageTable&& other) noexcept
 uint32_t PageTable::grow(uint32_t n_pages) {
   if (n_pages <= size()) return 0;
   const uint32_t added = n_pages - size();
-  for (size_t room = pages_.capacity(); room < n_pages;) {  // doubling: a growth costs the same at any length
-    room = std::max<size_t>(2 * room, n_pages);
-    pages_.reserve(room);
-    addresses_.reserve(room);
-  }
+  make_room(n_pages);
   for (const PageId page : pool_->acquire(added)) {
     pages_.push_back(page);
     addresses_.push_back(pool_->address(page));
@@ -41,6 +37,25 @@ void PageTable::unshare(uint32_t index) {
   pool_->release(pages_[index]);
   pages_[index] = own;
   addresses_[index] = pool_->address(own);
+}
+
+void PageTable::make_room(uint32_t n_pages) {
+  if (n_pages <= pages_.capacity() && n_pages <= addresses_.capacity()) return;
+  const size_t room = std::max<size_t>(2 * pages_.capacity(), n_pages);  // a growth costs the same at any length
+  pages_.reserve(room);
+  addresses_.reserve(room);
+}
+
+void PageTable::put(uint32_t index, PageId page) {
+  pool_->retain(page);
+  if (index < size()) {
+    pool_->release(pages_[index]);
+    pages_[index] = page;
+    addresses_[index] = pool_->address(page);
+  } else {
+    pages_.push_back(page);
+    addresses_.push_back(pool_->address(page));
+  }
 }
 
 void PageTable::truncate(uint32_t n_pages) {

@@ -50,7 +50,7 @@ class SamplingParams:
 class Usage:
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0  # of the prompt, found in the session and not computed again
+    cached_tokens: int = 0  # of the prompt, found in the session or the prefix cache and not computed again
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def stream(
     tokenizer = session.model.tokenizer
     began = time.perf_counter()
     session.begin(prompt_ids, max_new_tokens, params, sorted(tokenizer.stop_ids), progress)
+    fed = len(prompt_ids) - session.cached_tokens
+    cached_tokens += session.cached_tokens
     first = now = time.perf_counter()
     decoder = StreamDecoder(tokenizer)
     held = ""  # text that may be the beginning of a stop string
@@ -123,8 +125,8 @@ def stream(
                 text,
                 None,
                 reason,
-                Usage(len(prompt_ids) + cached_tokens, count, cached_tokens),
-                Timings(prompt_s, rest, len(prompt_ids) / prompt_s, max(count - 1, 0) / rest if rest > 0 else 0.0),
+                Usage(fed + cached_tokens, count, cached_tokens),
+                Timings(prompt_s, rest, fed / prompt_s, max(count - 1, 0) / rest if rest > 0 else 0.0),
             )
 
 

@@ -48,6 +48,7 @@ class CompiledModel:
         *,
         page_tokens: int = 64,
         chunk_tokens: int = 512,
+        prefix_cache_bytes: int = 0,
         check_every_step: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> CompiledModel:
@@ -61,6 +62,7 @@ class CompiledModel:
             threads: of the device; by default all cores.
             page_tokens: tokens of a page, a divisor of 256.
             chunk_tokens: rows of one step; prefill goes in chunks of this.
+            prefix_cache_bytes: pages of finished prompts kept for sessions that begin alike, at most this.
             progress: called with the share of weights prepared, 0 to 1.
 
         Raises:
@@ -74,6 +76,8 @@ class CompiledModel:
             raise ValueError(f"memory_limit: expected bytes above 0, found {memory_limit}")
         if threads is not None and threads < 1:
             raise ValueError(f"threads: expected at least 1, found {threads}")
+        if prefix_cache_bytes < 0:
+            raise ValueError(f"prefix_cache_bytes: expected bytes from 0, found {prefix_cache_bytes}")
         if page_tokens < 1 or chunk_tokens < 1:
             raise ValueError(f"page_tokens, chunk_tokens: expected at least 1, found {page_tokens}, {chunk_tokens}")
         k_type, v_type = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
@@ -90,6 +94,7 @@ class CompiledModel:
             v_type=v_type,
             page_tokens=page_tokens,
             chunk_tokens=chunk_tokens,
+            prefix_cache_bytes=prefix_cache_bytes,
             progress=progress,
         )
         return CompiledModel(file, core, check_every_step)
@@ -137,7 +142,8 @@ class CompiledModel:
         )
 
     def memory(self) -> dict[str, int]:
-        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; and promised, limit."""
+        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit, and
+        prefix_cache, which is a part of kv."""
         return self._core.memory()
 
     def session(

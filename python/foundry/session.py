@@ -203,6 +203,11 @@ class Session:
         return self._core.tokens()
 
     @property
+    def cached_tokens(self) -> int:
+        """Of the last prompt: tokens found in the model's prefix cache, and not computed again."""
+        return self._core.cached_tokens
+
+    @property
     def closed(self) -> bool:
         return self._core.closed
 

@@ -23,7 +23,8 @@ inline AttentionInputs attention_inputs(const cases::Case& one) {
   AttentionInputs in;
   Random random(one.seed());
   in.sequences = one.sequences();
-  in.heads = one.number("heads"), in.kv_heads = one.number("kv_heads"), in.head_dim = one.number("head_dim");
+  in.kv_heads = one.number("kv_heads"), in.heads = one.number("heads", in.kv_heads),
+  in.head_dim = one.number("head_dim");
   in.window = one.number("window", 0);
   in.k_type = one.type("k_type"), in.v_type = one.type("v_type");
   for (const cases::SequenceCase& s : in.sequences) {
@@ -35,24 +36,42 @@ inline AttentionInputs attention_inputs(const cases::Case& one) {
   return in;
 }
 
+/// One sequence without its batch-mates.
+inline AttentionInputs only(const AttentionInputs& in, size_t s) {
+  AttentionInputs alone = in;
+  alone.sequences = {in.sequences[s]};
+  alone.q = {in.q[s]}, alone.k = {in.k[s]}, alone.v = {in.v[s]};
+  return alone;
+}
+
+/// NaN at every position that lies before the windows of all rows of the step.
+inline AttentionInputs with_unseen_spoilt(AttentionInputs in) {
+  for (size_t s = 0; s < in.sequences.size(); ++s) {
+    const uint32_t end = in.sequences[s].start + 1, unseen = in.window == 0 || end < in.window ? 0 : end - in.window;
+    for (std::vector<float>* x : {&in.k[s], &in.v[s]}) std::fill_n(x->begin(), uint64_t{unseen} * in.kv_width(), NAN);
+  }
+  return in;
+}
+
+/// `spare` pages more than the tokens need are held by each sequence.
 class AttentionRun {
  public:
-  AttentionRun(Device& device, const AttentionInputs& in, uint32_t page_tokens, std::string who)
+  AttentionRun(TestDevice& device, const AttentionInputs& in, uint32_t page_tokens, std::string who, uint32_t spare = 0)
       : device_(device), in_(in), who_(std::move(who)) {
     geometry_.n_layers = kLayers, geometry_.n_kv_heads = in.kv_heads, geometry_.head_dim = in.head_dim;
-    geometry_.page_tokens = page_tokens, geometry_.tile_tokens = std::min(page_tokens, device.info().max_tile_tokens);
+    geometry_.page_tokens = page_tokens, geometry_.tile_tokens = std::min(page_tokens, device->info().max_tile_tokens);
     geometry_.k_type = in.k_type, geometry_.v_type = in.v_type;
     geometry_.check();
     for (const cases::SequenceCase& s : in.sequences) {
-      const uint64_t n = geometry_.pages_for(s.start + s.rows);
+      const uint64_t n = geometry_.pages_for(s.start + s.rows) + spare;
       std::vector<Guarded> pages;
-      for (uint64_t p = 0; p < n; ++p) pages.emplace_back(device, geometry_.page_bytes());
+      for (uint64_t p = 0; p < n; ++p) pages.emplace_back(*device, geometry_.page_bytes());
       std::vector<uint64_t> addresses(n);
       for (uint64_t p = 0; p < n; ++p) addresses[p] = pages[p].address();
       pages_.push_back(std::move(pages));
       addresses_.push_back(std::move(addresses));
     }
-    step(true, 0, UINT32_MAX);
+    step(Ops::history, 0, UINT32_MAX);
   }
 
   /// The step's rows, at most `rows` of each sequence at a time. [rows, heads * head_dim] by sequence.
@@ -61,18 +80,24 @@ class AttentionRun {
     uint32_t most = 0;
     for (const cases::SequenceCase& s : in_.sequences) most = std::max(most, s.rows);
     for (uint32_t from = 0; from < most; from += std::min(rows, most - from)) {
-      const auto some = step(false, from, rows);
+      const auto some = step(Ops::all, from, rows);
       for (size_t s = 0; s < out.size(); ++s) out[s].insert(out[s].end(), some[s].begin(), some[s].end());
     }
     return out;
   }
 
+  /// The step's K and V alone.
+  void append() { step(Ops::append, 0, UINT32_MAX); }
+
   const KvGeometry& geometry() const { return geometry_; }
   const std::vector<Guarded>& pages(size_t sequence) const { return pages_[sequence]; }
 
  private:
+  enum class Ops { history, append, all };
+
   /// The history (K and V alone), or rows from .. from + rows of the step.
-  std::vector<std::vector<float>> step(bool history, uint32_t from, uint32_t rows) {
+  std::vector<std::vector<float>> step(Ops ops, uint32_t from, uint32_t rows) {
+    const bool history = ops == Ops::history;
     std::vector<SequenceParams> sequences;
     std::vector<float> q, k, v;
     std::vector<uint32_t> counts;
@@ -100,18 +125,18 @@ class AttentionRun {
     }
     std::vector<std::vector<float>> results(in_.sequences.size());
     if (n_rows == 0) return results;
-    const Guarded at_k(device_, k), at_v(device_, v), at_q(device_, q);
-    const Guarded out(device_, uint64_t{n_rows} * in_.width() * sizeof(float));
+    const Guarded at_k(*device_, k), at_v(*device_, v), at_q(*device_, q);
+    const Guarded out(*device_, uint64_t{n_rows} * in_.width() * sizeof(float));
     AttentionParams p{};
     p.n_rows = n_rows, p.n_heads = in_.heads, p.n_sequences = static_cast<uint32_t>(sequences.size()), p.layer = kLayer;
     p.scale = 1 / std::sqrt(static_cast<float>(in_.head_dim)), p.window = in_.window, p.segment_tokens = 256;
     const StepShape shape{n_rows, in_.width(), p.n_sequences, in_.heads, in_.kv_heads, in_.head_dim};
-    run_step(device_, shape, who_, [&] {
-      device_.kv_append(
+    device_.step(shape, who_, [&] {
+      device_->kv_append(
           {geometry_.params(), kLayer, n_rows, p.n_sequences, sequences.data(), at_k.span(), at_v.span()});
-      if (!history) device_.attention({p, geometry_.params(), sequences.data(), at_q.span(), out.span()});
+      if (ops == Ops::all) device_->attention({p, geometry_.params(), sequences.data(), at_q.span(), out.span()});
     });
-    if (history) return results;
+    if (ops != Ops::all) return results;
     const std::vector<float> all = out.result(who_);
     uint32_t row = 0;
     for (size_t s = 0; s < results.size(); ++s) {
@@ -121,7 +146,7 @@ class AttentionRun {
     return results;
   }
 
-  Device& device_;
+  TestDevice& device_;
   const AttentionInputs& in_;
   std::string who_;
   KvGeometry geometry_;

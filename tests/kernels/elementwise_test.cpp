@@ -10,25 +10,25 @@ namespace {
 struct Elementwise {
   uint32_t rows;
   uint64_t width;  // of a row of the output
-  std::function<std::vector<float>(Device&, uint32_t begin, uint32_t n)> run;
+  std::function<std::vector<float>(TestDevice&, uint32_t begin, uint32_t n)> run;
   std::function<double(size_t at, float expected)> bound;  // 0: the very bits
 };
 using Make = std::function<Elementwise(const cases::Case&)>;
 
 void check_all(const std::string& op, const Make& make) {
-  const auto reference = make_device({"reference", 1});
+  TestDevice reference("reference");
   for (const std::string& name : all_devices()) {
-    const auto device = make_device({name, 1}), threaded = make_device({name, 3});
+    TestDevice device(name), threaded(name, 3);
     for (const cases::Case& one : cases_of(op)) {
       const std::string who = name + ", " + one.text;
       const Elementwise e = make(one);
-      const std::vector<float> expected = e.run(*reference, 0, e.rows), found = e.run(*device, 0, e.rows);
+      const std::vector<float> expected = e.run(reference, 0, e.rows), found = e.run(device, 0, e.rows);
       std::string off = compare(found, expected, [&](size_t at) { return e.bound(at, expected[at]); });
       CHECK_MESSAGE(off == "", who, ": ", off);
-      off = compare_bits(e.run(*threaded, 0, e.rows), found);
+      off = compare_bits(e.run(threaded, 0, e.rows), found);
       CHECK_MESSAGE(off == "", who, ": with three threads: ", off);
       for (uint32_t r = 0; e.rows > 1 && r < e.rows; ++r) {
-        off = compare_bits(e.run(*device, r, 1), rows_of(found, e.width, r, 1));
+        off = compare_bits(e.run(device, r, 1), rows_of(found, e.width, r, 1));
         REQUIRE_MESSAGE(off == "", who, ": row ", r, " alone: ", off);
       }
     }
@@ -47,12 +47,12 @@ TEST_CASE("embed agrees with the reference") {
     std::vector<int32_t> tokens(rows);
     for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(vocab));
     tokens[0] = static_cast<int32_t>(vocab - 1);  // the last row ends where the tensor ends
-    const auto run = [=, text = one.text](Device& device, uint32_t begin, uint32_t n) {
-      const auto weight = prepare(device, *table, WeightUse::table);
-      const Guarded ids(device, std::vector<int32_t>(tokens.begin() + begin, tokens.begin() + begin + n));
-      const Guarded out(device, uint64_t{n} * width * sizeof(float));
-      run_step(device, plain_shape(n, width), text, [&] {
-        device.embed({{n, width, vocab, static_cast<u32>(table->type)}, weight.get(), ids.span(), out.span()});
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const auto weight = prepare(*device, *table, WeightUse::table);
+      const Guarded ids(*device, std::vector<int32_t>(tokens.begin() + begin, tokens.begin() + begin + n));
+      const Guarded out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text, [&] {
+        device->embed({{n, width, vocab, static_cast<u32>(table->type)}, weight.get(), ids.span(), out.span()});
       });
       return out.result(text);
     };
@@ -67,11 +67,11 @@ TEST_CASE("rms_norm agrees with the reference") {
     const float eps = one.real("eps");
     const auto x = activations(random, uint64_t{rows} * width);
     const auto weight_data = std::make_shared<WeightData>(weight_from(random_floats(random, width), 1, width));
-    const auto run = [=, text = one.text](Device& device, uint32_t begin, uint32_t n) {
-      const auto weight = prepare(device, *weight_data, WeightUse::table);
-      const Guarded in(device, rows_of(x, width, begin, n)), out(device, uint64_t{n} * width * sizeof(float));
-      run_step(device, plain_shape(n, width), text,
-               [&] { device.rms_norm({{n, width, eps, 0}, weight.get(), in.span(), out.span()}); });
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const auto weight = prepare(*device, *weight_data, WeightUse::table);
+      const Guarded in(*device, rows_of(x, width, begin, n)), out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text,
+                  [&] { device->rms_norm({{n, width, eps, 0}, weight.get(), in.span(), out.span()}); });
       return out.result(text);
     };
     // The mean's roundings count half, for its root is taken; then a root, a division and two products.
@@ -97,19 +97,19 @@ TEST_CASE("rope agrees with the reference") {
     RopeParams p{};
     p.n_heads = heads, p.head_dim = head_dim, p.rot_dim = rot_dim, p.style = one.number("style");
     p.max_seq_len = start + 3 * rows, p.base = one.real("base");
-    const auto run = [=, text = one.text](Device& device, uint32_t begin, uint32_t n) {
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
       std::vector<int32_t> positions(n);
       for (uint32_t r = 0; r < n; ++r) positions[r] = static_cast<int32_t>(start + 3 * (begin + r));
-      const auto weight = factors == nullptr ? nullptr : prepare(device, *factors, WeightUse::table);
-      const Guarded at(device, positions), in(device, rows_of(x, width, begin, n));
-      const Guarded out(device, uint64_t{n} * width * sizeof(float));
+      const auto weight = factors == nullptr ? nullptr : prepare(*device, *factors, WeightUse::table);
+      const Guarded at(*device, positions), in(*device, rows_of(x, width, begin, n));
+      const Guarded out(*device, uint64_t{n} * width * sizeof(float));
       RopeParams params = p;
       params.n_rows = n;
       StepShape shape = plain_shape(n, width);
       shape.n_heads = heads, shape.head_dim = head_dim;
-      run_step(device, shape, text, [&] {
-        device.rope({params, weight.get(), at.span(), in.span(), out.span()});
-        device.rope({params, weight.get(), at.span(), in.span(), in.span()});  // in place gives the same
+      device.step(shape, text, [&] {
+        device->rope({params, weight.get(), at.span(), in.span(), out.span()});
+        device->rope({params, weight.get(), at.span(), in.span(), in.span()});  // in place gives the same
       });
       const auto apart = out.result(text), in_place = in.result(text);
       CHECK_MESSAGE(compare_bits(in_place, apart) == "", text, ": in place");
@@ -128,10 +128,10 @@ TEST_CASE("swiglu agrees with the reference") {
     const auto up = activations(random, uint64_t{rows} * width);
     gate[0] = -200;  // far out on both sides, where exp ends
     gate.back() = 200;
-    const auto run = [=, text = one.text](Device& device, uint32_t begin, uint32_t n) {
-      const Guarded a(device, rows_of(gate, width, begin, n)), b(device, rows_of(up, width, begin, n));
-      const Guarded out(device, uint64_t{n} * width * sizeof(float));
-      run_step(device, plain_shape(n, width), text, [&] { device.swiglu({n, width, a.span(), b.span(), out.span()}); });
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded a(*device, rows_of(gate, width, begin, n)), b(*device, rows_of(up, width, begin, n));
+      const Guarded out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text, [&] { device->swiglu({n, width, a.span(), b.span(), out.span()}); });
       return out.result(text);
     };
     // exp to 2e-7, a sum, a division, two products; exp ends at e^-87.3, so tiny results end near 1e-34.
@@ -144,10 +144,10 @@ TEST_CASE("add agrees with the reference") {
     Random random(one.seed());
     const uint32_t rows = one.number("rows"), width = one.number("width");
     const auto x = activations(random, uint64_t{rows} * width), y = activations(random, uint64_t{rows} * width);
-    const auto run = [=, text = one.text](Device& device, uint32_t begin, uint32_t n) {
-      const Guarded a(device, rows_of(x, width, begin, n)), b(device, rows_of(y, width, begin, n));
-      const Guarded out(device, uint64_t{n} * width * sizeof(float));
-      run_step(device, plain_shape(n, width), text, [&] { device.add({n, width, a.span(), b.span(), out.span()}); });
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded a(*device, rows_of(x, width, begin, n)), b(*device, rows_of(y, width, begin, n));
+      const Guarded out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text, [&] { device->add({n, width, a.span(), b.span(), out.span()}); });
       return out.result(text);
     };
     return Elementwise{rows, width, run, no_difference};
@@ -162,11 +162,11 @@ TEST_CASE("select_rows agrees with the reference") {
     std::vector<int32_t> which(selected);
     for (int32_t& row : which) row = static_cast<int32_t>(random.below(rows));
     which.back() = static_cast<int32_t>(rows - 1);
-    const auto run = [=, text = one.text](Device& device, uint32_t begin, uint32_t n) {
-      const Guarded at(device, std::vector<int32_t>(which.begin() + begin, which.begin() + begin + n));
-      const Guarded in(device, x), out(device, uint64_t{n} * width * sizeof(float));
-      run_step(device, plain_shape(n, width), text,
-               [&] { device.select_rows({n, width, at.span(), in.span(), out.span()}); });
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded at(*device, std::vector<int32_t>(which.begin() + begin, which.begin() + begin + n));
+      const Guarded in(*device, x), out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text,
+                  [&] { device->select_rows({n, width, at.span(), in.span(), out.span()}); });
       return out.result(text);
     };
     return Elementwise{selected, width, run, no_difference};

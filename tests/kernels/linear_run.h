@@ -37,10 +37,10 @@ inline LinearInputs linear_inputs(const cases::Case& one, bool exact) {
 /// Weights prepared once, then run on any rows.
 class LinearRun {
  public:
-  LinearRun(Device& device, const LinearInputs& inputs, std::string who)
+  LinearRun(TestDevice& device, const LinearInputs& inputs, std::string who)
       : device_(device), inputs_(inputs), who_(std::move(who)) {
-    for (const WeightData& data : inputs.weights) weights_.push_back(prepare(device, data, WeightUse::linear));
-    for (const WeightData& data : inputs.biases) biases_.push_back(prepare(device, data, WeightUse::table));
+    for (const WeightData& data : inputs.weights) weights_.push_back(prepare(*device, data, WeightUse::linear));
+    for (const WeightData& data : inputs.biases) biases_.push_back(prepare(*device, data, WeightUse::table));
   }
 
   /// Rows begin .. begin + n of each output; the residual in a place of its own, or where the output goes.
@@ -59,14 +59,14 @@ class LinearRun {
  private:
   std::vector<std::vector<float>> run(uint32_t begin, uint32_t n, const std::vector<size_t>& which,
                                       bool residual_in_place) const {
-    const Guarded x(device_, rows_of(inputs_.x, inputs_.in, begin, n));
+    const Guarded x(*device_, rows_of(inputs_.x, inputs_.in, begin, n));
     LinearArgs args{x.span(), {}, {}};
     std::vector<Guarded> out;
-    for (const size_t i : which) out.emplace_back(device_, uint64_t{n} * inputs_.weights[i].rows * sizeof(float));
+    for (const size_t i : which) out.emplace_back(*device_, uint64_t{n} * inputs_.weights[i].rows * sizeof(float));
     std::vector<Guarded> residual;
     if (!inputs_.residual.empty()) {
       const std::vector<float> values = rows_of(inputs_.residual, inputs_.weights[0].rows, begin, n);
-      residual.emplace_back(device_, values);
+      residual.emplace_back(*device_, values);
       args.residual = residual_in_place ? out[0].span() : residual[0].span();
       if (residual_in_place) std::memcpy(out[0].data(), values.data(), values.size() * sizeof(float));
     }
@@ -77,7 +77,7 @@ class LinearRun {
                               biases_.empty() ? nullptr : biases_[which[i]].get(),
                               out[i].span()});
     }
-    run_step(device_, inputs_.shape(), who_, [&] { device_.linear(args); });
+    device_.step(inputs_.shape(), who_, [&] { device_->linear(args); });
     std::vector<std::vector<float>> results;
     for (const Guarded& one : out) results.push_back(one.result(who_));
     CHECK_MESSAGE(compare_bits(x.read<float>(), rows_of(inputs_.x, inputs_.in, begin, n)) == "", who_,
@@ -85,7 +85,7 @@ class LinearRun {
     return results;
   }
 
-  Device& device_;
+  TestDevice& device_;
   const LinearInputs& inputs_;
   std::string who_;
   std::vector<std::unique_ptr<Weight>> weights_, biases_;

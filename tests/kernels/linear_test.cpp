@@ -58,16 +58,16 @@ std::string compare_all_bits(const std::vector<std::vector<float>>& found,
 }
 
 TEST_CASE("linear agrees with the reference") {
-  const auto reference = make_device({"reference", 1});
+  TestDevice reference("reference");
   for (const std::string& name : other_devices()) {
-    const auto device = make_device({name, 2});
+    TestDevice device(name, 2);
     for (const cases::Case& one : cases_of("linear"))
       for (const bool exact : {true, false}) {
         const LinearInputs inputs = linear_inputs(one, exact);
         if (exact && !inputs.quantised()) continue;
         const std::string who = name + ", " + one.text + (exact ? ", exact activations" : "");
-        const auto expected = LinearRun(*reference, inputs, who).rows(0, inputs.rows);
-        const auto found = LinearRun(*device, inputs, who).rows(0, inputs.rows);
+        const auto expected = LinearRun(reference, inputs, who).rows(0, inputs.rows);
+        const auto found = LinearRun(device, inputs, who).rows(0, inputs.rows);
         const std::string off = compare_linear(inputs, found, expected, exact);
         CHECK_MESSAGE(off == "", who, ": ", off);
       }
@@ -76,13 +76,12 @@ TEST_CASE("linear agrees with the reference") {
 
 TEST_CASE("linear: a row's bits do not depend on its batch-mates, its siblings, the residual's place or the threads") {
   for (const std::string& name : all_devices()) {
-    const auto device = make_device({name, 1});
-    std::vector<std::unique_ptr<Device>> threaded;
-    for (const uint32_t threads : {2u, 3u}) threaded.push_back(make_device({name, threads}));
+    TestDevice device(name);
+    TestDevice two(name, 2), three(name, 3);
     for (const cases::Case& one : cases_of("linear")) {
       const LinearInputs inputs = linear_inputs(one, false);
       const std::string who = name + ", " + one.text;
-      const LinearRun run(*device, inputs, who);
+      const LinearRun run(device, inputs, who);
       const auto all = run.rows(0, inputs.rows);
       for (uint32_t r = 0; inputs.rows > 1 && r < inputs.rows; ++r) {
         const auto alone = run.rows(r, 1);
@@ -97,9 +96,35 @@ TEST_CASE("linear: a row's bits do not depend on its batch-mates, its siblings, 
         off = compare_all_bits(run.rows(0, inputs.rows, true), all);
         CHECK_MESSAGE(off == "", who, ": residual in place: ", off);
       }
-      for (const auto& other : threaded) {
+      for (TestDevice* other : {&two, &three}) {
         off = compare_all_bits(LinearRun(*other, inputs, who).rows(0, inputs.rows), all);
-        CHECK_MESSAGE(off == "", who, ": with ", other->info().threads, " threads: ", off);
+        CHECK_MESSAGE(off == "", who, ": with ", (*other)->info().threads, " threads: ", off);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear: a value that is not finite spoils its own row, and all of it, and no other row") {
+  for (const std::string& name : all_devices()) {
+    TestDevice device(name);
+    for (const cases::Case& one : cases_of("linear")) {
+      LinearInputs inputs = linear_inputs(one, false);
+      if (inputs.rows != 3) continue;
+      const auto clean = LinearRun(device, inputs, one.text).rows(0, inputs.rows);
+      for (const float value : {HUGE_VALF, -HUGE_VALF, NAN}) {
+        const std::string who = name + ", " + one.text + ", " + std::to_string(value);
+        LinearInputs spoilt = inputs;
+        spoilt.x[2 * uint64_t{inputs.in} - 1] = value;
+        const auto found = LinearRun(device, spoilt, who).rows(0, inputs.rows);
+        for (size_t i = 0; i < found.size(); ++i) {
+          const uint64_t out = inputs.weights[i].rows;
+          for (const uint64_t row : {0, 2}) {
+            const std::string off = compare_bits(rows_of(found[i], out, row, 1), rows_of(clean[i], out, row, 1));
+            CHECK_MESSAGE(off == "", who, ": row ", row, ": ", off);
+          }
+          const auto row = rows_of(found[i], out, 1, 1);
+          CHECK_MESSAGE(std::none_of(row.begin(), row.end(), [](float y) { return std::isfinite(y); }), who);
+        }
       }
     }
   }

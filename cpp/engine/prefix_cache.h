@@ -1,0 +1,58 @@
+// Pages of histories that have been computed, kept for sessions that begin with the same tokens: a radix tree whose edges are whole
+// pages of tokens (SGLang's RadixAttention, arXiv:2312.07104, at the grain of pages). Least recently used leaves go first; pages
+// that a live session holds stay, for their going would free nothing. Thread-safe.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "kv/kv.h"
+
+namespace foundry {
+
+class PrefixCache {
+ public:
+  /// limit_bytes of pages at most; 0 keeps nothing.
+  PrefixCache(const std::vector<std::unique_ptr<PagePool>>& pools, uint64_t limit_bytes);
+  ~PrefixCache();
+  PrefixCache(const PrefixCache&) = delete;
+
+  /// Shares the pages of the longest known prefix of `tokens` into the tables, in place of what they hold there. Returns its tokens.
+  uint32_t match(std::span<const int32_t> tokens, std::vector<PageTable>& tables);
+  /// Keeps the whole pages of a history that is not known yet.
+  void insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables);
+  /// Lets go of the page used longest ago that no session holds. False if there is none.
+  bool evict_one();
+  uint64_t bytes() const;
+
+ private:
+  struct Node;
+  using Children = std::map<std::vector<int32_t>, std::unique_ptr<Node>>;
+  struct Node {
+    std::vector<PageId> pages;  // by group
+    uint64_t used = 0;
+    Children children;
+  };
+  struct Oldest {
+    Children* among = nullptr;
+    Children::iterator at;
+  };
+  void find_oldest(Children& among, const Node* keep, Oldest& best) const;
+  bool evict_locked(const Node* keep);
+  void release(const Node& node);
+  void release_all(Children& children);
+
+  const std::vector<std::unique_ptr<PagePool>>& pools_;
+  uint64_t limit_;
+  uint32_t page_tokens_;
+  uint64_t bytes_a_node_ = 0;
+  mutable std::mutex mutex_;
+  Children root_;
+  uint64_t n_nodes_ = 0;
+  uint64_t clock_ = 0;
+};
+
+}  // namespace foundry
