@@ -51,6 +51,7 @@ void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, co
 
 uint32_t Session::take_cached(std::span<const int32_t> rows) {
   if (rows.size() < 2) return 0;
+  unread_ = nullptr;  // rewound to nothing before it was read
   tokens_.reserve(rows.size());
   const uint32_t n = model_->prefix_cache().match(rows.first(rows.size() - 1), tables_);  // one is fed, for its logits
   tokens_.assign(rows.begin(), rows.begin() + n);

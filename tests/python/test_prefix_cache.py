@@ -139,6 +139,22 @@ def test_a_failed_prompt_leaves_an_empty_session(load: Callable[..., CompiledMod
         assert prompt(s, IDS[:100])[0] == expected
 
 
+def test_a_restored_session_that_begins_again(load: Callable[..., CompiledModel], tmp_path: Path) -> None:
+    """Rewound to nothing before its pages were read: they must not be read into those of the cache."""
+    model = load(100)
+    with model.session() as s:
+        expected = prompt(s, IDS[:100])[0]
+        logits = s.forward([1])
+    with model.session() as s:
+        s.forward(IDS[200:240])
+        s.save(tmp_path / "other.kv")
+    for _ in range(2):
+        with model.restore(tmp_path / "other.kv") as s:
+            s.rewind(0)
+            assert prompt(s, IDS[:100]) == (expected, 96)
+            assert np.array_equal(s.forward([1]), logits)
+
+
 def fresh(model: CompiledModel, ids: list[int]) -> np.ndarray:
     with model.session() as s:
         return s.forward(ids)

@@ -1,7 +1,7 @@
 """Random programs over sessions: whatever happened before, each history gives the bits of a fresh session fed at once.
 
-After every step: the consistency asserts (the model checks every call), position <= capacity <= max_seq_len, pages shared
-are counted once; at the end everything has been given back. The default run does a hundred programs, ``-m slow`` thousands,
+After every step: the consistency asserts (the model checks every call), position <= capacity <= max_seq_len, shared
+pages counted once; at the end all has been given back. The default run does a hundred programs, the slow one thousands,
 and ``FOUNDRY_PROGRAMS=100000 python -m pytest -m slow tests/python/test_programs.py`` as many as one has hours for.
 """
 
