@@ -127,8 +127,11 @@ std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_
 }
 
 uint64_t CompiledModel::fingerprint() const {
-  const std::string graph = graph_.serialize();
-  return hash64(std::as_bytes(std::span(graph)), weights_.file().fingerprint());
+  std::call_once(fingerprint_once_, [this] {
+    const std::string graph = graph_.serialize();
+    fingerprint_ = hash64(std::as_bytes(std::span(graph)), weights_.file().fingerprint());
+  });
+  return fingerprint_;
 }
 
 void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,

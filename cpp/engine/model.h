@@ -101,6 +101,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Buffer> workspace_;
   std::mutex step_mutex_;
+  mutable std::once_flag fingerprint_once_;
+  mutable uint64_t fingerprint_ = 0;
 };
 
 }  // namespace foundry

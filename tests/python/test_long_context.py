@@ -98,7 +98,10 @@ Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 loaded = resident("VmRSS")
 with model.session(8000, 0) as s:
     s.forward([i % 40000 + 100 for i in range(8000)])
-    print(resident("VmHWM") - loaded, s.kv_bytes, model.memory()["kv"], model.memory()["workspace"])
+    peak = resident("VmHWM") - loaded
+    figures = [peak, s.kv_bytes, model.memory()["kv"], model.memory()["workspace"]]
+    s.rewind(0)
+    print(*figures, resident("VmRSS") - loaded)
 """
 
 
@@ -107,10 +110,11 @@ def test_resident_memory_at_8000_tokens(smollm2_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RESIDENT, str(smollm2_path)], check=True, stdout=subprocess.PIPE, text=True
     )
-    grown, kv, slabs, workspace = map(int, done.stdout.split())
+    grown, kv, slabs, workspace, rewound = map(int, done.stdout.split())
     above = grown - slabs - workspace
     print(
         f"peak resident above load: {grown >> 20} MiB; slabs {slabs >> 20}, workspace {workspace >> 20}, rest {above}"
     )
     assert kv <= slabs
     assert above <= 40 << 20
+    assert rewound - workspace <= 8 << 20  # what the pages took is the system's again
