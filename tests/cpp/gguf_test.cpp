@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "gguf/block_formats.h"
 #include "base/mapped_file.h"
+#include "gguf/block_formats.h"
 
 using namespace foundry;
 
