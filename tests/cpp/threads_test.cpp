@@ -70,7 +70,7 @@ TEST_CASE("threads: everything at once, and every history keeps its bits") {
         const auto child = parent->fork();
         if (forward(*child, own[t]) != expected[t]) ++wrong;
         child->save(path);
-        child->rewind(common.size() + static_cast<uint32_t>(round));
+        child->rewind(static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37));
         const auto again = model->restore(path, 20, 0);
         if (again->position() != common.size() + own[t].size()) ++wrong;
         again->rewind(static_cast<uint32_t>(common.size()));
