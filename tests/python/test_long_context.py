@@ -95,13 +95,13 @@ def resident(key):
 model = CompiledModel.load(sys.argv[1])
 model.tokenizer
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-loaded = resident("VmRSS")
+loaded, private = resident("VmRSS"), resident("RssAnon")
 with model.session(8000, 0) as s:
     s.forward([i % 40000 + 100 for i in range(8000)])
     peak = resident("VmHWM") - loaded
     figures = [peak, s.kv_bytes, model.memory()["kv"], model.memory()["workspace"]]
     s.rewind(0)
-    print(*figures, resident("VmRSS") - loaded)
+    print(*figures, resident("RssAnon") - private)  # without the file's own pages, which the system may drop
 """
 
 
