@@ -217,19 +217,21 @@ void bind_session(nb::module_& m) {
              float min_p, uint64_t seed, std::vector<int32_t> stop_ids, const nb::object& callback) {
             const Progress progress = progress_of(callback);
             const nb::gil_scoped_release release;
-            s.begin(span_of(prompt), max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids),
-                    progress);
+            return s.begin(span_of(prompt), max_new_tokens, {temperature, top_k, top_p, min_p, seed},
+                           std::move(stop_ids), progress);
           },
           "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f,
           "seed"_a = 0, "stop_ids"_a = std::vector<int32_t>{}, "progress"_a = nb::none())
-      .def("next",
-           [](Session& s) {
-             const Progress progress = progress_of(nb::none());
-             const Session::Next next = without_gil([&] { return s.next(progress); });
-             const char* reason = finish_name(next.finish);
-             return NextTuple(
-                 nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason))));
-           })
+      .def(
+          "next",
+          [](Session& s, uint64_t generation) {
+            const Progress progress = progress_of(nb::none());
+            const Session::Next next = without_gil([&] { return s.next(generation, progress); });
+            const char* reason = finish_name(next.finish);
+            return NextTuple(
+                nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason))));
+          },
+          "generation"_a)
       .def_prop_ro("position", &Session::position, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("capacity", &Session::capacity, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("reserved_tokens", &Session::reserved_tokens, nb::call_guard<nb::gil_scoped_release>())

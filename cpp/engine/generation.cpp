@@ -15,9 +15,10 @@ void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const Log
   model_->forward(items, which, sink, progress);
 }
 
-void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
-                    std::vector<int32_t> stop_ids, const Progress& progress) {
+uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
+                        std::vector<int32_t> stop_ids, const Progress& progress) {
   check(sampling);
+  const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
   require_open();
   cancelled_ = false;
@@ -26,7 +27,7 @@ void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, co
   rows.reserve(prompt.size() + 1);
   if (pending_ >= 0) rows.push_back(pending_);
   rows.insert(rows.end(), prompt.begin(), prompt.end());
-  finished_ = Finish::stop;
+  ++generation_;
   cached_tokens_ = tokens_.empty() ? take_cached(rows) : 0;
   const std::array items{BatchItem{this, std::span(rows).subspan(cached_tokens_)}};
   try {
@@ -47,6 +48,7 @@ void Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, co
   stop_ids_ = std::move(stop_ids);
   left_ = max_new_tokens;
   finished_ = Finish::none;
+  return generation_;
 }
 
 uint32_t Session::take_cached(std::span<const int32_t> rows) {
@@ -60,9 +62,12 @@ uint32_t Session::take_cached(std::span<const int32_t> rows) {
   return n;
 }
 
-Session::Next Session::next(const Progress& progress) {
+Session::Next Session::next(uint64_t generation, const Progress& progress) {
+  const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
   require_open();
+  if (generation != generation_)
+    throw ValueError("this generation has ended: another call has gone on with its session");
   if (finished_ != Finish::none) return {-1, finished_};
   if (left_ == 0) return {-1, finished_ = Finish::length};
   if (pending_ >= 0) {
@@ -85,6 +90,7 @@ Session::Next Session::next(const Progress& progress) {
 }
 
 std::vector<float> Session::score(std::span<const int32_t> tokens, const Progress& progress) {
+  const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
   require_open();
   cancelled_ = false;

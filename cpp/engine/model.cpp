@@ -134,8 +134,16 @@ uint64_t CompiledModel::fingerprint() const {
   return fingerprint_;
 }
 
+CompiledModel::Turn::Turn(CompiledModel& model) : model_(model) {
+  if (model.stepping_ == std::this_thread::get_id())
+    throw ValueError("called from a progress callback of this model, while its step runs");
+  lock_ = std::unique_lock(model.step_mutex_);
+  model.stepping_ = std::this_thread::get_id();
+}
+
 void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
                             const Progress& progress) {
+  const Turn turn(*this);
   std::vector<Session*> sessions;
   for (const BatchItem& item : items) sessions.push_back(item.session);
   std::sort(sessions.begin(), sessions.end());  // one order of locking for every thread
@@ -152,9 +160,20 @@ void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, co
   for (const BatchItem& item : items) item.session->end_generation();
 }
 
+/// While it lives, these sessions refuse to be changed.
+struct CompiledModel::Stepping {
+  explicit Stepping(std::span<const BatchItem> of) : items(of) {
+    for (const BatchItem& item : items) item.session->stepping_ = true;
+  }
+  ~Stepping() {
+    for (const BatchItem& item : items) item.session->stepping_ = false;
+  }
+  Stepping(const Stepping&) = delete;
+  std::span<const BatchItem> items;
+};
+
 void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
                         const Progress& progress) {
-  const std::lock_guard step(step_mutex_);
   // Plan: everything that can fail for want of tokens or memory.
   uint64_t total = 0;
   for (const BatchItem& item : items) {
@@ -172,6 +191,7 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
   }
   std::vector<Session::Held> before;
   for (const BatchItem& item : items) before.push_back(item.session->held());
+  const Stepping stepping(items);
   try {
     for (const BatchItem& item : items) {
       item.session->read_saved();

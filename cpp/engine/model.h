@@ -1,11 +1,13 @@
 // CompiledModel: a graph fused for its device, prepared weights, the page pools that its sessions share, one workspace.
 // Thread-safe; steps of its sessions run one after another.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/admission.h"
@@ -87,8 +89,21 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
 
  private:
   friend class Session;
+  /// Steps, one at a time: taken before any session's lock, so that whoever waits for its turn holds up nobody else. ValueError
+  /// on the thread that runs a step: a progress callback can't step.
+  class Turn {
+   public:
+    explicit Turn(CompiledModel& model);
+    ~Turn() { model_.stepping_ = std::thread::id(); }
+    Turn(const Turn&) = delete;
+
+   private:
+    CompiledModel& model_;
+    std::unique_lock<std::mutex> lock_;
+  };
+  struct Stepping;
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
-  /// The step itself; the caller holds the sessions' locks.
+  /// The step itself; the caller has the turn and the sessions' locks.
   void run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress);
 
   std::unique_ptr<Device> device_;
@@ -101,6 +116,7 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Buffer> workspace_;
   std::mutex step_mutex_;
+  std::atomic<std::thread::id> stepping_;  // who has the turn
   mutable std::once_flag fingerprint_once_;
   mutable uint64_t fingerprint_ = 0;
 };

@@ -70,6 +70,11 @@ Session::~Session() { close(); }
 
 void Session::require_open() const {
   if (closed_) throw ValueError("the session is closed");
+  require_idle();
+}
+
+void Session::require_idle() const {
+  if (stepping_) throw ValueError("called from a progress callback of the session's own step");
 }
 
 uint32_t Session::position() const {
@@ -241,6 +246,7 @@ void Session::rewind(uint32_t n_tokens) {
 void Session::close() {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
+  require_idle();
   closed_ = true;
   try {
     if (unread_ == nullptr) model_->prefix_cache().insert(tokens_, tables_);

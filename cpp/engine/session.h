@@ -63,9 +63,10 @@ class Session {
     int32_t token = -1;
     Finish finish = Finish::none;
   };
-  void begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
-             std::vector<int32_t> stop_ids, const Progress& progress);
-  Next next(const Progress& progress);
+  /// Returns the generation's number, which next() takes: ValueError once another call has ended that generation.
+  uint64_t begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
+                 std::vector<int32_t> stop_ids, const Progress& progress);
+  Next next(uint64_t generation, const Progress& progress);
   /// Of the last begin(): tokens whose K/V was found in the model's prefix cache, and not computed.
   uint32_t cached_tokens() const;
 
@@ -79,7 +80,8 @@ class Session {
   friend class CompiledModel;
   // Under mutex_, called by CompiledModel::forward.
   void require_open() const;
-  struct Held {  // what a failed step puts back
+  void require_idle() const;  // the lock lets a callback of the running step in: it may look, and change nothing
+  struct Held {               // what a failed step puts back
     uint32_t pages;
     Admission::Pages claims;
     uint64_t pages_added;
@@ -97,7 +99,7 @@ class Session {
   void encode_globals();
   uint32_t take_cached(std::span<const int32_t> rows);
   void read_saved();  // the pages of a restored history, once
-  void end_generation() { pending_ = -1, finished_ = Finish::stop; }
+  void end_generation() { pending_ = -1, ++generation_; }
   uint32_t capacity_now() const;
 
   struct Forked {};
@@ -117,6 +119,7 @@ class Session {
   uint64_t pages_added_ = 0;
   std::atomic<bool> cancelled_{false};
   bool closed_ = false;
+  bool stepping_ = false;
 
   Sampler sampler_;
   Sampling sampling_;
@@ -126,6 +129,7 @@ class Session {
   uint32_t cached_tokens_ = 0;
   int32_t pending_ = -1;  // sampled, not yet fed
   Finish finished_ = Finish::stop;
+  uint64_t generation_ = 0;  // counts them
 };
 
 }  // namespace foundry

@@ -54,10 +54,9 @@ Op make_op(OpKind kind, const std::string& name, std::vector<ValueId> inputs, st
 }  // namespace
 
 WeightId Graph::weight(const std::string& name, uint64_t rows, uint64_t cols) {
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (weights[i].name == name && weights[i].rows == rows && weights[i].cols == cols) return static_cast<WeightId>(i);
-  weights.push_back({name, rows, cols});
-  return static_cast<WeightId>(weights.size() - 1);
+  const auto [known, added] = ids_.try_emplace({name, rows, cols}, static_cast<WeightId>(weights.size()));
+  if (added) weights.push_back({name, rows, cols});
+  return known->second;
 }
 
 uint32_t Graph::add_group(const LayerGroup& group) {

@@ -3,7 +3,9 @@
 // (buffer_plan.cpp). Rows are symbolic: `tokens` before select_rows, `selected` after it.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace foundry {
@@ -106,6 +108,7 @@ class Graph {
 
  private:
   ValueId new_value(uint32_t width, Rows rows);
+  std::map<std::tuple<std::string, uint64_t, uint64_t>, WeightId> ids_;  // of weights
 };
 
 /// Throws ModelFormatError that names the op, expected and found shapes: ids in range, values defined before use, widths,

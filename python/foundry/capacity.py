@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foundry.errors import ContextOverflowError
+
 
 @dataclass(frozen=True)
 class CapacityDecision:
@@ -35,10 +37,21 @@ class CapacityPolicy:
                 raise ValueError(f"{name}: expected a whole number from {least}, found {value!r}")
 
     def decide(self, prompt_tokens: int, max_new_tokens: int, max_seq_len: int) -> CapacityDecision:
-        """Raises ValueError where a number is negative. The promise never passes ``max_seq_len``."""
+        """The promise never passes ``max_seq_len``.
+
+        Raises:
+            ValueError: a number is negative.
+            ContextOverflowError: the prompt alone passes ``max_seq_len``.
+        """
         for name, value in (("prompt_tokens", prompt_tokens), ("max_new_tokens", max_new_tokens)):
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: expected a whole number from 0, found {value!r}")
+        if prompt_tokens > max_seq_len:
+            raise ContextOverflowError(
+                f"context: the prompt needs {prompt_tokens} tokens, available {max_seq_len} (the model's max_seq_len)",
+                prompt_tokens,
+                max_seq_len,
+            )
         reserved = min(prompt_tokens + max_new_tokens + self.headroom, max_seq_len)
         return CapacityDecision(
             initial=reserved if self.eager else min(prompt_tokens, reserved), step=self.step, reserved=reserved

@@ -94,7 +94,7 @@ def stream(
     """Feeds ``prompt_ids`` (what the session does not hold yet) and yields text as it comes."""
     tokenizer = session.model.tokenizer
     began = time.perf_counter()
-    session.begin(prompt_ids, max_new_tokens, params, sorted(tokenizer.stop_ids), progress)
+    generation = session.begin(prompt_ids, max_new_tokens, params, sorted(tokenizer.stop_ids), progress)
     fed = len(prompt_ids) - session.cached_tokens
     cached_tokens += session.cached_tokens
     first = now = time.perf_counter()
@@ -103,7 +103,7 @@ def stream(
     count = 0
     reason: FinishReason | None = None
     while reason is None:
-        token_id, reason = session.next()
+        token_id, reason = session.next(generation)
         now = time.perf_counter()
         if reason is None:
             count += 1

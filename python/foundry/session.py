@@ -151,19 +151,20 @@ class Session:
         params: SamplingParams,
         stop_ids: list[int],
         progress: Progress | None = None,
-    ) -> None:
-        """Feeds the prompt of a generation; ``next`` then gives its tokens."""
+    ) -> int:
+        """Feeds the prompt of a generation; ``next``, given the number returned, then gives its tokens."""
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens: expected a whole number from 0, found {max_new_tokens}")
         p = params
-        self._core.begin(
+        generation = self._core.begin(
             as_ids(prompt_ids), max_new_tokens, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
         )
         self._check()
+        return generation
 
-    def next(self) -> tuple[int, FinishReason | None]:
-        """The next token of a generation, or (-1, finish_reason)."""
-        token_id, reason = self._core.next()
+    def next(self, generation: int) -> tuple[int, FinishReason | None]:
+        """The next token of a generation, or (-1, finish_reason). ValueError once another call has ended it."""
+        token_id, reason = self._core.next(generation)
         self._check()
         return token_id, cast("FinishReason | None", reason)
 

@@ -197,18 +197,18 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
     std::vector<std::vector<int32_t>> runs;
     for (int run = 0; run < 2; ++run) {
       auto writer = model->open_session({});
-      writer->begin(std::span(ids).first(run == 0 ? 50 : 20), 30, sampling, {}, {});
-      if (run == 1) writer->begin(std::span(ids).subspan(20), 30, sampling, {}, {});
+      uint64_t answer = writer->begin(std::span(ids).first(run == 0 ? 50 : 20), 30, sampling, {}, {});
+      if (run == 1) answer = writer->begin(std::span(ids).subspan(20), 30, sampling, {}, {});
       runs.emplace_back();
-      for (Session::Next next = writer->next({}); next.finish == Finish::none; next = writer->next({}))
+      for (Session::Next next = writer->next(answer, {}); next.finish == Finish::none; next = writer->next(answer, {}))
         runs.back().push_back(next.token);
-      CHECK(writer->next({}).finish == Finish::length);
+      CHECK(writer->next(answer, {}).finish == Finish::length);
     }
     CHECK(runs[0].size() == 30);
     CHECK(runs[0] == runs[1]);
-    session->begin(tokens(240), 100, {}, {}, {});
+    const uint64_t answer = session->begin(tokens(240), 100, {}, {}, {});
     Session::Next next;
-    do next = session->next({});
+    do next = session->next(answer, {});
     while (next.finish == Finish::none);
     CHECK(next.finish == Finish::context);
     CHECK(session->position() == shape.max_seq_len);

@@ -76,8 +76,8 @@ TEST_CASE("threads: everything at once, and every history keeps its bits") {
         again->rewind(static_cast<uint32_t>(common.size()));
         if (forward(*again, own[t]) != expected[t]) ++wrong;
         const auto fresh = model->open_session({8, 100, 0});
-        fresh->begin(common, 3, {}, {}, {});
-        while (fresh->next({}).finish == Finish::none) {}
+        const uint64_t answer = fresh->begin(common, 3, {}, {}, {});
+        while (fresh->next(answer, {}).finish == Finish::none) {}
         (void)fresh->observe();
         child->close();
         try {

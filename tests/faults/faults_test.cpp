@@ -123,10 +123,11 @@ const std::vector<Named>& calls() {
       {"score", [](World& w) { return w.session->score(ids(20, 4), {}); }},
       {"generate",
        [](World& w) {
-         w.session->begin(ids(5, 6), 4, {}, {}, {});
+         const uint64_t answer = w.session->begin(ids(5, 6), 4, {}, {}, {});
          std::vector<float> tokens;
          tokens.reserve(16);
-         for (Session::Next next = w.session->next({}); next.finish == Finish::none; next = w.session->next({}))
+         for (Session::Next next = w.session->next(answer, {}); next.finish == Finish::none;
+              next = w.session->next(answer, {}))
            tokens.push_back(static_cast<float>(next.token));
          return tokens;
        }},

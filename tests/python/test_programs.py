@@ -47,7 +47,7 @@ class Programs(RuleBasedStateMachine):
         return self.sessions[which % len(self.sessions)]
 
     @precondition(lambda self: len(self.sessions) < 6)
-    @rule(prompt=st.integers(0, 120), new=st.integers(0, 60), step=st.sampled_from([1, 20]), eager=st.booleans())
+    @rule(prompt=st.integers(0, MOST), new=st.integers(0, 60), step=st.sampled_from([1, 20]), eager=st.booleans())
     def open(self, prompt: int, new: int, step: int, eager: bool) -> None:
         self.sessions.append((self.model.session(prompt, new, CapacityPolicy(step=step, eager=eager)), []))
 
