@@ -49,9 +49,9 @@ Progress progress_of(const nb::object& callback) {
 }
 
 DType kv_type(const std::string& name) {
-  for (const DType type : {DType::f32, DType::f16, DType::bf16})
+  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0})
     if (name == dtype_name(type)) return type;
-  throw ValueError("kv_dtype: expected f32, f16 or bf16, found \"" + name + "\"");
+  throw ValueError("kv_dtype: expected f32, f16, bf16, q8_0 or q4_0, found \"" + name + "\"");
 }
 
 IntDict plan_dict(const PlannedBytes& p) {

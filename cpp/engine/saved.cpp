@@ -6,6 +6,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/kv_rows.h"
 #include "engine/model.h"
 
 namespace foundry {
@@ -29,15 +30,13 @@ std::string layout(const KvGeometry& g) {
 /// What lies behind the last token of a page is whatever the page held before: none of the file's business.
 void clear_behind(std::byte* page, const KvGeometry& g, uint32_t n_tokens) {
   const KvParams kv = g.params();
-  const uint64_t k_size = block_bytes(g.k_type), v_size = block_bytes(g.v_type);
+  const std::vector<float> nothing(g.head_dim);
   for (uint32_t part = 0; part < g.n_layers * g.n_kv_heads; ++part) {
     std::byte* k = page + part * kv.head_stride_bytes;
-    for (uint32_t t = n_tokens; t < g.page_tokens; ++t)
-      for (uint32_t d = 0; d < g.head_dim; ++d)
-        std::memset(k + ((uint64_t{t} / g.tile_tokens * g.head_dim + d) * g.tile_tokens + t % g.tile_tokens) * k_size,
-                    0, k_size);
-    const uint64_t row = g.head_dim * v_size;
-    std::memset(k + kv.k_part_bytes + n_tokens * row, 0, (g.page_tokens - n_tokens) * row);
+    for (uint32_t t = n_tokens; t < g.page_tokens; ++t) {
+      write_k(kv, k, t, nothing.data());
+      write_v(kv, k + kv.k_part_bytes, t, nothing.data());
+    }
   }
 }
 

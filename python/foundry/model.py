@@ -58,7 +58,8 @@ class CompiledModel:
             path: the file.
             device: "auto", "cpu", "cpu:<instruction set>" or "reference".
             memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB.
-            kv_dtype: "f16", "bf16" or "f32", or a pair for K and V apart.
+            kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. The
+                quantised ones (blocks of 32 dims) want a head_dim of whole blocks.
             threads: of the device; by default all cores.
             page_tokens: tokens of a page, a divisor of 256.
             chunk_tokens: rows of one step; prefill goes in chunks of this.

@@ -21,12 +21,11 @@ std::string compare_pages(const AttentionRun& run, const AttentionInputs& in, si
   SequenceParams sequence{};
   sequence.pages = reinterpret_cast<uint64_t>(addresses.data());
   for (uint32_t t = 0; t < n_tokens; ++t)
-    for (uint32_t h = 0; h < g.n_kv_heads; ++h)
-      for (uint32_t d = 0; d < g.head_dim; ++d) {
-        const uint64_t at = (uint64_t{t} * g.n_kv_heads + h) * g.head_dim + d;
-        reference::store(reference::element(kv, sequence, kLayer, h, Part::k, t, d), kv.k_type, in.k[s][at]);
-        reference::store(reference::element(kv, sequence, kLayer, h, Part::v, t, d), kv.v_type, in.v[s][at]);
-      }
+    for (uint32_t h = 0; h < g.n_kv_heads; ++h) {
+      const uint64_t at = (uint64_t{t} * g.n_kv_heads + h) * g.head_dim;
+      reference::store(kv, sequence, kLayer, h, Part::k, t, in.k[s].data() + at);
+      reference::store(kv, sequence, kLayer, h, Part::v, t, in.v[s].data() + at);
+    }
   for (size_t p = 0; p < expected.size(); ++p) {
     if (!run.pages(s)[p].guards_intact()) return "page " + std::to_string(p) + ": a byte outside it was written";
     if (std::memcmp(run.pages(s)[p].data(), expected[p].data(), g.page_bytes()) == 0) continue;

@@ -1,4 +1,4 @@
-"""Calls out of turn: from a progress callback of the step that runs, or on with a generation that another call has ended."""
+"""Calls out of turn: from a callback of the step that runs, or on with a generation that another call has ended."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/kv_rows.h"
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
@@ -150,8 +151,7 @@ class CpuDevice final : public Device {
   void kv_append(const KvAppendArgs& args) override {
     const KvParams& kv = args.kv;
     const uint64_t width = uint64_t{kv.n_kv_heads} * kv.head_dim;
-    const uint64_t k_size = block_bytes(static_cast<DType>(kv.k_type)),
-                   v_size = block_bytes(static_cast<DType>(kv.v_type));
+    const auto k_type = static_cast<DType>(kv.k_type), v_type = static_cast<DType>(kv.v_type);
     for (uint32_t s = 0; s < args.n_sequences; ++s) {
       const SequenceParams& sequence = args.sequences[s];
       const auto* pages = reinterpret_cast<const uint64_t*>(sequence.pages);
@@ -162,11 +162,19 @@ class CpuDevice final : public Device {
         for (uint32_t h = 0; h < kv.n_kv_heads; ++h) {
           const uint64_t at = (sequence.first_row + r) * width + uint64_t{h} * kv.head_dim;
           std::byte* k = layer + h * kv.head_stride_bytes;
-          kernels_.append(args.k.as<float>() + at, kv.head_dim, kv.k_type,
-                          k + (token / kv.tile_tokens * kv.head_dim * kv.tile_tokens + token % kv.tile_tokens) * k_size,
-                          kv.tile_tokens);
-          kernels_.append(args.v.as<float>() + at, kv.head_dim, kv.v_type,
-                          k + kv.k_part_bytes + token * kv.head_dim * v_size, 1);
+          std::byte* v = k + kv.k_part_bytes;
+          if (block_elements(k_type) != 1)
+            write_k(kv, k, static_cast<uint32_t>(token), args.k.as<float>() + at);
+          else
+            kernels_.append(args.k.as<float>() + at, kv.head_dim, kv.k_type,
+                            k + (token / kv.tile_tokens * kv.head_dim * kv.tile_tokens + token % kv.tile_tokens) *
+                                    block_bytes(k_type),
+                            kv.tile_tokens);
+          if (block_elements(v_type) != 1)
+            write_v(kv, v, static_cast<uint32_t>(token), args.v.as<float>() + at);
+          else
+            kernels_.append(args.v.as<float>() + at, kv.head_dim, kv.v_type,
+                            v + token * kv.head_dim * block_bytes(v_type), 1);
         }
       });
     }

@@ -58,6 +58,22 @@ inline F16 load_bf16(const uint16_t* p, uint32_t n) {
   copy_halves(all, p, n);
   return load_bf16(all);
 }
+inline float widen_f16(const uint16_t* p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(*p))); }
+inline __m128i some_bytes(const std::byte* p, uint32_t n) {
+  if (n == 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  std::byte all[16] = {};
+  for (uint32_t i = 0; i < n; ++i) all[i] = p[i];
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(all));
+}
+inline F16 widen_i8(__m128i b) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)))};
+}
+inline F16 load_i8(const std::byte* p, uint32_t n) { return widen_i8(some_bytes(p, n)); }
+inline void load_nibbles(const std::byte* p, uint32_t n, F16& low, F16& high) {
+  const __m128i b = some_bytes(p, n), mask = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
+  low = widen_i8(_mm_sub_epi8(_mm_and_si128(b, mask), eight));
+  high = widen_i8(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(b, 4), mask), eight));
+}
 inline void to_f16(F16 x, uint16_t* p) {
   constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, kNearest));

@@ -34,6 +34,15 @@ inline F16 load_f16(const uint16_t* p, uint32_t n) { return {_mm512_cvtph_ps(_mm
 inline F16 widen_bf16(__m256i h) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))}; }
 inline F16 load_bf16(const uint16_t* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline F16 load_bf16(const uint16_t* p, uint32_t n) { return widen_bf16(_mm256_maskz_loadu_epi16(lanes(n), p)); }
+inline float widen_f16(const uint16_t* p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(*p))); }
+inline F16 widen_i8(__m128i b) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b))}; }
+inline F16 load_i8(const std::byte* p, uint32_t n) { return widen_i8(_mm_maskz_loadu_epi8(lanes(n), p)); }
+/// The low and the high nibbles of n bytes, less 8.
+inline void load_nibbles(const std::byte* p, uint32_t n, F16& low, F16& high) {
+  const __m128i b = _mm_maskz_loadu_epi8(lanes(n), p), mask = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
+  low = widen_i8(_mm_sub_epi8(_mm_and_si128(b, mask), eight));
+  high = widen_i8(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(b, 4), mask), eight));
+}
 inline void to_f16(F16 a, uint16_t* p) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

@@ -49,6 +49,17 @@ inline F16 load_f16(const uint16_t* p) { FOUNDRY_LANES(F16, f16_to_f32(p[i])); }
 inline F16 load_f16(const uint16_t* p, uint32_t n) { FOUNDRY_LANES(F16, i < n ? f16_to_f32(p[i]) : 0.0f); }
 inline F16 load_bf16(const uint16_t* p) { FOUNDRY_LANES(F16, bf16_to_f32(p[i])); }
 inline F16 load_bf16(const uint16_t* p, uint32_t n) { FOUNDRY_LANES(F16, i < n ? bf16_to_f32(p[i]) : 0.0f); }
+inline float widen_f16(const uint16_t* p) { return f16_to_f32(*p); }
+inline F16 load_i8(const std::byte* p, uint32_t n) {
+  FOUNDRY_LANES(F16, i < n ? static_cast<float>(static_cast<int8_t>(p[i])) : 0.0f);
+}
+inline void load_nibbles(const std::byte* p, uint32_t n, F16& low, F16& high) {
+  for (uint32_t i = 0; i < 16; ++i) {
+    const int both = i < n ? static_cast<int>(p[i]) : 0x88;
+    low.v[i] = static_cast<float>((both & 15) - 8);
+    high.v[i] = static_cast<float>((both >> 4) - 8);
+  }
+}
 inline void to_f16(F16 a, uint16_t* p) {
   for (uint32_t i = 0; i < 16; ++i) p[i] = f32_to_f16(a.v[i]);
 }

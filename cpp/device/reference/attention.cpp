@@ -27,7 +27,7 @@ Partial segment(const AttentionArgs& args, const SequenceParams& sequence, u32 k
   for (u64 t = begin; t < end; ++t) {
     double dot = 0;
     for (u32 d = 0; d < kv.head_dim; ++d)
-      dot += static_cast<double>(q[d]) * load(element(kv, sequence, args.p.layer, kv_head, Part::k, t, d), kv.k_type);
+      dot += static_cast<double>(q[d]) * load(kv, sequence, args.p.layer, kv_head, Part::k, t, d);
     scores[t - begin] = dot * args.p.scale;
     partial.max = std::max(partial.max, scores[t - begin]);
   }
@@ -35,7 +35,7 @@ Partial segment(const AttentionArgs& args, const SequenceParams& sequence, u32 k
     const double p = std::exp(scores[t - begin] - partial.max);
     partial.sum += p;
     for (u32 d = 0; d < kv.head_dim; ++d)
-      partial.out[d] += p * load(element(kv, sequence, args.p.layer, kv_head, Part::v, t, d), kv.v_type);
+      partial.out[d] += p * load(kv, sequence, args.p.layer, kv_head, Part::v, t, d);
   }
   return partial;
 }
@@ -57,12 +57,11 @@ void kv_append(const KvAppendArgs& args) {
     const SequenceParams& sequence = args.sequences[s];
     for (u32 r = 0; r < sequence.n_rows; ++r) {
       const u64 row = sequence.first_row + r, position = u64{sequence.start} + r;
-      for (u32 h = 0; h < kv.n_kv_heads; ++h)
-        for (u32 d = 0; d < kv.head_dim; ++d) {
-          const u64 at = row * width + h * kv.head_dim + d;
-          store(element(kv, sequence, args.layer, h, Part::k, position, d), kv.k_type, args.k.as<float>()[at]);
-          store(element(kv, sequence, args.layer, h, Part::v, position, d), kv.v_type, args.v.as<float>()[at]);
-        }
+      for (u32 h = 0; h < kv.n_kv_heads; ++h) {
+        const u64 at = row * width + u64{h} * kv.head_dim;
+        store(kv, sequence, args.layer, h, Part::k, position, args.k.as<float>() + at);
+        store(kv, sequence, args.layer, h, Part::v, position, args.v.as<float>() + at);
+      }
     }
   }
 }

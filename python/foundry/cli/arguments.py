@@ -74,7 +74,7 @@ def _device(command: argparse.ArgumentParser) -> None:
         "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace and K/V, such as 8G"
     )
     command.add_argument(
-        "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help="f16, bf16, f32, or a pair K,V"
+        "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help="f32, f16, bf16, q8_0, q4_0, or a pair K,V"
     )
 
 
