@@ -44,10 +44,10 @@ def main() -> None:
         forks = [warm.fork() for _ in range(FORKS)]
         forking = time.perf_counter() - began
         shared = model.memory()["kv"] - held
-        used = warm._core.observe()["pool.used_pages"]
+        used = warm._core.observe()["groups"][0]["pool.used_pages"]
         for fork in forks:
             fork.forward([5])
-        copied = (warm._core.observe()["pool.used_pages"] - used) / FORKS
+        copied = (warm._core.observe()["groups"][0]["pool.used_pages"] - used) / FORKS
         for fork in forks:
             fork.close()
         print(f"{FORKS} forks: {forking * 1000:.2f} ms, {shared} K/V bytes; {copied:.2f} pages each once they write")

@@ -36,14 +36,15 @@ void bind_graph(nb::module_& m) {
             return g.add_group({n_layers, n_kv_heads, head_dim, window});
           },
           "n_layers"_a, "n_kv_heads"_a, "head_dim"_a, "window"_a = 0)
-      .def("embed", &Graph::embed, "table"_a, "name"_a)
+      .def("embed", &Graph::embed, "table"_a, "scale"_a, "name"_a)
       .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
       .def("linear", &Graph::linear, "x"_a, "weight"_a, "bias"_a, "name"_a)
-      .def("rope", &Graph::rope, "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "style"_a, "factors"_a,
-           "name"_a)
+      .def("rope", &Graph::rope, "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "scale"_a, "style"_a,
+           "factors"_a, "name"_a)
       .def("kv_append", &Graph::kv_append, "k"_a, "v"_a, "group"_a, "layer"_a, "name"_a)
       .def("attention", &Graph::attention, "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
+      .def("geglu", &Graph::geglu, "gate"_a, "up"_a, "name"_a)
       .def("add", &Graph::add, "a"_a, "b"_a, "name"_a)
       .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
       .def(

@@ -83,19 +83,30 @@ IntDict memory_dict(CompiledModel& model) {
 }
 
 AnyDict observed_dict(const Observed& o) {
+  nb::list groups;
+  for (const Observed::Group& group : o.groups) {
+    nb::dict d;
+    d["window"] = group.window;
+    d["encoded.max_seq_len"] = group.encoded_max_seq_len;
+    d["encoded.n_pages"] = group.encoded_n_pages;
+    d["encoded.first_page"] = group.encoded_first_page;
+    d["encoded.page_tokens"] = group.encoded_page_tokens;
+    d["encoded.page_bytes"] = group.encoded_page_bytes;
+    d["table.pages"] = group.table_pages;
+    d["table.first"] = group.table_first;
+    d["table.held"] = group.table_held;
+    d["table.addresses"] = group.table_addresses;
+    d["table.nulls"] = group.table_nulls;
+    nb::list lengths;
+    for (const uint64_t length : group.slab_lengths) lengths.append(length);
+    d["pool.slab_lengths"] = lengths;
+    d["pool.slab_bytes"] = group.slab_bytes;
+    d["pool.used_pages"] = group.used_pages;
+    groups.append(d);
+  }
   nb::dict d;
-  d["encoded.max_seq_len"] = o.encoded_max_seq_len;
-  d["encoded.n_pages"] = o.encoded_n_pages;
-  d["encoded.page_tokens"] = o.encoded_page_tokens;
+  d["groups"] = groups;
   d["encoded.rope_max_seq_len"] = o.encoded_rope_max_seq_len;
-  d["encoded.page_bytes"] = o.encoded_page_bytes;
-  d["table.pages"] = o.table_pages;
-  d["table.addresses"] = o.table_addresses;
-  nb::list lengths;
-  for (const uint64_t length : o.slab_lengths) lengths.append(length);
-  d["pool.slab_lengths"] = lengths;
-  d["pool.slab_bytes"] = o.slab_bytes;
-  d["pool.used_pages"] = o.used_pages;
   d["ledger.kv_bytes"] = o.ledger_kv_bytes;
   d["arch.max_seq_len"] = o.arch_max_seq_len;
   d["session.capacity"] = o.capacity;
@@ -110,21 +121,28 @@ auto without_gil(F&& call) {
   return call();
 }
 
-IntDict globals_dict(Session& session) {
-  nb::dict d;
-  const SequenceParams s = without_gil([&] { return session.globals(); }).at(0);
-  const KvParams kv = session.model().pools().at(0)->geometry().params();
-  d["max_seq_len"] = s.max_seq_len;
-  d["n_pages"] = s.n_pages;
-  d["page_tokens"] = kv.page_tokens;
-  d["tile_tokens"] = kv.tile_tokens;
-  d["page_bytes"] = kv.page_bytes;
-  d["layer_stride_bytes"] = kv.layer_stride_bytes;
-  d["head_stride_bytes"] = kv.head_stride_bytes;
-  d["k_part_bytes"] = kv.k_part_bytes;
-  d["n_kv_heads"] = kv.n_kv_heads;
-  d["head_dim"] = kv.head_dim;
-  return d;
+nb::typed<nb::list, IntDict> globals_list(Session& session) {
+  nb::list groups;
+  const auto globals = without_gil([&] { return session.globals(); });
+  for (size_t g = 0; g < globals.size(); ++g) {
+    const KvGeometry& geometry = session.model().pools().at(g)->geometry();
+    const KvParams kv = geometry.params();
+    nb::dict d;
+    d["max_seq_len"] = globals[g].max_seq_len;
+    d["n_pages"] = globals[g].n_pages;
+    d["first_page"] = globals[g].first_page;
+    d["window"] = geometry.window;
+    d["page_tokens"] = kv.page_tokens;
+    d["tile_tokens"] = kv.tile_tokens;
+    d["page_bytes"] = kv.page_bytes;
+    d["layer_stride_bytes"] = kv.layer_stride_bytes;
+    d["head_stride_bytes"] = kv.head_stride_bytes;
+    d["k_part_bytes"] = kv.k_part_bytes;
+    d["n_kv_heads"] = kv.n_kv_heads;
+    d["head_dim"] = kv.head_dim;
+    groups.append(d);
+  }
+  return nb::typed<nb::list, IntDict>(groups);
 }
 
 /// Bytes of logits held by a call, promised like any memory.
@@ -234,6 +252,7 @@ void bind_session(nb::module_& m) {
           "generation"_a)
       .def_prop_ro("position", &Session::position, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("capacity", &Session::capacity, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("rewindable_to", &Session::rewindable_to, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("reserved_tokens", &Session::reserved_tokens, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("kv_bytes", &Session::kv_bytes, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("pages_added", &Session::pages_added, nb::call_guard<nb::gil_scoped_release>())
@@ -246,7 +265,7 @@ void bind_session(nb::module_& m) {
              std::copy(tokens.begin(), tokens.end(), data.get());
              return array_of(std::move(data), {tokens.size()});
            })
-      .def("globals", &globals_dict)
+      .def("globals", &globals_list)
       .def("observe", [](Session& s) { return observed_dict(without_gil([&] { return s.observe(); })); })
       .def("reserve", &Session::reserve, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("save", &Session::save, "path"_a, nb::call_guard<nb::gil_scoped_release>())
@@ -254,7 +273,7 @@ void bind_session(nb::module_& m) {
       .def("rewind", &Session::rewind, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("cancel", &Session::cancel)
       .def("close", &Session::close, nb::call_guard<nb::gil_scoped_release>())
-      .def("_bend", &Session::bend, "place"_a, "by"_a, nb::call_guard<nb::gil_scoped_release>());
+      .def("_bend", &Session::bend, "place"_a, "group"_a, "by"_a, nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace

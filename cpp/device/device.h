@@ -111,7 +111,7 @@ struct AttentionArgs {
   const SequenceParams* sequences;
   Span q, out;  // [n_rows, n_heads * head_dim]
 };
-struct SwigluArgs {  // out = silu(gate) * up
+struct GatedArgs {  // swiglu: out = silu(gate) * up; geglu: out = gelu(gate) * up, gelu by tanh
   uint32_t n_rows;
   uint32_t width;
   Span gate, up, out;
@@ -150,7 +150,8 @@ class Device {
   virtual void rope(const RopeArgs& args) = 0;
   virtual void kv_append(const KvAppendArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;
-  virtual void swiglu(const SwigluArgs& args) = 0;
+  virtual void swiglu(const GatedArgs& args) = 0;
+  virtual void geglu(const GatedArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
   virtual void select_rows(const SelectRowsArgs& args) = 0;
   virtual void submit() = 0;

@@ -55,6 +55,10 @@ uint32_t Session::take_cached(std::span<const int32_t> rows) {
   if (rows.size() < 2) return 0;
   unread_ = nullptr;  // rewound to nothing before it was read
   tokens_.reserve(rows.size());
+  for (size_t g = 0; g < tables_.size(); ++g)  // pages that make room for cached ones stay promised
+    next_claims_[g] = tables_[g].pool().geometry().most_pages(reserved_) + 1;
+  model_->admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
   const uint32_t n = model_->prefix_cache().match(rows.first(rows.size() - 1), tables_);  // one is fed, for its logits
   tokens_.assign(rows.begin(), rows.begin() + n);
   settle();
@@ -105,6 +109,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
   if (back != 0) rows.push_back(tokens_.back());
   rows.insert(rows.end(), tokens.begin(), tokens.end());
   tokens_.resize(start - back);
+  scored_from_ = start;
   const std::array items{BatchItem{this, rows}};
   try {
     model_->run(
@@ -116,8 +121,10 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
         progress);
   } catch (...) {
     if (back != 0) tokens_.push_back(rows.front());
+    scored_from_ = 0;
     throw;
   }
+  scored_from_ = 0;
   end_generation();
   return result;
 }

@@ -13,7 +13,8 @@ namespace {
 constexpr uint32_t kMaxSelected = 16;               // rows of logits made at a time
 constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
 
-KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options) {
+KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options,
+                       uint32_t step_tokens) {
   if (group.head_dim > device.info().max_head_dim)
     throw ModelFormatError("head_dim: expected at most " + std::to_string(device.info().max_head_dim) + " on device " +
                            device.info().name + ", found " + std::to_string(group.head_dim));
@@ -22,6 +23,7 @@ KvGeometry geometry_of(const LayerGroup& group, const Device& device, const Mode
   g.n_kv_heads = group.n_kv_heads;
   g.head_dim = group.head_dim;
   g.window = group.window;
+  g.step_tokens = group.window == 0 ? 0 : step_tokens;
   g.page_tokens = options.page_tokens;
   g.tile_tokens = std::min(options.page_tokens, device.info().max_tile_tokens);
   g.k_type = options.k_type;
@@ -48,15 +50,15 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
       ledger_(options.memory_limit == 0 ? UINT64_MAX : options.memory_limit),
       weights_(std::move(file), graph_) {
   if (options.chunk_tokens == 0) throw ValueError("chunk_tokens: expected at least 1, found 0");
+  const uint32_t rows = std::min(options.chunk_tokens, graph_.arch.max_seq_len);
   std::vector<KvParams> kv;
   for (const LayerGroup& group : graph_.groups) {
-    const KvGeometry geometry = geometry_of(group, *device_, options);
+    const KvGeometry geometry = geometry_of(group, *device_, options, rows);
     kv.push_back(geometry.params());
     pools_.push_back(std::make_unique<PagePool>(*device_, ledger_, geometry, slab_pages(geometry, options.slab_pages)));
   }
   prefix_cache_ = std::make_unique<PrefixCache>(pools_, options.prefix_cache_bytes);
   admission_ = std::make_unique<Admission>(ledger_, pools_, [this] { return prefix_cache_->evict_one(); });
-  const uint32_t rows = std::min(options.chunk_tokens, graph_.arch.max_seq_len);
   runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
 }
 
@@ -86,12 +88,6 @@ std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> fil
   return model;
 }
 
-std::vector<uint64_t> CompiledModel::pages_for(uint64_t n_tokens) const {
-  std::vector<uint64_t> pages;
-  for (const auto& pool : pools_) pages.push_back(pool->geometry().pages_for(n_tokens));
-  return pages;
-}
-
 PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_rows) const {
   const WeightBytes weights = weights_.plan(*device_);
   PlannedBytes p;
@@ -99,8 +95,13 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   p.weights_private = weights.private_;
   p.workspace = runner_->workspace_bytes();
   p.logits = all_logits_rows * graph_.arch.vocab_size * sizeof(float);
-  p.kv_initial = admission_->cost_bytes(pages_for(capacity.initial));
-  p.kv_reserved = admission_->cost_bytes(pages_for(std::max(capacity.initial, capacity.reserved)));
+  Admission::Pages initial, reserved;
+  for (const auto& pool : pools_) {
+    initial.push_back(pool->geometry().pages_ahead(0, capacity.initial));
+    reserved.push_back(pool->geometry().most_pages(std::max(capacity.initial, capacity.reserved)));
+  }
+  p.kv_initial = admission_->cost_bytes(initial);
+  p.kv_reserved = admission_->cost_bytes(reserved);
   for (const auto& pool : pools_) {
     p.page_tokens = pool->geometry().page_tokens;
     p.page_bytes += pool->geometry().page_bytes();
@@ -119,10 +120,9 @@ std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
 std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_t more, uint32_t step) {
   auto saved = std::make_shared<const SavedHistory>(path, *this);
   const auto n = static_cast<uint32_t>(saved->image.tokens.size());
-  auto session =
-      open_session({n, static_cast<uint32_t>(std::min<uint64_t>(uint64_t{n} + more, arch().max_seq_len)), step});
-  session->tokens_ = saved->image.tokens;
-  session->unread_ = std::move(saved);
+  auto session = open_session({0, 0, step});
+  session->take_saved(std::move(saved),
+                      static_cast<uint32_t>(std::min<uint64_t>(uint64_t{n} + more, arch().max_seq_len)));
   return session;
 }
 
@@ -215,10 +215,12 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
     while (item < items.size()) {
       runs.clear(), origin.clear(), selected.clear();
       while (item < items.size() && origin.size() < runner_->max_rows()) {
-        const Session& session = *items[item].session;
+        Session& session = *items[item].session;
         const size_t n = std::min<size_t>(items[item].tokens.size() - offset, runner_->max_rows() - origin.size());
-        runs.push_back({session.globals_, items[item].tokens.subspan(offset, n),
-                        static_cast<uint32_t>(session.tokens_.size() + offset), session.rope_max_seq_len_});
+        const size_t start = session.tokens_.size() + offset;
+        session.roll_to(start, start + n);
+        runs.push_back({session.globals_, items[item].tokens.subspan(offset, n), static_cast<uint32_t>(start),
+                        session.rope_max_seq_len_});
         for (size_t i = 0; i < n; ++i) {
           const bool last = offset + i + 1 == items[item].tokens.size();
           if (which == LogitsOf::all || last) selected.push_back(static_cast<int32_t>(origin.size()));
@@ -244,8 +246,7 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
     for (size_t i = 0; i < items.size(); ++i) items[i].session->restore(before[i]);
     throw;
   }
-  for (const BatchItem& item : items)
-    item.session->tokens_.insert(item.session->tokens_.end(), item.tokens.begin(), item.tokens.end());
+  for (const BatchItem& item : items) item.session->commit(item.tokens);
 }
 
 }  // namespace foundry

@@ -73,8 +73,6 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   PrefixCache& prefix_cache() { return *prefix_cache_; }
   /// As a session of `capacity` would take; all_logits_rows rows of logits are returned at once.
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
-  /// Pages of each group that hold n_tokens.
-  std::vector<uint64_t> pages_for(uint64_t n_tokens) const;
 
   std::shared_ptr<Session> open_session(const Capacity& capacity);
   /// The session of a saved file, promised its tokens and `more`. It maps the file; the step that first needs pages reads them.

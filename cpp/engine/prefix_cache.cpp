@@ -5,15 +5,38 @@
 namespace foundry {
 
 PrefixCache::PrefixCache(const std::vector<std::unique_ptr<PagePool>>& pools, uint64_t limit_bytes)
-    : pools_(pools), limit_(limit_bytes), page_tokens_(pools.at(0)->geometry().page_tokens) {
-  for (const auto& pool : pools) bytes_a_node_ += pool->geometry().page_bytes();
-}
+    : pools_(pools), limit_(limit_bytes), page_tokens_(pools.at(0)->geometry().page_tokens) {}
 
 PrefixCache::~PrefixCache() { release_all(root_); }
 
 void PrefixCache::release(const Node& node) {
-  for (size_t g = 0; g < node.pages.size(); ++g) pools_[g]->release(node.pages[g]);
-  --n_nodes_;
+  bytes_ -= node_bytes(node);
+  for (size_t g = 0; g < node.pages.size(); ++g)
+    if (node.pages[g] != kNoPage) pools_[g]->release(node.pages[g]);
+}
+
+uint64_t PrefixCache::node_bytes(const Node& node) const {
+  uint64_t bytes = 0;
+  for (size_t g = 0; g < node.pages.size(); ++g)
+    if (node.pages[g] != kNoPage) bytes += pools_[g]->geometry().page_bytes();
+  return bytes;
+}
+
+size_t PrefixCache::usable(const std::vector<const Node*>& path) const {
+  for (size_t n = path.size(); n != 0; --n) {
+    bool whole = true;
+    for (size_t g = 0; g < pools_.size(); ++g)
+      for (size_t i = pools_[g]->geometry().first_kept(n * page_tokens_); i < n; ++i)
+        whole = whole && path[i]->pages[g] != kNoPage;
+    if (whole) return n;
+  }
+  return 0;
+}
+
+bool PrefixCache::fits(uint64_t bytes, const Node* keep) {
+  while (bytes_ + bytes > limit_)
+    if (!evict_locked(keep)) return false;
+  return true;
 }
 
 void PrefixCache::release_all(Children& children) {
@@ -39,10 +62,14 @@ uint32_t PrefixCache::match(std::span<const int32_t> tokens, std::vector<PageTab
     path.push_back(found->second.get());
     children = &found->second->children;
   }
-  for (PageTable& table : tables) table.make_room(static_cast<uint32_t>(path.size()));
-  for (size_t i = 0; i < path.size(); ++i)  // nothing below allocates
-    for (size_t g = 0; g < tables.size(); ++g) tables[g].put(static_cast<uint32_t>(i), path[i]->pages[g]);
-  return static_cast<uint32_t>(path.size() * page_tokens_);
+  const size_t n = usable(path);
+  for (PageTable& table : tables) table.make_room(static_cast<uint32_t>(n));
+  for (size_t g = 0; g < tables.size(); ++g) {  // nothing below allocates
+    const uint64_t first = pools_[g]->geometry().first_kept(n * page_tokens_);
+    tables[g].drop_before(static_cast<uint32_t>(first));
+    for (size_t i = first; i < n; ++i) tables[g].put(static_cast<uint32_t>(i), path[i]->pages[g]);
+  }
+  return static_cast<uint32_t>(n * page_tokens_);
 }
 
 void PrefixCache::insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables) {
@@ -54,15 +81,20 @@ void PrefixCache::insert(std::span<const int32_t> tokens, const std::vector<Page
     const auto page = tokens.subspan(uint64_t{i} * page_tokens_, page_tokens_);
     std::vector<int32_t> key(page.begin(), page.end());
     auto found = children->find(key);
-    if (found == children->end()) {
-      while ((n_nodes_ + 1) * bytes_a_node_ > limit_)
-        if (!evict_locked(last)) return;
-      auto node = std::make_unique<Node>();
-      for (const PageTable& table : tables) node->pages.push_back(table.pages().at(i));
-      found = children->emplace(std::move(key), std::move(node)).first;
-      for (size_t g = 0; g < tables.size(); ++g) pools_[g]->retain(found->second->pages[g]);
-      ++n_nodes_;
+    auto fresh = std::make_unique<Node>();
+    Node& node = found == children->end() ? *fresh : *found->second;
+    node.pages.resize(tables.size(), kNoPage);
+    uint64_t more = 0;  // what this history has and the node has not
+    for (size_t g = 0; g < tables.size(); ++g)
+      if (node.pages[g] == kNoPage && tables[g].pages().at(i) != kNoPage) more += pools_[g]->geometry().page_bytes();
+    if (!fits(more, found == children->end() ? last : &node)) return;
+    if (found == children->end()) found = children->emplace(std::move(key), std::move(fresh)).first;
+    for (size_t g = 0; g < tables.size(); ++g) {
+      if (node.pages[g] != kNoPage || tables[g].pages()[i] == kNoPage) continue;
+      pools_[g]->retain(tables[g].pages()[i]);
+      node.pages[g] = tables[g].pages()[i];
     }
+    bytes_ += more;
     found->second->used = ++clock_;
     last = found->second.get();
     children = &found->second->children;
@@ -74,7 +106,8 @@ void PrefixCache::find_oldest(Children& among, const Node* keep, Oldest& best) c
     Node& node = *at->second;
     find_oldest(node.children, keep, best);
     bool held = &node == keep || !node.children.empty();
-    for (size_t g = 0; g < node.pages.size(); ++g) held = held || pools_[g]->references(node.pages[g]) > 1;
+    for (size_t g = 0; g < node.pages.size(); ++g)
+      held = held || (node.pages[g] != kNoPage && pools_[g]->references(node.pages[g]) > 1);
     if (!held && (best.among == nullptr || node.used < best.at->second->used)) best = {&among, at};
   }
 }
@@ -95,7 +128,7 @@ bool PrefixCache::evict_one() {
 
 uint64_t PrefixCache::bytes() const {
   const std::lock_guard lock(mutex_);
-  return n_nodes_ * bytes_a_node_;
+  return bytes_;
 }
 
 }  // namespace foundry

@@ -1,6 +1,7 @@
 // Pages of histories that have been computed, kept for sessions that begin with the same tokens: a radix tree whose edges are whole
 // pages of tokens (SGLang's RadixAttention, arXiv:2312.07104, at the grain of pages). Least recently used leaves go first; pages
-// that a live session holds stay, for their going would free nothing. Thread-safe.
+// that a live session holds stay, for their going would free nothing. Of a windowed group a node has a page only where a history
+// still held it, so prefixes are found that end where some history did. Thread-safe.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -32,7 +33,7 @@ class PrefixCache {
   struct Node;
   using Children = std::map<std::vector<int32_t>, std::unique_ptr<Node>>;
   struct Node {
-    std::vector<PageId> pages;  // by group
+    std::vector<PageId> pages;  // by group; kNoPage where the window had passed
     uint64_t used = 0;
     Children children;
   };
@@ -43,15 +44,18 @@ class PrefixCache {
   void find_oldest(Children& among, const Node* keep, Oldest& best) const;
   bool evict_locked(const Node* keep);
   void release(const Node& node);
+  uint64_t node_bytes(const Node& node) const;
+  /// The longest beginning of a path whose last rows can be run again, and what they see.
+  size_t usable(const std::vector<const Node*>& path) const;
+  bool fits(uint64_t bytes, const Node* keep);
   void release_all(Children& children);
 
   const std::vector<std::unique_ptr<PagePool>>& pools_;
   uint64_t limit_;
   uint32_t page_tokens_;
-  uint64_t bytes_a_node_ = 0;
   mutable std::mutex mutex_;
   Children root_;
-  uint64_t n_nodes_ = 0;
+  uint64_t bytes_ = 0;
   uint64_t clock_ = 0;
 };
 

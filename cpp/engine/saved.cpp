@@ -61,18 +61,22 @@ SavedHistory::SavedHistory(const std::string& name, const CompiledModel& model)
     const KvGeometry& expected = model.pools()[g]->geometry();
     if (layout(image.groups[g].geometry) != layout(expected))
       fail("layout: expected " + layout(expected) + ", found " + layout(image.groups[g].geometry));
-    const uint64_t pages = expected.pages_for(image.tokens.size());
-    if (image.groups[g].pages.size() != pages)
-      fail("pages: expected " + std::to_string(pages) + ", found " + std::to_string(image.groups[g].pages.size()));
+    const uint64_t first = image.groups[g].first_page, pages = expected.pages_for(image.tokens.size());
+    if (first > pages || expected.rewindable_to(first) > image.tokens.size() || (first != 0 && expected.window == 0))
+      fail("first page: expected one that the last row's window does not pass, found " + std::to_string(first));
+    if (image.groups[g].pages.size() != pages - first)
+      fail("pages: expected " + std::to_string(pages - first) + ", found " +
+           std::to_string(image.groups[g].pages.size()));
   }
 }
 
 void SavedHistory::read(std::vector<PageTable>& tables, uint64_t n_tokens) const {
   for (size_t g = 0; g < tables.size(); ++g) {
     const KvGeometry& geometry = tables[g].pool().geometry();
-    for (uint64_t p = 0; p < geometry.pages_for(n_tokens); ++p) {
-      const std::span page(image.groups[g].pages[p], geometry.page_bytes());
-      if (hash64(page) != image.groups[g].checksums[p])
+    const uint32_t first = image.groups[g].first_page;
+    for (uint64_t p = first; p < geometry.pages_for(n_tokens); ++p) {
+      const std::span page(image.groups[g].pages[p - first], geometry.page_bytes());
+      if (hash64(page) != image.groups[g].checksums[p - first])
         throw ModelFormatError(path + ": page " + std::to_string(p) +
                                " is damaged: its checksum differs; tokens from " +
                                std::to_string(p * geometry.page_tokens) + " on are lost, rewind() to there goes on");
@@ -91,8 +95,9 @@ void write_history(const std::string& path, const CompiledModel& model, const st
   for (size_t g = 0; g < tables.size(); ++g) {
     KvImage::Group& group = image.groups.emplace_back();
     group.geometry = tables[g].pool().geometry();
+    group.first_page = tables[g].first();
     const uint64_t n = group.geometry.pages_for(tokens.size());
-    for (uint64_t p = 0; p < n; ++p) group.pages.push_back(tables[g].pool().data(tables[g].pages()[p]));
+    for (uint64_t p = group.first_page; p < n; ++p) group.pages.push_back(tables[g].pool().data(tables[g].pages()[p]));
     if (const auto behind = static_cast<uint32_t>(tokens.size() % group.geometry.page_tokens); behind != 0) {
       tails[g].assign(group.pages.back(), group.pages.back() + group.geometry.page_bytes());
       clear_behind(tails[g].data(), group.geometry, behind);

@@ -37,9 +37,24 @@ Session::Session(Forked, const Session& parent)
       reserved_(parent.reserved_),
       step_(parent.step_),
       pending_(parent.pending_) {
-  const Admission::Pages pages = model_->pages_for(tokens_.size());
-  for (size_t g = 0; g < parent.tables_.size(); ++g)
-    tables_.push_back(parent.tables_[g].share(static_cast<uint32_t>(pages[g])));
+  for (const PageTable& table : parent.tables_)
+    tables_.push_back(table.share(static_cast<uint32_t>(table.pool().geometry().pages_for(tokens_.size()))));
+  encode_globals();
+}
+
+void Session::take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t reserved) {
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = tables_[g].pool().geometry().most_pages(reserved);
+  model_->admission().exchange(claims_, next_claims_);
+  claims_.swap(next_claims_);
+  std::vector<int32_t> tokens = saved->image.tokens;
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    tables_[g].drop_before(saved->image.groups[g].first_page);
+    tables_[g].grow(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens.size())));
+  }
+  tokens_.swap(tokens);
+  reserved_ = reserved;
+  unread_ = std::move(saved);
+  settle();
   encode_globals();
 }
 
@@ -83,11 +98,27 @@ uint32_t Session::position() const {
 }
 
 uint32_t Session::capacity_now() const {
-  uint32_t least = model_->arch().max_seq_len;
-  for (const PageTable& table : tables_)
-    least =
-        std::min(least, capacity_tokens(table.size(), table.pool().geometry().page_tokens, model_->arch().max_seq_len));
+  const uint32_t most = model_->arch().max_seq_len;
+  const bool all_windowed =
+      std::all_of(tables_.begin(), tables_.end(), [](const PageTable& t) { return t.pool().geometry().window != 0; });
+  uint32_t least = most;
+  for (const PageTable& table : tables_) {
+    const KvGeometry& geometry = table.pool().geometry();
+    if (geometry.window == 0 || all_windowed)
+      least = std::min(least, capacity_tokens(table.size(), geometry.page_tokens, most));
+  }
   return least;
+}
+
+uint32_t Session::rewindable_now() const {
+  uint64_t least = 0;
+  for (const PageTable& table : tables_) least = std::max(least, table.pool().geometry().rewindable_to(table.first()));
+  return static_cast<uint32_t>(least);
+}
+
+uint32_t Session::rewindable_to() const {
+  const std::lock_guard lock(mutex_);
+  return rewindable_now();
 }
 
 uint32_t Session::capacity() const {
@@ -103,7 +134,7 @@ uint32_t Session::reserved_tokens() const {
 uint64_t Session::kv_bytes() const {
   const std::lock_guard lock(mutex_);
   uint64_t bytes = 0;
-  for (const PageTable& table : tables_) bytes += table.size() * table.pool().geometry().page_bytes();
+  for (const PageTable& table : tables_) bytes += table.held() * table.pool().geometry().page_bytes();
   return bytes;
 }
 
@@ -139,19 +170,26 @@ void Session::encode_globals() {
     params = {};
     params.pages = reinterpret_cast<uint64_t>(tables_[g].addresses().data());
     params.n_pages = tables_[g].size();
+    params.first_page = tables_[g].first();
     params.max_seq_len =
         capacity_tokens(tables_[g].size(), tables_[g].pool().geometry().page_tokens, model_->arch().max_seq_len);
   }
   rope_max_seq_len_ = capacity_now();
 }
 
-Session::Held Session::held() const { return {tables_.empty() ? 0 : tables_[0].size(), claims_, pages_added_}; }
+Session::Held Session::held() const {
+  Held held{{}, claims_, pages_added_};
+  for (const PageTable& table : tables_) held.pages.push_back(table.size());
+  return held;
+}
 
 uint64_t Session::claim_of(size_t group, uint32_t reserved) const {
   const PageTable& table = tables_[group];
-  const uint64_t promised = table.pool().geometry().pages_for(reserved), held = table.size();
+  const KvGeometry& geometry = table.pool().geometry();
+  const uint64_t most = geometry.most_pages(reserved), all = geometry.pages_for(reserved);
   const uint32_t tail = first_written(group);
-  return promised - std::min(promised, held) + (tail < held && table.shared(tail) ? 1 : 0);
+  return std::min(most - std::min<uint64_t>(most, table.held()), all - std::min<uint64_t>(all, table.size())) +
+         (tail < table.size() && table.shared(tail) ? 1 : 0);
 }
 
 void Session::claim(uint32_t reserved) {
@@ -172,9 +210,13 @@ void Session::grow_to(uint64_t n_tokens) {
   const uint64_t target = n_tokens <= capacity ? capacity
                                                : std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity + step_),
                                                                     model_->arch().max_seq_len);
-  const Admission::Pages pages = model_->pages_for(target);
+  Admission::Pages pages(tables_.size());  // of each table, when all is done but the rolling
   bool changes = false;
   for (size_t g = 0; g < tables_.size(); ++g) {
+    const KvGeometry& geometry = tables_[g].pool().geometry();
+    const uint64_t to = geometry.window == 0 ? target : n_tokens;
+    pages[g] = geometry.pages_for(to_keep()) + geometry.pages_ahead(to_keep(), to);
+    tables_[g].make_room(static_cast<uint32_t>(geometry.pages_for(to)));
     uint64_t acquired = pages[g] - std::min<uint64_t>(pages[g], tables_[g].size());
     for (uint32_t i = first_written(g); i < tables_[g].size(); ++i) acquired += tables_[g].shared(i) ? 1 : 0;
     changes = changes || acquired != 0;
@@ -198,6 +240,39 @@ void Session::grow_to(uint64_t n_tokens) {
   encode_globals();
 }
 
+void Session::roll_to(uint64_t first, uint64_t end) {
+  bool rolls = false;
+  for (PageTable& table : tables_) {
+    const KvGeometry& geometry = table.pool().geometry();
+    const auto pages = static_cast<uint32_t>(geometry.pages_for(end));
+    if (pages <= table.size()) continue;
+    const uint64_t seen = first - std::min<uint64_t>(first, geometry.window - 1);
+    table.roll(static_cast<uint32_t>(geometry.pages_for(to_keep())), static_cast<uint32_t>(seen / geometry.page_tokens),
+               pages);
+    rolls = true;
+  }
+  if (rolls) encode_globals();
+}
+
+void Session::commit(std::span<const int32_t> tokens) {
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  bool drops = false;
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const KvGeometry& geometry = tables_[g].pool().geometry();
+    const uint64_t kept = geometry.first_kept(tokens_.size()),
+                   passed = kept - std::min<uint64_t>(kept, tables_[g].first());
+    drops = drops || passed != 0;
+    next_claims_[g] = claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
+  }
+  if (!drops) return;
+  model_->admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
+  for (PageTable& table : tables_)
+    table.drop_before(static_cast<uint32_t>(table.pool().geometry().first_kept(tokens_.size())));
+  settle();
+  encode_globals();
+}
+
 uint32_t Session::first_written(size_t group) const {
   return static_cast<uint32_t>(tokens_.size() / tables_[group].pool().geometry().page_tokens);
 }
@@ -205,7 +280,8 @@ uint32_t Session::first_written(size_t group) const {
 void Session::restore(const Held& before) noexcept {
   model_->admission().settle(claims_, before.claims);
   std::copy(before.claims.begin(), before.claims.end(), claims_.begin());
-  for (PageTable& table : tables_) table.truncate(before.pages);
+  for (size_t g = 0; g < tables_.size(); ++g)
+    tables_[g].unroll(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(to_keep())), before.pages[g]);
   pages_added_ = before.pages_added;
   encode_globals();
 }
@@ -228,12 +304,15 @@ void Session::rewind(uint32_t n_tokens) {
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
                      std::to_string(n_tokens));
+  if (n_tokens != 0 && n_tokens < rewindable_now())
+    throw ValueError("rewind: expected 0 or at least " + std::to_string(rewindable_now()) +
+                     ", for windows have passed what was before, found " + std::to_string(n_tokens));
   tokens_.resize(n_tokens);
   // What is given back stays promised: claimed before it goes, so that nobody else gets it.
   for (size_t g = 0; g < tables_.size(); ++g) {
     const KvGeometry& geometry = tables_[g].pool().geometry();
-    const uint64_t promised = geometry.pages_for(reserved_), kept = geometry.pages_for(n_tokens);
-    next_claims_[g] = promised - std::min(promised, kept) + 1;
+    next_claims_[g] = geometry.most_pages(reserved_) + 1;
+    if (geometry.window == 0) next_claims_[g] -= std::min(next_claims_[g] - 1, geometry.pages_for(n_tokens));
   }
   model_->admission().settle(claims_, next_claims_);
   claims_.swap(next_claims_);
@@ -266,19 +345,28 @@ void Session::close() {
 Observed Session::observe() const {
   const std::lock_guard lock(mutex_);
   Observed o{};
-  o.encoded_max_seq_len = globals_[0].max_seq_len;
-  o.encoded_n_pages = globals_[0].n_pages;
-  o.encoded_rope_max_seq_len = rope_max_seq_len_;
-  o.table_pages = tables_[0].size();
-  o.table_addresses = tables_[0].addresses().size();
-  for (const auto& pool : model_->pools()) {
-    const KvParams params = pool->geometry().params();
-    o.encoded_page_tokens = params.page_tokens;
-    o.encoded_page_bytes = params.page_bytes;
-    for (const uint64_t length : pool->slab_lengths()) o.slab_lengths.push_back(length);
-    o.slab_bytes = pool->slab_bytes();
-    o.used_pages += pool->used_pages();
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const PageTable& table = tables_[g];
+    const PagePool& pool = table.pool();
+    const KvParams params = pool.geometry().params();
+    Observed::Group& group = o.groups.emplace_back();
+    group.window = pool.geometry().window;
+    group.encoded_max_seq_len = globals_[g].max_seq_len;
+    group.encoded_n_pages = globals_[g].n_pages;
+    group.encoded_first_page = globals_[g].first_page;
+    group.encoded_page_tokens = params.page_tokens;
+    group.encoded_page_bytes = params.page_bytes;
+    group.table_pages = table.size();
+    group.table_first = table.first();
+    group.table_held = table.held();
+    group.table_addresses = table.addresses().size();
+    group.table_nulls =
+        static_cast<uint64_t>(std::count(table.addresses().begin(), table.addresses().end(), uint64_t{0}));
+    group.slab_lengths = pool.slab_lengths();
+    group.slab_bytes = pool.slab_bytes();
+    group.used_pages = pool.used_pages();
   }
+  o.encoded_rope_max_seq_len = rope_max_seq_len_;
   o.ledger_kv_bytes = model_->ledger().used(MemoryUse::kv);
   o.arch_max_seq_len = model_->arch().max_seq_len;
   o.capacity = capacity_now();
@@ -286,17 +374,21 @@ Observed Session::observe() const {
   return o;
 }
 
-void Session::bend(const std::string& place, int64_t by) {
+void Session::bend(const std::string& place, size_t group, int64_t by) {
   const std::lock_guard lock(mutex_);
   const auto bent = [by](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(value + by); };
   if (place == "encoded.max_seq_len") {
-    bent(globals_[0].max_seq_len);
+    bent(globals_.at(group).max_seq_len);
   } else if (place == "encoded.n_pages") {
-    bent(globals_[0].n_pages);
+    bent(globals_.at(group).n_pages);
+  } else if (place == "encoded.first_page") {
+    bent(globals_.at(group).first_page);
   } else if (place == "encoded.rope_max_seq_len") {
     bent(rope_max_seq_len_);
-  } else if (place == "table.pages") {
-    tables_[0].grow(static_cast<uint32_t>(tables_[0].size() + by));  // a page that nobody told the kernels of
+  } else if (place == "table.pages") {  // a page that nobody told the kernels of
+    tables_.at(group).grow(static_cast<uint32_t>(tables_[group].size() + by));
+  } else if (place == "table.first") {  // one that they think is there
+    tables_.at(group).drop_before(static_cast<uint32_t>(tables_[group].first() + by));
   } else if (place == "ledger.kv_bytes") {
     by > 0 ? model_->ledger_.charge(MemoryUse::kv, static_cast<uint64_t>(by))
            : model_->ledger_.credit(MemoryUse::kv, static_cast<uint64_t>(-by));

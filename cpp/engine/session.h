@@ -1,6 +1,7 @@
 // Session: a token history, the pages that hold its K/V, and what kernels are told of them.
 // Each call is atomic: it completes, or throws and leaves position, history and promise as they were.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -16,10 +17,15 @@ namespace foundry {
 
 /// What a session says of itself, each figure from its own place: python/foundry/consistency.py compares them.
 struct Observed {
-  uint64_t encoded_max_seq_len, encoded_n_pages, encoded_page_tokens, encoded_rope_max_seq_len, encoded_page_bytes;
-  uint64_t table_pages, table_addresses;
-  std::vector<uint64_t> slab_lengths;
-  uint64_t slab_bytes, used_pages, ledger_kv_bytes, arch_max_seq_len, capacity, position;
+  struct Group {
+    uint64_t window;
+    uint64_t encoded_max_seq_len, encoded_n_pages, encoded_first_page, encoded_page_tokens, encoded_page_bytes;
+    uint64_t table_pages, table_first, table_held, table_addresses, table_nulls;  // nulls: addresses of no page
+    std::vector<uint64_t> slab_lengths;
+    uint64_t slab_bytes, used_pages;
+  };
+  std::vector<Group> groups;
+  uint64_t encoded_rope_max_seq_len, ledger_kv_bytes, arch_max_seq_len, capacity, position;
 };
 
 enum class Finish : uint32_t { none, stop, length, context };
@@ -35,7 +41,10 @@ class Session {
 
   CompiledModel& model() { return *model_; }
   uint32_t position() const;
+  /// Tokens that the pages cover; windowed groups, which take the same pages again, count where there are no others.
   uint32_t capacity() const;
+  /// The least position, apart from 0, that rewind() can go back to: windows have passed what earlier ones would see.
+  uint32_t rewindable_to() const;
   uint32_t reserved_tokens() const;
   uint64_t kv_bytes() const;     // of the pages held
   uint64_t pages_added() const;  // since the session began, its initial pages left out
@@ -48,7 +57,7 @@ class Session {
   void reserve(uint32_t n_tokens);
   /// Writes history and pages to a file, whole or not at all. IoError leaves the old file.
   void save(const std::string& path);
-  /// Back to the first n_tokens; whole pages behind them are returned.
+  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to().
   void rewind(uint32_t n_tokens);
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
   void cancel() { cancelled_ = true; }
@@ -74,21 +83,27 @@ class Session {
   std::vector<float> score(std::span<const int32_t> tokens, const Progress& progress);
 
   /// Tests only: changes one figure at its own place, to be seen by the consistency asserts.
-  void bend(const std::string& place, int64_t by);
+  void bend(const std::string& place, size_t group, int64_t by);
 
  private:
   friend class CompiledModel;
   // Under mutex_, called by CompiledModel::forward.
   void require_open() const;
-  void require_idle() const;  // the lock lets a callback of the running step in: it may look, and change nothing
-  struct Held {               // what a failed step puts back
-    uint32_t pages;
+  void require_idle() const;      // the lock lets a callback of the running step in: it may look, and change nothing
+  struct Held {                   // what a failed step puts back
+    std::vector<uint32_t> pages;  // by group
     Admission::Pages claims;
     uint64_t pages_added;
   };
   Held held() const;
   /// Makes the positions from the current one to n_tokens writable: pages for them, none of them shared.
   void grow_to(uint64_t n_tokens);
+  /// The next rows of a call are first .. end: windowed groups take pages there that earlier rows of it no longer see.
+  void roll_to(uint64_t first, uint64_t end);
+  /// The call has completed: these tokens are history, and pages that windows have passed go.
+  void commit(std::span<const int32_t> tokens);
+  /// The history that a failed call goes back to: what it holds is not taken for other rows.
+  uint64_t to_keep() const { return std::max<uint64_t>(tokens_.size(), scored_from_); }
   uint32_t first_written(size_t group) const;  // index of the page that the next token goes to
   /// Pages that a promise of `reserved` tokens may still take: those not held, and a copy of the next one written if it is shared.
   uint64_t claim_of(size_t group, uint32_t reserved) const;
@@ -101,9 +116,12 @@ class Session {
   void read_saved();  // the pages of a restored history, once
   void end_generation() { pending_ = -1, ++generation_; }
   uint32_t capacity_now() const;
+  uint32_t rewindable_now() const;
 
   struct Forked {};
   Session(Forked, const Session& parent);
+  /// As saved; the pages are there, their bytes come with read_saved().
+  void take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t reserved);
 
   std::shared_ptr<CompiledModel> model_;
   mutable std::recursive_mutex mutex_;
@@ -114,6 +132,7 @@ class Session {
   Admission::Pages next_claims_;         // room to work them out in
   std::shared_ptr<const SavedHistory> unread_;
   std::vector<int32_t> tokens_;  // the history: position == tokens_.size()
+  uint32_t scored_from_ = 0;     // while score() runs the last row again: the history with it
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;

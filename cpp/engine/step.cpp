@@ -95,13 +95,18 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
   switch (op.kind) {
     case OpKind::embed: {
       const Weight* w = table(0);
-      device_.embed(
-          {{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type)}, w, place(tokens_at_), at(out)});
+      device_.embed({{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type), op.scale, 0},
+                     w,
+                     place(tokens_at_),
+                     at(out)});
       break;
     }
-    case OpKind::rms_norm:
-      device_.rms_norm({{rows_of(in), width(in), op.eps, 0}, table(0), at(in), at(out)});
+    case OpKind::rms_norm: {
+      const Weight* w = table(0);
+      const auto n = static_cast<u32>(w->cols);
+      device_.rms_norm({{rows_of(in) * (width(in) / n), n, op.eps, 0}, w, at(in), at(out)});
       break;
+    }
     case OpKind::linear: {
       LinearArgs args{at(in), op.inputs.size() > 1 ? at(op.inputs[1]) : Span{}, {}};
       const size_t n = op.outputs.size();
@@ -117,11 +122,12 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       break;
     }
     case OpKind::rope:
-      device_.rope({{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, rope_max_seq_len_, op.rope_base, 0},
-                    op.weights.empty() ? nullptr : table(0),
-                    place(positions_at_),
-                    at(in),
-                    at(out)});
+      device_.rope(
+          {{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, rope_max_seq_len_, op.rope_base, op.scale},
+           op.weights.empty() ? nullptr : table(0),
+           place(positions_at_),
+           at(in),
+           at(out)});
       break;
     case OpKind::kv_append: {
       const auto& sequences = sequences_[op.group];
@@ -142,6 +148,9 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
     }
     case OpKind::swiglu:
       device_.swiglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
+      break;
+    case OpKind::geglu:
+      device_.geglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
       break;
     case OpKind::add:
       device_.add({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});

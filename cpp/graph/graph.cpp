@@ -22,6 +22,8 @@ const char* op_name(OpKind kind) {
       return "attention";
     case OpKind::swiglu:
       return "swiglu";
+    case OpKind::geglu:
+      return "geglu";
     case OpKind::add:
       return "add";
     case OpKind::select_rows:
@@ -69,9 +71,10 @@ ValueId Graph::new_value(uint32_t width, Rows rows) {
   return static_cast<ValueId>(values.size() - 1);
 }
 
-ValueId Graph::embed(WeightId table, const std::string& name) {
+ValueId Graph::embed(WeightId table, float scale, const std::string& name) {
   const ValueId y = new_value(static_cast<uint32_t>(entry(weights, table, "weight").cols), Rows::tokens);
   ops.push_back(make_op(OpKind::embed, name, {}, {y}, {table}));
+  ops.back().scale = scale;
   return y;
 }
 
@@ -90,8 +93,8 @@ ValueId Graph::linear(ValueId x, WeightId weight, WeightId bias, const std::stri
   return y;
 }
 
-ValueId Graph::rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, uint32_t style,
-                    WeightId factors, const std::string& name) {
+ValueId Graph::rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, float scale,
+                    uint32_t style, WeightId factors, const std::string& name) {
   const Value in = entry(values, x, "value");
   const ValueId y = new_value(in.width, in.rows);
   ops.push_back(make_op(OpKind::rope, name, {x}, {y}, {factors}));
@@ -100,6 +103,7 @@ ValueId Graph::rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot
   op.head_dim = head_dim;
   op.rot_dim = rot_dim;
   op.rope_base = base;
+  op.scale = scale;
   op.rope_style = style;
   return y;
 }
@@ -133,6 +137,12 @@ ValueId Graph::swiglu(ValueId gate, ValueId up, const std::string& name) {
   const Value in = entry(values, gate, "value");
   const ValueId y = new_value(in.width, in.rows);
   ops.push_back(make_op(OpKind::swiglu, name, {gate, up}, {y}, {}));
+  return y;
+}
+
+ValueId Graph::geglu(ValueId gate, ValueId up, const std::string& name) {
+  const ValueId y = swiglu(gate, up, name);
+  ops.back().kind = OpKind::geglu;
   return y;
 }
 

@@ -14,7 +14,7 @@ using ValueId = int32_t;
 using WeightId = int32_t;
 inline constexpr int32_t kNone = -1;
 
-enum class OpKind : uint32_t { embed, rms_norm, linear, rope, kv_append, attention, swiglu, add, select_rows };
+enum class OpKind : uint32_t { embed, rms_norm, linear, rope, kv_append, attention, swiglu, geglu, add, select_rows };
 const char* op_name(OpKind kind);
 
 enum class Rows : uint32_t { tokens, selected };
@@ -40,13 +40,13 @@ struct LayerGroup {
 };
 
 /// Inputs, outputs and weights by kind:
-///   embed       ()             -> (x)         weights (table)
-///   rms_norm    (x)            -> (y)         weights (scale)
+///   embed       ()             -> (x)         weights (table); times `scale`
+///   rms_norm    (x)            -> (y)         weights (scale); over as many values as the scale has: a row, or a head of it
 ///   linear      (x [, residual]) -> (y...)    weights (w... , then biases..., kNone where there is none); one w and one bias per y
-///   rope        (x)            -> (y)         weights (factors or kNone)
+///   rope        (x)            -> (y)         weights (factors or kNone); positions times `scale`
 ///   kv_append   (k, v)         -> ()
 ///   attention   (q)            -> (y)
-///   swiglu      (gate, up)     -> (y)
+///   swiglu      (gate, up)     -> (y)         geglu likewise
 ///   add         (a, b)         -> (y)
 ///   select_rows (x)            -> (y)
 struct Op {
@@ -57,7 +57,7 @@ struct Op {
   std::vector<WeightId> weights;
   // Attributes; zero where a kind has none.
   float eps = 0;          // rms_norm
-  float scale = 0;        // attention
+  float scale = 0;        // embed, rope, attention
   float rope_base = 0;    // rope
   uint32_t n_heads = 0;   // rope, attention
   uint32_t head_dim = 0;  // rope, attention, kv_append
@@ -91,14 +91,15 @@ class Graph {
   // Builders: used by the model files. Widths follow from the inputs and weights; wrong ones are verify()'s business.
   WeightId weight(const std::string& name, uint64_t rows, uint64_t cols);  // the same name gives the same id
   uint32_t add_group(const LayerGroup& group);
-  ValueId embed(WeightId table, const std::string& name);
+  ValueId embed(WeightId table, float scale, const std::string& name);
   ValueId rms_norm(ValueId x, WeightId scale, float eps, const std::string& name);
   ValueId linear(ValueId x, WeightId weight, WeightId bias, const std::string& name);
-  ValueId rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, uint32_t style,
-               WeightId factors, const std::string& name);
+  ValueId rope(ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, float scale,
+               uint32_t style, WeightId factors, const std::string& name);
   void kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, const std::string& name);
   ValueId attention(ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer, const std::string& name);
   ValueId swiglu(ValueId gate, ValueId up, const std::string& name);
+  ValueId geglu(ValueId gate, ValueId up, const std::string& name);
   ValueId add(ValueId a, ValueId b, const std::string& name);
   ValueId select_rows(ValueId x, const std::string& name);
 

@@ -17,8 +17,8 @@
 namespace foundry {
 namespace {
 
-constexpr OpKind kKinds[] = {OpKind::embed,     OpKind::rms_norm, OpKind::linear, OpKind::rope,       OpKind::kv_append,
-                             OpKind::attention, OpKind::swiglu,   OpKind::add,    OpKind::select_rows};
+constexpr OpKind kKinds[] = {OpKind::embed,     OpKind::rms_norm, OpKind::linear, OpKind::rope, OpKind::kv_append,
+                             OpKind::attention, OpKind::swiglu,   OpKind::geglu,  OpKind::add,  OpKind::select_rows};
 
 std::string quoted(const std::string& name) {
   for (const char c : name)

@@ -91,6 +91,13 @@ class Verifier {
       fail("weight \"" + w.name + "\": expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], found [" +
            std::to_string(w.rows) + ", " + std::to_string(w.cols) + "]");
   }
+  void norm_weight(WeightId id, uint64_t width) const {
+    const uint64_t cols = id == kNone ? 0 : graph_.weights[static_cast<size_t>(id)].cols;
+    weight(id, 1, cols == 0 || width % cols != 0 ? width : cols);
+  }
+  void above_zero(const char* what, float value) const {
+    if (!(value > 0)) fail(std::string(what) + ": expected above 0, found " + std::to_string(value));
+  }
   const LayerGroup& group() const {
     if (op_->group >= graph_.groups.size() || op_->layer >= graph_.groups[op_->group].n_layers)
       fail("layer " + std::to_string(op_->layer) + " of group " + std::to_string(op_->group) +
@@ -108,13 +115,14 @@ class Verifier {
         body_only();
         weight(op.weights[0], graph_.arch.vocab_size, value(op.outputs[0]).width);
         rows_are(op.outputs[0], Rows::tokens);
+        above_zero("scale", op.scale);
         break;
       }
       case OpKind::rms_norm:
         counts(1, 1, 1);
         same_shape(op.inputs[0], op.outputs[0]);
-        weight(op.weights[0], 1, value(op.inputs[0]).width);
-        if (!(op.eps > 0)) fail("eps: expected above 0, found " + std::to_string(op.eps));
+        norm_weight(op.weights[0], value(op.inputs[0]).width);
+        above_zero("eps", op.eps);
         break;
       case OpKind::linear: {
         const size_t n = op.outputs.size();
@@ -138,7 +146,8 @@ class Verifier {
           fail("rot_dim: expected even, from 2 to " + std::to_string(op.head_dim) + ", found " +
                std::to_string(op.rot_dim));
         if (op.rope_style > 1) fail("style: expected 0 or 1, found " + std::to_string(op.rope_style));
-        if (!(op.rope_base > 0)) fail("base: expected above 0, found " + std::to_string(op.rope_base));
+        above_zero("base", op.rope_base);
+        above_zero("scale", op.scale);
         if (op.weights[0] != kNone) weight(op.weights[0], 1, op.rot_dim / 2);
         break;
       case OpKind::kv_append: {
@@ -164,6 +173,7 @@ class Verifier {
         break;
       }
       case OpKind::swiglu:
+      case OpKind::geglu:
       case OpKind::add:
         counts(2, 1, 0);
         same_shape(op.inputs[0], op.inputs[1]);

@@ -18,6 +18,22 @@ uint64_t KvGeometry::v_part_bytes() const { return part_bytes(*this, v_type); }
 uint64_t KvGeometry::page_bytes() const { return uint64_t{n_layers} * n_kv_heads * (k_part_bytes() + v_part_bytes()); }
 uint64_t KvGeometry::pages_for(uint64_t n_tokens) const { return (n_tokens + page_tokens - 1) / page_tokens; }
 
+uint64_t KvGeometry::first_kept(uint64_t n_tokens) const {
+  if (window == 0) return 0;
+  const uint64_t whole = n_tokens / page_tokens, kept = pages_for(window);
+  return whole - std::min(whole, kept);
+}
+
+uint64_t KvGeometry::most_pages(uint64_t n_tokens) const {
+  if (window == 0) return pages_for(n_tokens);
+  return std::min(pages_for(n_tokens), pages_for(window) + 1 + step_pages());
+}
+
+uint64_t KvGeometry::pages_ahead(uint64_t n_tokens, uint64_t to) const {
+  const uint64_t pages = pages_for(to) - std::min(pages_for(to), pages_for(n_tokens));
+  return window == 0 ? pages : std::min(pages, step_pages());
+}
+
 KvParams KvGeometry::params() const {
   KvParams p{};
   p.k_part_bytes = k_part_bytes();

@@ -18,7 +18,8 @@ struct KvGeometry {
   uint32_t n_layers = 0;
   uint32_t n_kv_heads = 0;
   uint32_t head_dim = 0;
-  uint32_t window = 0;
+  uint32_t window = 0;        // tokens that a row sees, itself included; 0: all
+  uint32_t step_tokens = 0;   // of a windowed group: rows that one step brings at most
   uint32_t page_tokens = 64;  // divides 256
   uint32_t tile_tokens = 16;
   DType k_type = DType::f16;
@@ -29,12 +30,24 @@ struct KvGeometry {
   uint64_t page_bytes() const;
   /// Pages that hold n_tokens.
   uint64_t pages_for(uint64_t n_tokens) const;
+  /// Index of the first page that a history of n_tokens keeps. Where there is a window that is the one its last row begins to see,
+  /// or before: the last row can be run again.
+  uint64_t first_kept(uint64_t n_tokens) const;
+  /// The least history to which one that begins at page `first` can be rewound, its last row run again.
+  uint64_t rewindable_to(uint64_t first) const { return first == 0 ? 0 : first * page_tokens + window; }
+  /// Windowed: pages that the rows of one step see and fill, wherever they begin.
+  uint64_t step_pages() const { return (uint64_t{window} + step_tokens - 1) / page_tokens + 2; }
+  /// Most pages held at once on the way to n_tokens: all of them, or a kept window (a failed call goes back to it) and a step's.
+  uint64_t most_pages(uint64_t n_tokens) const;
+  /// Pages behind a history of n_tokens that a call must have before it begins, to reach `to`: a window takes the same ones again.
+  uint64_t pages_ahead(uint64_t n_tokens, uint64_t to) const;
   KvParams params() const;
   /// Throws ValueError: page_tokens must divide 256, tile must divide the page, head_dim be a multiple of 8 (and of the block of a quantised type).
   void check() const;
 };
 
 using PageId = uint32_t;
+inline constexpr PageId kNoPage = UINT32_MAX;
 
 /// Pages by reference count, out of slabs (one device buffer of several pages) that are added as needed and released when empty.
 /// Thread-safe. Every slab is charged to the ledger before it is allocated.
@@ -79,6 +92,8 @@ class PagePool {
 };
 
 /// A session's pages of one group, position -> page, and the addresses as kernels read them. Not thread-safe: the session's.
+/// Pages that a window has passed are holes: no page, address 0. They lie before first(), and during a call among the pages that it
+/// has filled itself.
 class PageTable {
  public:
   explicit PageTable(PagePool& pool) : pool_(&pool) {}
@@ -92,13 +107,21 @@ class PageTable {
   void truncate(uint32_t n_pages);
   /// The first n_pages, shared: no byte is copied.
   PageTable share(uint32_t n_pages) const;
-  bool shared(uint32_t index) const { return pool_->references(pages_.at(index)) > 1; }
+  bool shared(uint32_t index) const { return pages_.at(index) != kNoPage && pool_->references(pages_[index]) > 1; }
   /// Puts a copy of its own in the place of a shared page; MemoryLimitError changes nothing.
   void unshare(uint32_t index);
   /// Shares `page` at this index, in place of what is there or behind the last. Allocates only past make_room.
   void put(uint32_t index, PageId page);
   void make_room(uint32_t n_pages);
-  uint32_t size() const { return static_cast<uint32_t>(pages_.size()); }
+  /// Gives back the pages before `index`, which become holes, appended where they are missing. Allocates only past make_room.
+  void drop_before(uint32_t index);
+  /// Takes pages from `from` on and before `end`, which nobody reads any more, and puts them behind the last until there are n_pages.
+  void roll(uint32_t from, uint32_t end, uint32_t n_pages);
+  /// Undoes rolls: pages from behind fill the holes in from .. n_pages, the others are given back.
+  void unroll(uint32_t from, uint32_t n_pages);
+  uint32_t size() const { return static_cast<uint32_t>(pages_.size()); }  // holes included
+  uint32_t first() const { return first_; }
+  uint32_t held() const { return held_; }  // holes left out
   const std::vector<PageId>& pages() const { return pages_; }
   /// u64 [size()], each the address of a page.
   const std::vector<uint64_t>& addresses() const { return addresses_; }
@@ -106,8 +129,11 @@ class PageTable {
 
  private:
   PagePool* pool_;
+  void hole(uint32_t index);
+
   std::vector<PageId> pages_;
   std::vector<uint64_t> addresses_;
+  uint32_t first_ = 0, held_ = 0;
 };
 
 /// The one function behind every max_seq_len that a kernel sees: n_pages * page_tokens, at most arch_max_seq_len.

@@ -70,7 +70,7 @@ std::vector<std::byte> KvImage::header() const {
     for (const uint32_t value : {g.n_layers, g.n_kv_heads, g.head_dim, g.window, g.page_tokens, g.tile_tokens,
                                  static_cast<uint32_t>(g.k_type), static_cast<uint32_t>(g.v_type)})
       w.number(value);
-    w.number(g.page_bytes()), w.number(static_cast<uint32_t>(group.checksums.size()));
+    w.number(g.page_bytes()), w.number(group.first_page), w.number(static_cast<uint32_t>(group.checksums.size()));
   }
   w.raw(tokens.data(), tokens.size() * sizeof(int32_t));
   for (const Group& group : groups) w.raw(group.checksums.data(), group.checksums.size() * sizeof(uint64_t));
@@ -111,6 +111,7 @@ KvImage KvImage::parse(std::span<const std::byte> bytes, const std::string& sour
     g.v_type = static_cast<DType>(r.number<uint32_t>("V type"));
     page_bytes.push_back(r.number<uint64_t>("page bytes"));
     if (page_bytes.back() == 0) r.fail("a page of no bytes");
+    group.first_page = r.number<uint32_t>("first page");
     n_pages.push_back(r.number<uint32_t>("pages"));
   }
   const std::byte* tokens = r.take(uint64_t{n_tokens} * sizeof(int32_t), "tokens");

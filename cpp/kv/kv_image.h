@@ -2,7 +2,8 @@
 //   "FNDRYKV1"
 //   u64 header bytes (a multiple of kImageAlign: the pages begin there), u64 fingerprint of the model
 //   u32 length and bytes of the device's name, u32 tokens, u32 groups
-//   a group: u32 layers, KV heads, head_dim, window, page_tokens, tile_tokens, K type, V type; u64 page bytes; u32 pages
+//   a group: u32 layers, KV heads, head_dim, window, page_tokens, tile_tokens, K type, V type; u64 page bytes; u32 first page,
+//   pages: those before the first one a window has passed
 //   i32 each token; u64 each page's checksum, group after group; zeros; u64 checksum of all before
 //   the pages, group after group
 #pragma once
@@ -20,6 +21,7 @@ inline constexpr uint64_t kImageAlign = 16384;  // the largest page of the syste
 struct KvImage {
   struct Group {
     KvGeometry geometry;
+    uint32_t first_page = 0;
     std::vector<uint64_t> checksums;           // of each page
     std::vector<const std::byte*> pages = {};  // where they lie
   };

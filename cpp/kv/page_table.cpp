@@ -1,12 +1,17 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "kv/kv.h"
 
 namespace foundry {
 
 PageTable::PageTable(PageTable&& other) noexcept
-    : pool_(other.pool_), pages_(std::exchange(other.pages_, {})), addresses_(std::exchange(other.addresses_, {})) {}
+    : pool_(other.pool_),
+      pages_(std::exchange(other.pages_, {})),
+      addresses_(std::exchange(other.addresses_, {})),
+      first_(std::exchange(other.first_, 0)),
+      held_(std::exchange(other.held_, 0)) {}
 
 uint32_t PageTable::grow(uint32_t n_pages) {
   if (n_pages <= size()) return 0;
@@ -16,18 +21,15 @@ uint32_t PageTable::grow(uint32_t n_pages) {
     pages_.push_back(page);
     addresses_.push_back(pool_->address(page));
   }
+  held_ += added;
   return added;
 }
 
 PageTable PageTable::share(uint32_t n_pages) const {
   PageTable table(*pool_);
-  table.pages_.reserve(n_pages);
-  table.addresses_.reserve(n_pages);
-  for (uint32_t i = 0; i < n_pages; ++i) {
-    pool_->retain(pages_.at(i));
-    table.pages_.push_back(pages_[i]);
-    table.addresses_.push_back(addresses_[i]);
-  }
+  table.make_room(n_pages);
+  table.drop_before(std::min(first_, n_pages));
+  for (uint32_t i = table.size(); i < n_pages; ++i) table.put(i, pages_.at(i));
   return table;
 }
 
@@ -46,24 +48,67 @@ void PageTable::make_room(uint32_t n_pages) {
   addresses_.reserve(room);
 }
 
+void PageTable::hole(uint32_t index) {
+  if (pages_[index] == kNoPage) return;
+  pool_->release(pages_[index]);
+  pages_[index] = kNoPage;
+  addresses_[index] = 0;
+  --held_;
+}
+
 void PageTable::put(uint32_t index, PageId page) {
   pool_->retain(page);
   if (index < size()) {
-    pool_->release(pages_[index]);
+    hole(index);
     pages_[index] = page;
     addresses_[index] = pool_->address(page);
   } else {
     pages_.push_back(page);
     addresses_.push_back(pool_->address(page));
   }
+  ++held_;
+}
+
+void PageTable::drop_before(uint32_t index) {
+  if (index <= first_) return;
+  for (uint32_t i = first_; i < index; ++i) {
+    if (i < size()) {
+      hole(i);
+    } else {
+      pages_.push_back(kNoPage);
+      addresses_.push_back(0);
+    }
+  }
+  first_ = index;
+}
+
+void PageTable::roll(uint32_t from, uint32_t end, uint32_t n_pages) {
+  for (uint32_t i = from; size() < n_pages; ++i) {
+    if (i >= end) throw ConsistencyError("a window's pages do not reach as far as was planned");
+    if (pages_.at(i) == kNoPage) continue;
+    pages_.push_back(std::exchange(pages_[i], kNoPage));
+    addresses_.push_back(std::exchange(addresses_[i], 0));
+  }
+}
+
+void PageTable::unroll(uint32_t from, uint32_t n_pages) {
+  for (uint32_t i = from; i < n_pages && i < size(); ++i) {
+    if (pages_[i] != kNoPage) continue;
+    while (pages_.back() == kNoPage) pages_.pop_back(), addresses_.pop_back();
+    if (size() <= n_pages) break;
+    pages_[i] = pages_.back(), pages_.pop_back();
+    addresses_[i] = addresses_.back(), addresses_.pop_back();
+  }
+  truncate(n_pages);
 }
 
 void PageTable::truncate(uint32_t n_pages) {
   while (size() > n_pages) {
-    pool_->release(pages_.back());
+    hole(size() - 1);
     pages_.pop_back();
     addresses_.pop_back();
   }
+  first_ = std::min(first_, n_pages);
 }
 
 }  // namespace foundry

@@ -35,15 +35,17 @@ struct SequenceParams {
   u32 max_seq_len;  // the capacity in tokens: min(n_pages * page_tokens, arch.max_seq_len)
   u32 first_row;
   u32 n_rows;
-  u32 start;  // position of the first row == tokens already in the cache
-  u32 reserved;
+  u32 start;       // position of the first row == tokens already in the cache
+  u32 first_page;  // the first one held: those before have address 0, for the group's window has passed them
 };
 
 struct EmbedParams {
   u32 n_rows;
   u32 width;
   u32 vocab_size;
-  u32 type;  // DType of the table
+  u32 type;     // DType of the table
+  float scale;  // what the rows are multiplied by
+  u32 reserved;
 };
 
 struct RmsNormParams {
@@ -69,7 +71,7 @@ struct RopeParams {
   u32 style;
   u32 max_seq_len;  // positions are below this: the largest capacity in the step
   float base;
-  u32 reserved;
+  float scale;  // of positions
 };
 
 struct AttentionParams {
@@ -85,7 +87,7 @@ struct AttentionParams {
 
 #ifndef __METAL_VERSION__
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
-static_assert(sizeof(EmbedParams) == 16 && sizeof(RmsNormParams) == 16 && sizeof(LinearParams) == 16);
+static_assert(sizeof(EmbedParams) == 24 && sizeof(RmsNormParams) == 16 && sizeof(LinearParams) == 16);
 static_assert(sizeof(RopeParams) == 32 && sizeof(AttentionParams) == 32);
 }  // namespace foundry
 #endif

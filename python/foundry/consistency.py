@@ -1,7 +1,7 @@
 """The consistency asserts: figures that must agree, each read from its own place, compared.
 
-``observed`` is what ``Session.observe()`` of the core gives: the kernel parameters as encoded, the page tables, the
-device buffers' own lengths, the ledger, the architecture.
+``observed`` is what ``Session.observe()`` of the core gives: for each layer group the kernel parameters as encoded, the
+page table and the device buffers' own lengths; then the ledger, the architecture, the session.
 """
 
 from __future__ import annotations
@@ -14,35 +14,47 @@ from foundry.errors import ConsistencyError
 
 def check(observed: Mapping[str, Any]) -> None:
     """Raises ConsistencyError that names the two figures that differ."""
+    for index, group in enumerate(observed["groups"]):
+        _check_group(f"group {index} ", {**observed, **group})
+    lengths = [sum(group["pool.slab_lengths"]) for group in observed["groups"]]
+    _equal("ledger.kv_bytes", observed["ledger.kv_bytes"], "sum of pool.slab_lengths", sum(lengths))
+    full = [group for group in observed["groups"] if group["window"] == 0] or observed["groups"]
+    least = min(group["encoded.max_seq_len"] for group in full)
+    _equal("session.capacity", observed["session.capacity"], "the least encoded.max_seq_len", least)
+    _equal("encoded.rope_max_seq_len", observed["encoded.rope_max_seq_len"], "session.capacity", least)
+    _at_most("session.position", observed["session.position"], "session.capacity", least)
 
-    def equal(a: str, b: str, value_a: int | None = None, value_b: int | None = None) -> None:
-        x = observed[a] if value_a is None else value_a
-        y = observed[b] if value_b is None else value_b
-        if x != y:
-            raise ConsistencyError(f"{a} is {x}, {b} is {y}")
 
-    def at_most(a: str, b: str, value_a: int | None = None, value_b: int | None = None) -> None:
-        x = observed[a] if value_a is None else value_a
-        y = observed[b] if value_b is None else value_b
-        if x > y:
-            raise ConsistencyError(f"{a} is {x}, {b} is {y}")
+def _check_group(of: str, figures: Mapping[str, Any]) -> None:
+    def equal(a: str, b: str, value: int | None = None) -> None:
+        _equal(of + a, figures[a], of + b, figures[b] if value is None else value)
 
-    covered = observed["encoded.n_pages"] * observed["encoded.page_tokens"]
-    lengths = observed["pool.slab_lengths"]
+    def at_most(a: str, b: str, value: int | None = None) -> None:
+        _at_most(of + a, figures[a], of + b, figures[b] if value is None else value)
+
     equal("encoded.n_pages", "table.pages")
+    equal("encoded.first_page", "table.first")
     equal("table.addresses", "table.pages")
-    equal("encoded.max_seq_len", "session.capacity")
-    at_most("encoded.max_seq_len", "encoded.n_pages * encoded.page_tokens", value_b=covered)
-    at_most("encoded.max_seq_len", "arch.max_seq_len")
-    equal("encoded.rope_max_seq_len", "encoded.max_seq_len")
+    equal("table.nulls", "table.first")
+    equal("table.held", "table.pages - table.first", figures["table.pages"] - figures["table.first"])
+    covered = figures["encoded.n_pages"] * figures["encoded.page_tokens"]
+    equal("encoded.max_seq_len", "pages * page_tokens, at most arch", min(covered, figures["arch.max_seq_len"]))
     at_most("session.position", "encoded.max_seq_len")
-    for length in lengths:
-        equal("length of a slab's buffer", "pool.slab_bytes", value_a=length)
-    equal("ledger.kv_bytes", "sum of pool.slab_lengths", value_b=sum(lengths))
-    at_most(
-        "pool.used_pages * encoded.page_bytes",
-        "sum of pool.slab_lengths",
-        observed["pool.used_pages"] * observed["encoded.page_bytes"],
-        sum(lengths),
-    )
-    at_most("table.pages", "pool.used_pages")
+    at_most("table.held", "pool.used_pages")
+    page_bytes, slab_bytes = figures["encoded.page_bytes"], figures["pool.slab_bytes"]
+    equal("pool.slab_bytes", "whole pages", slab_bytes // page_bytes * page_bytes)
+    for length in figures["pool.slab_lengths"]:
+        _equal(of + "length of a slab's buffer", length, of + "pool.slab_bytes", slab_bytes)
+    used = figures["pool.used_pages"] * page_bytes
+    held = sum(figures["pool.slab_lengths"])
+    _at_most(of + "pool.used_pages * encoded.page_bytes", used, of + "sum of pool.slab_lengths", held)
+
+
+def _equal(a: str, x: int, b: str, y: int) -> None:
+    if x != y:
+        raise ConsistencyError(f"{a} is {x}, {b} is {y}")
+
+
+def _at_most(a: str, x: int, b: str, y: int) -> None:
+    if x > y:
+        raise ConsistencyError(f"{a} is {x}, at most {b} is {y}")

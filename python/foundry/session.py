@@ -139,6 +139,8 @@ class Session:
         n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
         differ = np.nonzero(held[:n] != np.asarray(ids[:n], dtype=np.int32))[0]
         common = int(differ[0]) if differ.size else n
+        if common < self.rewindable_to:
+            common = 0
         self.rewind(common)
         return generation.stream(
             self, ids[common:], max_new_tokens, params or SamplingParams(**sampling), common, progress
@@ -175,8 +177,16 @@ class Session:
 
     @property
     def capacity(self) -> int:
-        """Tokens that the held pages cover, at most ``max_seq_len``. It grows on demand."""
+        """Tokens that the held pages cover, at most ``max_seq_len``. It grows on demand.
+
+        Layers with a sliding window take the same pages again and again; they count only where there are no others.
+        """
         return self._core.capacity
+
+    @property
+    def rewindable_to(self) -> int:
+        """The least position, apart from 0, that ``rewind`` can go back to: 0 where no layer has a sliding window."""
+        return self._core.rewindable_to
 
     @property
     def reserved_tokens(self) -> int:
@@ -194,9 +204,14 @@ class Session:
         return self._core.pages_added
 
     @property
-    def globals(self) -> dict[str, int]:
-        """What kernels are given about this session's context memory, by name."""
-        return self._core.globals()
+    def globals(self) -> dict[str, Any]:
+        """What kernels are given about this session's context memory, by name; ``groups`` has it for each layer group.
+
+        The figures at the top are those of the group that sees everything, or of the first where all have windows.
+        """
+        groups = self._core.globals()
+        first = next((group for group in groups if group["window"] == 0), groups[0])
+        return {**first, "groups": groups}
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:
@@ -245,7 +260,11 @@ class Session:
         self._core.save(os.fspath(path))
 
     def rewind(self, position: int) -> None:
-        """Back to the first ``position`` tokens; the pages behind them are given back at once."""
+        """Back to the first ``position`` tokens; the pages behind them are given back at once.
+
+        Raises:
+            ValueError: past the history, or between 0 and ``rewindable_to``.
+        """
         if position < 0:
             raise ValueError(f"position: expected a whole number from 0, found {position}")
         self._core.rewind(position)

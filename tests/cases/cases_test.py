@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 
-OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "add", "select_rows"}
+OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "geglu", "add", "select_rows"}
 TYPES = {"f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"}
 
 
@@ -44,6 +44,9 @@ def test_attention_covers_groups_pages_windows_and_boundaries() -> None:
     assert {1, 3, 4, 7} <= {int(s["heads"]) // int(s["kv_heads"]) for s in settings}
     assert {8, 24, 64, 80, 96, 128, 256} <= {int(s["head_dim"]) for s in settings}
     assert {8, 16, 64} <= {int(s["page_tokens"]) for s in settings}
+    assert {(k, v) for k in ("q8_0", "q4_0", "f16") for v in ("q8_0", "q4_0", "f16")} <= {
+        (s["k_type"], s["v_type"]) for s in settings
+    }
     assert {"f32", "f16", "bf16"} <= {s["k_type"] for s in settings}
     assert any(int(s.get("window", 0)) not in (0, 256) for s in settings)
     assert any(len(case.sequences()) > 3 for case in attention)

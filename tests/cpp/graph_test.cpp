@@ -32,7 +32,7 @@ Graph random_graph(uint32_t seed) {
   g.arch = {"random", 1, 2, 1, 8, 16, 16, 64};
   g.add_group({1, 1, 8, 0});
   const WeightId scale = g.weight("scale", 1, 16), bias = g.weight("bias", 1, 16);
-  std::vector<ValueId> known{g.embed(g.weight("table", 16, 16), "embed")};
+  std::vector<ValueId> known{g.embed(g.weight("table", 16, 16), 1, "embed")};
   const auto any = [&] { return known[known.size() - 1 - random() % std::min<size_t>(known.size(), 4)]; };
   const auto grow = [&](uint32_t n) {
     for (uint32_t i = 0; i < n; ++i) {
@@ -173,7 +173,7 @@ TEST_CASE("graph: builders derive widths and rows, and refuse ids that are not t
   for (const int32_t id : {-1, 1000, INT32_MAX}) {
     CHECK_THROWS_AS(g.rms_norm(id, 0, 1e-5f, "x"), ValueError);
     CHECK_THROWS_AS(g.linear(0, id, kNone, "x"), ValueError);
-    CHECK_THROWS_AS(g.embed(id, "x"), ValueError);
+    CHECK_THROWS_AS(g.embed(id, 1, "x"), ValueError);
     CHECK_THROWS_AS(g.select_rows(id, "x"), ValueError);
   }
   CHECK(g.serialize() == tiny().serialize());  // a refusal leaves nothing behind
@@ -359,7 +359,7 @@ TEST_CASE("graph: an add is folded only where nothing else needs the linear's re
     CAPTURE(reader);
     Graph g = random_graph(1);
     g.ops.clear();
-    const ValueId x = g.embed(g.weight("table", 16, 16), "embed");
+    const ValueId x = g.embed(g.weight("table", 16, 16), 1, "embed");
     const ValueId s = g.select_rows(x, "select rows"), y = g.linear(s, g.weight("w", 16, 16), kNone, "linear");
     g.logits = reader == 3 ? g.add(y, y, "add") : g.add(s, y, "add");
     if (reader == 1) g.logits = g.swiglu(g.logits, y, "swiglu");
@@ -380,7 +380,7 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
       MemoryLedger ledger(UINT64_MAX);
       WeightStore weights(file.open(), graphs[i]);
       weights.load(*device, ledger, {});
-      PagePool pool(*device, ledger, {2, 2, 8, 0, 8, 8}, 1);
+      PagePool pool(*device, ledger, {2, 2, 8, 0, 0, 8, 8}, 1);
       PageTable table(pool);
       table.grow(1);
       SequenceParams sequence{};

@@ -52,7 +52,8 @@ class FailingDevice final : public Device {
   void rope(const RopeArgs&) override {}
   void kv_append(const KvAppendArgs&) override {}
   void attention(const AttentionArgs&) override {}
-  void swiglu(const SwigluArgs&) override {}
+  void swiglu(const GatedArgs&) override {}
+  void geglu(const GatedArgs&) override {}
   void add(const AddArgs&) override {}
   void select_rows(const SelectRowsArgs&) override {}
   void submit() override {}
@@ -433,6 +434,56 @@ TEST_CASE_FIXTURE(Fixture, "pool: it asks for a slab of at least a page and a ge
   KvGeometry bad = small();
   bad.page_tokens = 24;
   CHECK_THROWS_AS(PagePool(device, ledger, bad, 3), ValueError);
+}
+
+TEST_CASE("geometry: a window keeps its pages and one more, and a step takes few") {
+  KvGeometry g = small();
+  for (const uint32_t window : {1u, 7u, 8u, 12u, 32u, 33u})
+    for (uint64_t n = 0; n < 200; ++n) {
+      g.window = window, g.step_tokens = 16;
+      const uint64_t first = g.first_kept(n), kept = g.pages_for(n) - first;
+      CHECK(kept <= g.pages_for(std::min<uint64_t>(n, window)) + 1);
+      CHECK(g.rewindable_to(first) <= n);
+      CHECK(first * g.page_tokens + std::min<uint64_t>(n, window) <= n);  // all that the last row sees
+      for (uint64_t rows = 1; rows <= 16; ++rows) {                       // what rows from n on see and fill
+        const uint64_t seen = (n - std::min<uint64_t>(n, window - 1)) / g.page_tokens;
+        CHECK(g.pages_for(n + rows) - seen <= g.step_pages());
+      }
+      CHECK(g.most_pages(n) <= g.pages_for(n));
+      CHECK(kept + std::min(g.pages_ahead(n, n + 1000), g.step_pages()) <= g.most_pages(n + 1000));
+    }
+  g.window = 0;
+  CHECK((g.first_kept(1000) == 0 && g.most_pages(1000) == 125 && g.pages_ahead(12, 1000) == 123));
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "table: pages that a window has passed go, and those of a call are taken again and put back") {
+  PageTable table(pool);
+  table.grow(6);
+  const std::vector<PageId> pages = table.pages();
+  table.drop_before(2);
+  CHECK((table.first() == 2 && table.held() == 4 && table.size() == 6 && pool.used_pages() == 4));
+  CHECK((table.addresses()[0] == 0 && table.addresses()[1] == 0 && table.addresses()[2] == pool.address(pages[2])));
+
+  // A call: pages 4 and 5 are its own; it rolls them twice, and fails.
+  table.make_room(10);
+  table.roll(4, 6, 8);
+  CHECK(table.pages() ==
+        std::vector<PageId>{kNoPage, kNoPage, pages[2], pages[3], kNoPage, kNoPage, pages[4], pages[5]});
+  table.roll(4, 7, 9);
+  CHECK((table.size() == 9 && table.held() == 4 && pool.used_pages() == 4));
+  CHECK_THROWS_AS(table.roll(4, 7, 10), ConsistencyError);  // the others are still seen
+  table.unroll(4, 6);
+  CHECK((table.size() == 6 && table.held() == 4 && table.first() == 2));
+  CHECK((table.pages()[2] == pages[2] && table.pages()[3] == pages[3]));
+  CHECK(std::count(table.addresses().begin(), table.addresses().end(), uint64_t{0}) == 2);
+
+  PageTable shared = table.share(5);
+  CHECK((shared.first() == 2 && shared.held() == 3 && shared.shared(2) && !shared.shared(0)));
+  shared.drop_before(7);  // past its end: holes
+  CHECK((shared.size() == 7 && shared.held() == 0 && pool.used_pages() == 4));
+  table.truncate(1);
+  CHECK((table.first() == 1 && table.held() == 0 && pool.used_pages() == 0 && pool.slab_count() == 0));
 }
 
 }  // namespace foundry

@@ -33,10 +33,10 @@ std::vector<float> forward(Session& s, std::span<const int32_t> tokens) {
   return logits;
 }
 
-}  // namespace
-
-TEST_CASE("threads: everything at once, and every history keeps its bits") {
-  const Graph graph = test::tiny_graph({});
+void everything_at_once(uint32_t window) {
+  test::TinyShape shape;
+  shape.window = window, shape.full_every = window == 0 ? 1 : 2;
+  const Graph graph = test::tiny_graph(shape);
   const test::TinyFile file(graph);
   ModelOptions options;
   options.device = {"cpu", 2};
@@ -70,10 +70,12 @@ TEST_CASE("threads: everything at once, and every history keeps its bits") {
         const auto child = parent->fork();
         if (forward(*child, own[t]) != expected[t]) ++wrong;
         child->save(path);
-        child->rewind(static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37));
+        child->rewind(
+            std::max(child->rewindable_to(), static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37)));
         const auto again = model->restore(path, 20, 0);
         if (again->position() != common.size() + own[t].size()) ++wrong;
-        again->rewind(static_cast<uint32_t>(common.size()));
+        again->rewind(window == 0 ? static_cast<uint32_t>(common.size()) : 0);
+        if (window != 0) forward(*again, common);
         if (forward(*again, own[t]) != expected[t]) ++wrong;
         const auto fresh = model->open_session({8, 100, 0});
         const uint64_t answer = fresh->begin(common, 3, {}, {}, {});
@@ -129,5 +131,11 @@ TEST_CASE("threads: batches over shared sessions lock in one order") {
   CHECK(a->position() == 120);
   CHECK(b->position() == 120);
 }
+
+}  // namespace
+
+TEST_CASE("threads: everything at once, and every history keeps its bits") { everything_at_once(0); }
+
+TEST_CASE("threads: everything at once, with layers that have a window") { everything_at_once(24); }
 
 }  // namespace foundry

@@ -16,13 +16,18 @@ namespace foundry::test {
 
 struct TinyShape {
   uint32_t vocab = 96, hidden = 32, layers = 2, heads = 4, kv_heads = 2, head_dim = 8, ffn = 64, max_seq_len = 300;
+  uint32_t window = 0, full_every = 1;  // each full_every-th layer sees all, the others the last `window` tokens
 };
 
 inline Graph tiny_graph(const TinyShape& s) {
   Graph g;
   g.arch = {"llama", s.layers, s.heads, s.kv_heads, s.head_dim, s.hidden, s.vocab, s.max_seq_len};
-  const uint32_t group = g.add_group({s.layers, s.kv_heads, s.head_dim, 0});
-  ValueId x = g.embed(g.weight("token_embd.weight", s.vocab, s.hidden), "embed");
+  const uint32_t n_full = s.window == 0 ? s.layers : s.layers / s.full_every;
+  const uint32_t full = g.add_group({n_full, s.kv_heads, s.head_dim, 0});
+  const uint32_t windowed =
+      n_full == s.layers ? full : g.add_group({s.layers - n_full, s.kv_heads, s.head_dim, s.window});
+  uint32_t next[2] = {0, 0};  // layer of each group
+  ValueId x = g.embed(g.weight("token_embd.weight", s.vocab, s.hidden), 1, "embed");
   for (uint32_t l = 0; l < s.layers; ++l) {
     const std::string at = "layer " + std::to_string(l) + " ", blk = "blk." + std::to_string(l) + ".";
     const auto w = [&](const char* name, uint32_t rows, uint32_t cols) {
@@ -32,11 +37,12 @@ inline Graph tiny_graph(const TinyShape& s) {
     ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
     ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
     const ValueId v = g.linear(n, w("attn_v", s.kv_heads * s.head_dim, s.hidden), kNone, at + "v");
-    q = g.rope(q, s.heads, s.head_dim, s.head_dim, 10000.0f, 0, kNone, at + "rope q");
-    k = g.rope(k, s.kv_heads, s.head_dim, s.head_dim, 10000.0f, 0, kNone, at + "rope k");
-    g.kv_append(k, v, group, l, at + "kv_append");
+    q = g.rope(q, s.heads, s.head_dim, s.head_dim, 10000.0f, 1, 0, kNone, at + "rope q");
+    k = g.rope(k, s.kv_heads, s.head_dim, s.head_dim, 10000.0f, 1, 0, kNone, at + "rope k");
+    const uint32_t group = (l + 1) % s.full_every == 0 ? full : windowed, layer = next[group]++;
+    g.kv_append(k, v, group, layer, at + "kv_append");
     const ValueId a =
-        g.attention(q, s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, l, at + "attention");
+        g.attention(q, s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, layer, at + "attention");
     x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
               at + "attention residual");
     const ValueId m = g.rms_norm(x, w("ffn_norm", 1, s.hidden), 1e-5f, at + "ffn_norm");

@@ -23,8 +23,13 @@ namespace {
 struct World;
 using Call = std::function<std::vector<float>(World&)>;
 
+/// One layer sees everything, the other the last 12 tokens: a call of 70 in steps of 16 takes the window's pages again.
 const Graph& graph() {
-  static const Graph g = test::tiny_graph({});
+  static const Graph g = [] {
+    test::TinyShape shape;
+    shape.window = 12, shape.full_every = 2;
+    return test::tiny_graph(shape);
+  }();
   return g;
 }
 const test::TinyFile& file() {

@@ -25,8 +25,16 @@ class NumpyDecoder:
         self.head_dim = int(key_length.contents()) if key_length else self.hidden // self.heads
         self.eps = float(self._fields[f"{self._arch}.attention.layer_norm_rms_epsilon"].contents())
         self.rope_base = float(self._fields[f"{self._arch}.rope.freq_base"].contents())
+        self._gemma = self._arch == "gemma3"
+        self._window = self._number("attention.sliding_window", 0)
+        self._full_every = self._number("attention.sliding_window_pattern", 6)
+        scaling = self._fields.get(f"{self._arch}.rope.scaling.factor")
+        self._rope_scaling = float(scaling.contents()) if scaling else 1.0
 
-    def _number(self, key: str) -> int:
+    def _number(self, key: str, default: int | None = None) -> int:
+        field = self._fields.get(f"{self._arch}.{key}")
+        if field is None and default is not None:
+            return default
         return int(self._fields[f"{self._arch}.{key}"].contents())
 
     def weight(self, name: str) -> Array:
@@ -35,40 +43,56 @@ class NumpyDecoder:
 
     def forward(self, ids: Sequence[int]) -> Array:
         """[n, vocab]: the logits of every position."""
-        n = len(ids)
         embedding = self.weight("token_embd.weight")
-        x = embedding[np.asarray(ids)]
-        angles = self._angles(n)
-        causal = np.where(np.tril(np.ones((n, n), dtype=bool)), 0.0, -np.inf)
+        x = embedding[np.asarray(ids)] * (np.sqrt(self.hidden) if self._gemma else 1)
         for layer in range(self.layers):
             at = f"blk.{layer}."
-            y = self._norm(x, at + "attn_norm.weight")
-            q = self._rope(self._linear(y, at + "attn_q").reshape(n, self.heads, self.head_dim), angles)
-            k = self._rope(self._linear(y, at + "attn_k").reshape(n, self.kv_heads, self.head_dim), angles)
-            v = self._linear(y, at + "attn_v").reshape(n, self.kv_heads, self.head_dim)
-            out = np.empty_like(q)
-            for head in range(self.heads):
-                group = head * self.kv_heads // self.heads
-                scores = q[:, head] @ k[:, group].T / np.sqrt(self.head_dim) + causal
-                scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-                out[:, head] = scores / scores.sum(axis=1, keepdims=True) @ v[:, group]
-            x = x + self._linear(out.reshape(n, -1), at + "attn_output")
+            y = self._attention(self._norm(x, at + "attn_norm.weight"), layer)
+            x = x + (self._norm(y, at + "post_attention_norm.weight") if self._gemma else y)
             y = self._norm(x, at + "ffn_norm.weight")
             gate = self._linear(y, at + "ffn_gate")
-            x = x + self._linear(gate / (1 + np.exp(-gate)) * self._linear(y, at + "ffn_up"), at + "ffn_down")
+            y = self._linear(self._activation(gate) * self._linear(y, at + "ffn_up"), at + "ffn_down")
+            x = x + (self._norm(y, at + "post_ffw_norm.weight") if self._gemma else y)
         tied = "output.weight" not in self._weights
         return self._norm(x, "output_norm.weight") @ (embedding if tied else self.weight("output.weight")).T
 
+    def _attention(self, y: Array, layer: int) -> Array:
+        n, at = len(y), f"blk.{layer}."
+        full = not self._gemma or layer % self._full_every == self._full_every - 1
+        window = 0 if self._gemma and full else self._window
+        base, scaling = (self.rope_base, self._rope_scaling) if full else (1e4, 1.0)
+        angles = self._angles(n, base) / scaling
+        ages = np.arange(n)[:, None] - np.arange(n)
+        seen = np.where((ages >= 0) & ((ages < window) | (window == 0)), 0.0, -np.inf)
+        q = self._linear(y, at + "attn_q").reshape(n, self.heads, self.head_dim)
+        k = self._linear(y, at + "attn_k").reshape(n, self.kv_heads, self.head_dim)
+        v = self._linear(y, at + "attn_v").reshape(n, self.kv_heads, self.head_dim)
+        if self._gemma:
+            q, k = self._norm(q, at + "attn_q_norm.weight"), self._norm(k, at + "attn_k_norm.weight")
+        q, k = self._rope(q, angles), self._rope(k, angles)
+        out = np.empty_like(q)
+        for head in range(self.heads):
+            group = head * self.kv_heads // self.heads
+            scores = q[:, head] @ k[:, group].T / np.sqrt(self.head_dim) + seen
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[:, head] = scores / scores.sum(axis=1, keepdims=True) @ v[:, group]
+        return self._linear(out.reshape(n, -1), at + "attn_output")
+
+    def _activation(self, x: Array) -> Array:
+        if self._gemma:
+            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return x / (1 + np.exp(-x))
+
     def _norm(self, x: Array, name: str) -> Array:
-        return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + self.eps) * self.weight(name)
+        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.eps) * self.weight(name)
 
     def _linear(self, x: Array, name: str) -> Array:
         y = x @ self.weight(name + ".weight").T
         return y + self.weight(name + ".bias") if name + ".bias" in self._weights else y
 
-    def _angles(self, n: int) -> Array:
+    def _angles(self, n: int, base: float) -> Array:
         """[n, head_dim / 2]"""
-        frequencies = self.rope_base ** (-np.arange(0, self.head_dim, 2) / self.head_dim)
+        frequencies = base ** (-np.arange(0, self.head_dim, 2) / self.head_dim)
         if "rope_freqs.weight" in self._weights:
             frequencies = frequencies / self.weight("rope_freqs.weight")
         return np.arange(n)[:, None] * frequencies
@@ -76,7 +100,7 @@ class NumpyDecoder:
     def _rope(self, x: Array, angles: Array) -> Array:
         half = self.head_dim // 2
         first, second = (
-            (slice(0, half), slice(half, None)) if self._arch == "qwen2" else (slice(0, None, 2), slice(1, None, 2))
+            (slice(0, half), slice(half, None)) if self._arch != "llama" else (slice(0, None, 2), slice(1, None, 2))
         )
         cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
         out = np.empty_like(x)

@@ -1,4 +1,4 @@
-"""Writes small GGUF models with seeded random weights: every shape that the llama and qwen2 files may have."""
+"""Writes small GGUF models with seeded random weights: every shape that the llama, qwen2 and gemma3 files may have."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class Shape:
     rope_factors: bool = False
     type: str = "q8_0"
     seed: int = 1
+    window: int = 0  # gemma3
+    full_every: int = 3
+    rope_scaling: float = 1.0
 
 
 def byte_tokens() -> list[str]:
@@ -70,6 +73,13 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_layer_norm_rms_eps(1e-5)
+    if shape.window:
+        writer.add_sliding_window(shape.window)
+    if shape.arch == "gemma3":
+        writer.add_uint32("gemma3.attention.sliding_window_pattern", shape.full_every)
+    if shape.rope_scaling != 1:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(shape.rope_scaling)
     tokens = byte_tokens()
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -101,6 +111,11 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
             if shape.arch == "qwen2":
                 vector(f"{at}{name}.bias", 0.1 * random.standard_normal(rows))
         matrix(at + "attn_output.weight", shape.hidden, q)
+        if shape.arch == "gemma3":
+            for name, size in (("attn_q_norm", shape.head_dim), ("attn_k_norm", shape.head_dim)):
+                vector(f"{at}{name}.weight", 1 + 0.3 * random.standard_normal(size))
+            for name in ("post_attention_norm", "post_ffw_norm"):
+                vector(f"{at}{name}.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
         vector(at + "ffn_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
         matrix(at + "ffn_gate.weight", shape.ffn, shape.hidden)
         matrix(at + "ffn_up.weight", shape.ffn, shape.hidden)

@@ -19,6 +19,9 @@ SHAPES: list[dict[str, Any]] = [
     {"rope_factors": True, "tied": False},
     {"type": "f16", "heads": 6, "kv_heads": 6, "head_dim": 40, "hidden": 96},
     {"heads": 8, "kv_heads": 1, "head_dim": 24, "rope_base": 500000.0},
+    {"window": 20, "rope_scaling": 4.0},
+    {"arch": "gemma3", "layers": 4, "window": 32, "type": "f32"},
+    {"arch": "gemma3", "layers": 7, "window": 12, "full_every": 6, "rope_base": 1e6, "rope_scaling": 8.0},
 ]
 
 

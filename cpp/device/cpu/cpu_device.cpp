@@ -93,8 +93,9 @@ class CpuDevice final : public Device {
     const uint64_t stride = row_bytes(args.table->type, args.p.width);
     rows(args.p.n_rows, args.p.width, [&](uint64_t r) {
       const auto token = static_cast<uint64_t>(args.tokens.as<int32_t>()[r]);
-      dequantise_row(args.table->type, args.table->mapped + token * stride, args.out.as<float>() + r * args.p.width,
-                     args.p.width);
+      float* y = args.out.as<float>() + r * args.p.width;
+      dequantise_row(args.table->type, args.table->mapped + token * stride, y, args.p.width);
+      for (uint32_t i = 0; i < args.p.width; ++i) y[i] *= args.p.scale;
     });
   }
 
@@ -182,10 +183,17 @@ class CpuDevice final : public Device {
 
   void attention(const AttentionArgs& args) override { cpu::attention(args, kernels_, pool_, attention_scratch_); }
 
-  void swiglu(const SwigluArgs& args) override {
+  void swiglu(const GatedArgs& args) override {
     rows(args.n_rows, args.width, [&](uint64_t r) {
       const uint64_t at = r * args.width;
       kernels_.swiglu(args.gate.as<float>() + at, args.up.as<float>() + at, args.out.as<float>() + at, args.width);
+    });
+  }
+
+  void geglu(const GatedArgs& args) override {
+    rows(args.n_rows, args.width, [&](uint64_t r) {
+      const uint64_t at = r * args.width;
+      kernels_.geglu(args.gate.as<float>() + at, args.up.as<float>() + at, args.out.as<float>() + at, args.width);
     });
   }
 
@@ -255,7 +263,7 @@ class CpuDevice final : public Device {
   /// cos and sin of every row and pair, once a step where all layers turn alike: [row][cos of each pair | sin of each pair].
   void prepare_angles(const RopeArgs& args) {
     const RopeParams& p = args.p;
-    const AnglesOf wanted{p.n_rows, p.rot_dim, p.base, args.factors};
+    const AnglesOf wanted{p.n_rows, p.rot_dim, p.base, p.scale, args.factors};
     if (angles_known_ && wanted == angles_of_) return;
     const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
     rows(p.n_rows, uint64_t{p.rot_dim} * 32, [&](uint64_t r) {
@@ -263,7 +271,7 @@ class CpuDevice final : public Device {
       for (uint32_t i = 0; i < p.rot_dim / 2; ++i) {
         const double frequency =
             std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
-        const double angle = args.positions.as<int32_t>()[r] * frequency;
+        const double angle = args.positions.as<int32_t>()[r] * static_cast<double>(p.scale) * frequency;
         to[i] = static_cast<float>(std::cos(angle));
         to[i + p.rot_dim / 2] = static_cast<float>(std::sin(angle));
       }
@@ -274,7 +282,7 @@ class CpuDevice final : public Device {
 
   struct AnglesOf {
     uint32_t n_rows = 0, rot_dim = 0;
-    float base = 0;
+    float base = 0, scale = 0;
     const Weight* factors = nullptr;
     bool operator==(const AnglesOf&) const = default;
   };

@@ -1,4 +1,4 @@
-# Each instruction set's kernels in a file of their own, with its own flags; the device picks one at run time.
+#Each instruction set's kernels in a file of their own, with its own flags; the device picks one at run time.
 function(foundry_add_cpu_kernels target)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cpp/device/cpu/*.cpp)
   set(flags_avx512 "-Wno-maybe-uninitialized;-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mprefer-vector-width=512")

@@ -79,6 +79,7 @@ struct CpuKernels {
                  uint64_t stride_elements);  // converts n values
   void (*rms_norm)(const float* x, const float* weight, float* y, uint32_t n, float eps);
   void (*swiglu)(const float* gate, const float* up, float* y, uint64_t n);
+  void (*geglu)(const float* gate, const float* up, float* y, uint64_t n);
   void (*add)(const float* a, const float* b, float* y, uint64_t n);
 };
 

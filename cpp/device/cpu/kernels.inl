@@ -133,13 +133,25 @@ void rms_norm(const float* x, const float* weight, float* y, uint32_t n, float e
   }
 }
 
-void swiglu(const float* gate, const float* up, float* y, uint64_t n) {
+/// gate / (1 + e^-u(gate)) * up
+template <class U>
+inline void gated(const float* gate, const float* up, float* y, uint64_t n, U u) {
   for (uint64_t i = 0; i < n; i += 16) {
     const auto count = static_cast<uint32_t>(n - i < 16 ? n - i : 16);
     const F16 g = load(gate + i, count);
-    const F16 silu = div(g, add(set1(1.0f), exp(sub(zero(), g))));
-    store(y + i, mul(silu, load(up + i, count)), count);
+    const F16 open = div(g, add(set1(1.0f), exp(sub(zero(), u(g)))));
+    store(y + i, mul(open, load(up + i, count)), count);
   }
+}
+
+void swiglu(const float* gate, const float* up, float* y, uint64_t n) {
+  gated(gate, up, y, n, [](F16 g) { return g; });
+}
+
+/// u = 2 sqrt(2 / pi) (g + 0.044715 g^3)
+void geglu(const float* gate, const float* up, float* y, uint64_t n) {
+  gated(gate, up, y, n,
+        [](F16 g) { return mul(mul(g, set1(1.5957691216057308f)), fma(mul(g, g), set1(0.044715f), set1(1.0f))); });
 }
 
 void add(const float* a, const float* b, float* y, uint64_t n) {
@@ -150,7 +162,7 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
 }
 
 constexpr CpuKernels kTable = {kIsaName, kQ8Offset, quantise, linear, attention, merge,
-                               finish,   append,    rms_norm, swiglu, add};
+                               finish,   append,    rms_norm, swiglu, geglu,     add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

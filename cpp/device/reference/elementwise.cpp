@@ -1,4 +1,4 @@
-// embed, rms_norm, rope, swiglu, add, select_rows.
+// embed, rms_norm, rope, swiglu, geglu, add, select_rows.
 #include <cmath>
 #include <cstring>
 
@@ -11,8 +11,9 @@ void embed(const EmbedArgs& args) {
   const uint64_t row_stride = row_bytes(args.table->type, args.p.width);
   for (u32 r = 0; r < args.p.n_rows; ++r) {
     const auto token = static_cast<u64>(args.tokens.as<int32_t>()[r]);
-    dequantise_row(args.table->type, args.table->mapped + token * row_stride,
-                   args.out.as<float>() + u64{r} * args.p.width, args.p.width);
+    float* y = args.out.as<float>() + u64{r} * args.p.width;
+    dequantise_row(args.table->type, args.table->mapped + token * row_stride, y, args.p.width);
+    for (u32 i = 0; i < args.p.width; ++i) y[i] *= args.p.scale;
   }
 }
 
@@ -29,7 +30,7 @@ void rms_norm(const RmsNormArgs& args) {
   }
 }
 
-/// RoPE (arXiv:2104.09864): pair i is turned by position * base^(-2i / rot_dim) / factor[i].
+/// RoPE (arXiv:2104.09864): pair i is turned by position * scale * base^(-2i / rot_dim) / factor[i].
 void rope(const RopeArgs& args) {
   const RopeParams& p = args.p;
   const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
@@ -41,7 +42,7 @@ void rope(const RopeArgs& args) {
       for (u32 i = 0; i < p.rot_dim / 2; ++i) {
         const double frequency =
             std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
-        const double angle = args.positions.as<int32_t>()[r] * frequency;
+        const double angle = args.positions.as<int32_t>()[r] * static_cast<double>(p.scale) * frequency;
         const u32 first = p.style == 0 ? 2 * i : i, second = p.style == 0 ? 2 * i + 1 : i + p.rot_dim / 2;
         const double a = y[first], b = y[second];
         y[first] = static_cast<float>(a * std::cos(angle) - b * std::sin(angle));
@@ -51,11 +52,21 @@ void rope(const RopeArgs& args) {
 }
 
 /// SwiGLU (arXiv:2002.05202): silu(gate) * up.
-void swiglu(const SwigluArgs& args) {
+void swiglu(const GatedArgs& args) {
   const u64 n = u64{args.n_rows} * args.width;
   for (u64 i = 0; i < n; ++i) {
     const double gate = args.gate.as<float>()[i];
     args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * args.up.as<float>()[i]);
+  }
+}
+
+/// GEGLU (arXiv:2002.05202) with GELU by tanh (arXiv:1606.08415): 0.5 x (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+void geglu(const GatedArgs& args) {
+  const u64 n = u64{args.n_rows} * args.width;
+  for (u64 i = 0; i < n; ++i) {
+    const double gate = args.gate.as<float>()[i];
+    const double u = std::sqrt(2 / std::acos(-1.0)) * (gate + 0.044715 * gate * gate * gate);
+    args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-2 * u)) * args.up.as<float>()[i]);
   }
 }
 

@@ -10,7 +10,8 @@ void linear(const LinearArgs& args);
 void rope(const RopeArgs& args);
 void kv_append(const KvAppendArgs& args);
 void attention(const AttentionArgs& args);
-void swiglu(const SwigluArgs& args);
+void swiglu(const GatedArgs& args);
+void geglu(const GatedArgs& args);
 void add(const AddArgs& args);
 void select_rows(const SelectRowsArgs& args);
 

@@ -29,7 +29,8 @@ class ReferenceDevice final : public Device {
   void rope(const RopeArgs& args) override { reference::rope(args); }
   void kv_append(const KvAppendArgs& args) override { reference::kv_append(args); }
   void attention(const AttentionArgs& args) override { reference::attention(args); }
-  void swiglu(const SwigluArgs& args) override { reference::swiglu(args); }
+  void swiglu(const GatedArgs& args) override { reference::swiglu(args); }
+  void geglu(const GatedArgs& args) override { reference::geglu(args); }
   void add(const AddArgs& args) override { reference::add(args); }
   void select_rows(const SelectRowsArgs& args) override { reference::select_rows(args); }
   void submit() override {}

@@ -7,10 +7,14 @@ from typing import Any
 
 from foundry._core import Graph
 from foundry.errors import ModelFormatError
-from foundry.models import llama, qwen2
+from foundry.models import gemma3, llama, qwen2
 from foundry.models.hyperparameters import Hyperparameters
 
-architectures: dict[str, Callable[[Graph, Hyperparameters], None]] = {"llama": llama.build, "qwen2": qwen2.build}
+architectures: dict[str, Callable[[Graph, Hyperparameters], None]] = {
+    "gemma3": gemma3.build,
+    "llama": llama.build,
+    "qwen2": qwen2.build,
+}
 
 
 def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]]) -> Graph:
