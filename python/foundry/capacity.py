@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foundry.checks import whole
 from foundry.errors import ContextOverflowError
 
 
@@ -31,24 +32,21 @@ class CapacityPolicy:
     eager: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("headroom", 0), ("step", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: expected a whole number from {least}, found {value!r}")
+        whole("headroom", self.headroom)
+        whole("step", self.step, least=1)
 
     def decide(self, prompt_tokens: int, max_new_tokens: int, max_seq_len: int) -> CapacityDecision:
         """The promise never passes ``max_seq_len``.
 
         Raises:
-            ValueError: a number is negative.
+            ValueError: a number is negative, or no whole number.
             ContextOverflowError: the prompt alone passes ``max_seq_len``.
         """
-        for name, value in (("prompt_tokens", prompt_tokens), ("max_new_tokens", max_new_tokens)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name}: expected a whole number from 0, found {value!r}")
+        prompt_tokens = whole("prompt_tokens", prompt_tokens)
+        max_new_tokens = whole("max_new_tokens", max_new_tokens)
         if prompt_tokens > max_seq_len:
             raise ContextOverflowError(
-                f"context: the prompt needs {prompt_tokens} tokens, available {max_seq_len} (the model's max_seq_len)",
+                f"context: needed {prompt_tokens} tokens, available {max_seq_len} (the model's max_seq_len)",
                 prompt_tokens,
                 max_seq_len,
             )

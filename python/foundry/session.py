@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from foundry import _core, consistency
 from foundry import generate as generation
+from foundry.checks import whole
 from foundry.generate import Completion, FinishReason, Piece, SamplingParams
 
 if TYPE_CHECKING:
@@ -155,11 +156,10 @@ class Session:
         progress: Progress | None = None,
     ) -> int:
         """Feeds the prompt of a generation; ``next``, given the number returned, then gives its tokens."""
-        if max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens: expected a whole number from 0, found {max_new_tokens}")
+        most = whole("max_new_tokens", max_new_tokens)
         p = params
         generation = self._core.begin(
-            as_ids(prompt_ids), max_new_tokens, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
+            as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
         )
         self._check()
         return generation
@@ -234,9 +234,7 @@ class Session:
             ContextOverflowError: past ``max_seq_len``.
             MemoryLimitError: it can't be promised.
         """
-        if n_tokens < 0:
-            raise ValueError(f"n_tokens: expected a whole number from 0, found {n_tokens}")
-        self._core.reserve(n_tokens)
+        self._core.reserve(whole("n_tokens", n_tokens))
         self._check()
 
     def fork(self) -> Session:
@@ -265,9 +263,7 @@ class Session:
         Raises:
             ValueError: past the history, or between 0 and ``rewindable_to``.
         """
-        if position < 0:
-            raise ValueError(f"position: expected a whole number from 0, found {position}")
-        self._core.rewind(position)
+        self._core.rewind(whole("position", position))
         self._check()
 
     def cancel(self) -> None:

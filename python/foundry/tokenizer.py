@@ -45,9 +45,10 @@ class Tokenizer:
         tokens = metadata.get("tokenizer.ggml.tokens")
         if not isinstance(tokens, list) or not tokens:
             raise ModelFormatError("tokenizer.ggml.tokens: expected a list of tokens, found none")
-        types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
-        if len(types) != len(tokens):
-            raise ModelFormatError(f"tokenizer.ggml.token_type: expected {len(tokens)} entries, found {len(types)}")
+        tokens = _list_of(str, "tokens", tokens, len(tokens))
+        types = _list_of(
+            int, "token_type", metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens), len(tokens)
+        )
         if kind == "gpt2":
             self._backend = _byte_level_bpe(metadata, tokens)
         elif kind == "llama":
@@ -74,6 +75,10 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of ``text``. Special tokens in it are recognised; BOS comes first where the model asks."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text: expected Unicode, found half a surrogate pair at {error.start}") from None
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         if add_special_tokens and self._add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
@@ -136,6 +141,18 @@ class StreamDecoder:
         return text[len(before) :]
 
 
+def _list_of(kind: type, name: str, value: Any, size: int | None = None) -> list[Any]:
+    if not isinstance(value, list) or (size is not None and len(value) != size):
+        found = f"{len(value)} of them" if isinstance(value, list) else repr(value)
+        raise ModelFormatError(
+            f"tokenizer.ggml.{name}: expected {'a list' if size is None else f'{size} entries'}, found {found}"
+        )
+    for i, entry in enumerate(value):
+        if not isinstance(entry, kind):
+            raise ModelFormatError(f"tokenizer.ggml.{name}[{i}]: expected {kind.__name__}, found {entry!r}")
+    return value
+
+
 def _token_id(metadata: Mapping[str, Any], name: str, n_tokens: int) -> int | None:
     value = metadata.get(f"tokenizer.ggml.{name}_token_id")
     return value if isinstance(value, int) and 0 <= value < n_tokens else None
@@ -143,11 +160,9 @@ def _token_id(metadata: Mapping[str, Any], name: str, n_tokens: int) -> int | No
 
 def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backend:
     pre = metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in _SPLITS:
+    if not isinstance(pre, str) or pre not in _SPLITS:
         raise ModelFormatError(f"tokenizer.ggml.pre: expected one of {', '.join(_SPLITS)}, found {pre!r}")
-    merges = metadata.get("tokenizer.ggml.merges")
-    if not isinstance(merges, list):
-        raise ModelFormatError("tokenizer.ggml.merges: expected a list, found none")
+    merges = _list_of(str, "merges", metadata.get("tokenizer.ggml.merges"))
     vocab = {token: i for i, token in enumerate(tokens)}
     pairs = [
         (a, b) for a, _, b in (merge.partition(" ") for merge in merges) if a in vocab and b in vocab and a + b in vocab
@@ -165,9 +180,7 @@ def _sentencepiece_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> Backen
     """SentencePiece's BPE merges the pair whose joined token scores best: merges in order of score do the same."""
     from tokenizers import normalizers
 
-    scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
-        raise ModelFormatError(f"tokenizer.ggml.scores: expected {len(tokens)} entries")
+    scores = _list_of(float, "scores", metadata.get("tokenizer.ggml.scores"), len(tokens))
     vocab = {token: i for i, token in enumerate(tokens)}
     ranked: list[tuple[float, int, str, str]] = []
     for i, token in enumerate(tokens):

@@ -93,7 +93,15 @@ def test_inspect_and_pull(model: str, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["generate", "Hi", "-m", "nothing"], "expected the path of a GGUF file"),
         (["generate", "", "-m", "MODEL"], "prompt: expected text"),
-        (["generate", "", "--raw", "-m", "MODEL"], "at least one token"),
+        (["generate", "", "--raw", "-m", "MODEL"], "prompt: expected text"),
+        (["generate", "Hi", "-m", "MODEL", "-n", "9" * 20], "max_new_tokens: expected a whole number"),
+        (["generate", "Hi", "-m", "MODEL", "--top-k", "9" * 20], "top_k: expected a whole number"),
+        (["generate", "Hi", "-m", "MODEL", "--seed", "9" * 20], "seed: expected a whole number"),
+        (["generate", "Hi", "-m", "MODEL", "--threads", "9" * 20], "threads: expected a whole number"),
+        (["generate", "Hi", "-m", "MODEL", "--memory-limit", "1e30"], "memory_limit: expected a whole number"),
+        (["generate", "Hi", "-m", "MODEL", "--kv-dtype", "q8_0"], "head_dim: expected a multiple of 32"),
+        (["plan", "-m", "MODEL", "--prompt-tokens", "513"], "context: needed 513 tokens, available 512"),
+        (["generate", "\udcff", "-m", "MODEL"], "half a surrogate pair"),
         (["generate", "Hi", "-m", "MODEL", "--temperature", "-1"], "temperature"),
         (["generate", "Hi", "-m", "MODEL", "--device", "tpu"], "tpu"),
         (["generate", "Hi", "-m", "MODEL", "--memory-limit", "1K"], "memory"),
@@ -108,6 +116,27 @@ def test_what_goes_wrong_is_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("foundry: ") and err.count("\n") == 1 and said in err, err
+    assert main([*(model if a == "MODEL" else a for a in arguments), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "" and said in json.loads(out)["error"]["message"]
+
+
+def test_bytes_that_are_no_text(model: str) -> None:
+    command = [sys.executable, "-m", "foundry", "generate", "-m", model, "-n", "3", "--raw"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    run = subprocess.run([*command, "-"], input=b"\xff\xfe", capture_output=True, env=environment, check=False)
+    assert run.returncode == 1 and run.stderr == b"foundry: standard input: expected UTF-8, found byte 0xff at 0\n"
+    run = subprocess.run([*command, b"\xff\xfe"], capture_output=True, check=False)
+    assert run.returncode == 1 and run.stderr.startswith(b"foundry: text: expected Unicode")
+    environment["PYTHONIOENCODING"] = "ascii"  # a terminal that shows nothing else
+    run = subprocess.run([*command, "x", "--temperature", "9"], capture_output=True, env=environment, check=False)
+    assert run.returncode == 0 and b"Traceback" not in run.stderr and run.stdout.isascii()
+
+
+def test_an_answer_of_no_tokens_has_no_first_one(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "Hi", "-m", model, "-n", "0", "--raw"]) == 0
+    err = capsys.readouterr().err
+    assert "first token" not in err and "generation 0 tokens" in err
 
 
 def test_a_truncated_file(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,20 @@ def test_ten_answers_beside_the_oracles(smollm2: CompiledModel) -> None:
         print(f"\n{answer['prompt']}\n  foundry:   {text!r}\n  llama.cpp: {answer['text']!r}")
     print(f"\n{same} of {len(expected['answers'])} the same to the last character")
     assert same >= 7
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_gemma3_beside_hugging_face(tiny_path: Callable[..., Path], device: str) -> None:
+    """Random weights, every third layer full, the others a window of 32: fed at once, and a token at a time."""
+    expected = oracle("gemma3.json")
+    path = tiny_path(type="f32", **expected["shape"])
+    model = CompiledModel.load(path, device, kv_dtype="f32", page_tokens=8, chunk_tokens=16)
+    with model.session() as s:
+        found = s.forward(expected["ids"], all_logits=True)
+    with model.session() as s:
+        one_by_one = np.stack([s.forward([token]) for token in expected["ids"]])
+    assert np.array_equal(found, one_by_one)
+    assert found.argmax(1).tolist() == expected["most_likely"]
+    off = np.abs(found[expected["positions"]] - np.asarray(expected["logits"])).max()
+    print(f"\n{model.device} beside {expected['made_with']}: max |difference| of logits {off:.1e}")
+    assert off < 2e-5

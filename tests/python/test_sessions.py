@@ -121,8 +121,7 @@ def test_the_last_position_and_one_past_it(tiny: CompiledModel) -> None:
             t.forward([1] * (most + 1))
         assert t.position == 0
         t.rewind(0)
-        finish = t.generate([1] * (most - 3), 50, stop=["never said"]).finish_reason
-        assert finish in ("context", "stop")
+        assert t.generate([1] * (most - 3), 50, ignore_eos=True).finish_reason == "context"
 
 
 def test_generation_that_meets_the_end_finishes_with_context(tiny: CompiledModel) -> None:

