@@ -225,9 +225,12 @@ def run(tiny_path: Callable[..., Path], programs: int, of: int, prefix_cache_byt
 
     with tempfile.TemporaryDirectory() as folder:
         Machine.folder = Path(folder)
-        run_state_machine_as_test(
-            Machine, settings=settings(max_examples=programs, stateful_step_count=30, deadline=None)
-        )
+        try:
+            run_state_machine_as_test(
+                Machine, settings=settings(max_examples=programs, stateful_step_count=30, deadline=None)
+            )
+        finally:
+            del Machine.model  # hypothesis keeps the class
 
 
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 30_000])
