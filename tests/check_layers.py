@@ -7,7 +7,7 @@ The order, and the few rules beside it:
   `device/device.h` is a rung of its own, just above base: it is the interface, and kv and the weights speak it.
 - kv knows buffers, not models or graphs: it includes neither gguf nor graph.
 - Outside the device room, `device/device.h` is all that is seen of it. Inside, one device includes no other
-  (reference, cpu, metal, cuda); the files directly in device/ join them.
+  (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/ join them.
 - Python: the list PYTHON_ORDER. A module that is not on it is a fault: give it its place.
   Imports under `if TYPE_CHECKING:` are names for the type checker, and free.
 Tests and benches may include anything, and nothing of theirs may be included by the house.
@@ -23,6 +23,7 @@ CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 PYTHON_ORDER = [
     "_core",
     "errors",
+    "checks",
     "models",
     "capacity",
     "consistency",
@@ -70,7 +71,8 @@ def include_fault(source: str, target: str) -> str | None:
         return f"{here} knows nothing of {there}"
     if there == "device" and here != "device":
         return "only device/device.h is seen outside the device room"
-    if device_of(source) and device_of(target) and device_of(source) != device_of(target):
+    shared = device_of(target) == "gpu" and device_of(source) in ("metal", "cuda")
+    if device_of(source) and device_of(target) and device_of(source) != device_of(target) and not shared:
         return "one device uses another"
     return None
 

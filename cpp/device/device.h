@@ -167,5 +167,8 @@ struct DeviceOptions {
 std::unique_ptr<Device> make_device(const DeviceOptions& options);
 /// Names that make_device takes on this machine: "reference", "cpu", and "cpu:<isa>" for each ISA the processor has.
 std::vector<std::string> device_names();
+/// One more device, from a build's or a test's own code: `name` is then among device_names().
+using DeviceMaker = std::unique_ptr<Device> (*)(const DeviceOptions& options);
+void register_device(const std::string& name, DeviceMaker make);
 
 }  // namespace foundry

@@ -1,14 +1,27 @@
 // The devices there are.
+#include <map>
+
 #include "base/error.h"
 #include "device/cpu/cpu_device.h"
 #include "device/device.h"
 #include "device/reference/reference_device.h"
 
 namespace foundry {
+namespace {
+
+std::map<std::string, DeviceMaker>& registered() {
+  static std::map<std::string, DeviceMaker> devices;
+  return devices;
+}
+
+}  // namespace
+
+void register_device(const std::string& name, DeviceMaker make) { registered()[name] = make; }
 
 std::vector<std::string> device_names() {
   std::vector<std::string> names{"reference", "cpu"};
   for (const std::string& isa : cpu_instruction_sets()) names.push_back("cpu:" + isa);
+  for (const auto& [name, make] : registered()) names.push_back(name);
   return names;
 }
 
@@ -17,6 +30,7 @@ std::unique_ptr<Device> make_device(const DeviceOptions& options) {
   if (name == "reference") return make_reference_device();
   if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);
   if (name.rfind("cpu:", 0) == 0) return make_cpu_device(name.substr(4), options.threads);
+  if (const auto found = registered().find(name); found != registered().end()) return found->second(options);
   std::string names = "auto";
   for (const std::string& known : device_names()) names += ", " + known;
   throw ValueError("device: expected one of " + names + ", found \"" + name + "\"");

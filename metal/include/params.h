@@ -1,6 +1,6 @@
 // Launch parameters shared by host and kernels (C++, MSL, CUDA): plain, fixed width, sizes asserted.
-// One struct per op. Every number that a kernel needs about capacity is in KvParams, filled by one function
-// (cpp/engine/step_plan.cpp) from the page table, so it equals what is allocated.
+// One struct per op. Every number that a kernel needs about capacity is taken from the page table in one place (Session's
+// encode_globals), so it equals what is allocated.
 #pragma once
 #ifdef __METAL_VERSION__
 typedef uint u32;
@@ -82,6 +82,28 @@ struct AttentionParams {
   float scale;
   u32 window;          // 0: full; else a query sees the last `window` tokens, itself included
   u32 segment_tokens;  // 256
+  u32 reserved;
+};
+
+/// What is added to a linear layer's outputs, on GPUs.
+struct LinearEpilogue {
+  u32 has_bias;
+  u32 has_residual;
+};
+
+/// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments each.
+struct SplitParams {
+  u32 first_row;  // of the step: rows first_row .. first_row + the grid's
+  u32 n_splits;
+  u32 queries;  // of a threadgroup: heads that share a KV head
+  u32 parts;    // threadgroups that the heads of a KV head take
+};
+
+/// One of K and V of a step's rows, on GPUs.
+struct AppendParams {
+  u32 layer;
+  u32 part;  // 0: K, 1: V
+  u32 n_sequences;
   u32 reserved;
 };
 

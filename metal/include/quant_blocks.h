@@ -8,18 +8,15 @@
 typedef ushort u16;
 typedef uchar u8;
 typedef signed char i8;
-#define FOUNDRY_CONSTANT constant constexpr
 #else
 #include <cstdint>
 namespace foundry {
 using u16 = std::uint16_t;
 using u8 = std::uint8_t;
 using i8 = std::int8_t;
-#define FOUNDRY_CONSTANT inline constexpr
 #endif
 
-FOUNDRY_CONSTANT int kQuantBlock = 32;  // values in a block
-#undef FOUNDRY_CONSTANT
+enum { kQuantBlock = 32 };  // values in a block
 
 struct BlockQ4_0 {
   u16 scale;

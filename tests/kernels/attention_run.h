@@ -69,7 +69,7 @@ class AttentionRun {
       std::vector<uint64_t> addresses(n);
       for (uint64_t p = 0; p < n; ++p) addresses[p] = pages[p].address();
       pages_.push_back(std::move(pages));
-      addresses_.push_back(std::move(addresses));
+      addresses_.emplace_back(*device, addresses);
     }
     step(Ops::history, 0, UINT32_MAX);
   }
@@ -109,8 +109,8 @@ class AttentionRun {
       counts.push_back(n);
       if (n == 0) continue;
       SequenceParams params{};
-      params.pages = reinterpret_cast<uint64_t>(addresses_[s].data());
-      params.n_pages = static_cast<uint32_t>(addresses_[s].size());
+      params.pages = addresses_[s].address();
+      params.n_pages = static_cast<uint32_t>(pages_[s].size());
       params.max_seq_len = params.n_pages * geometry_.page_tokens;
       params.first_row = n_rows, params.n_rows = n, params.start = start;
       sequences.push_back(params);
@@ -151,7 +151,7 @@ class AttentionRun {
   std::string who_;
   KvGeometry geometry_;
   std::vector<std::vector<Guarded>> pages_;  // by sequence
-  std::vector<std::vector<uint64_t>> addresses_;
+  std::vector<Guarded> addresses_;
 };
 
 }  // namespace foundry::kernel_tests

@@ -31,8 +31,12 @@ inline std::vector<cases::Case> cases_of(const std::string& op) {
 /// and is the sharper where n > 64.
 inline double roundings(double n) { return std::min(n, 8 * std::sqrt(n)) + 4; }
 
+/// The one device to test, where a program is for it alone.
+inline std::string only_device;
+
 /// Every device but the reference, once: "cpu" and "cpu:<best>" are the same.
 inline std::vector<std::string> other_devices() {
+  if (!only_device.empty()) return {only_device};
   std::vector<std::string> names;
   std::set<std::string> seen;
   for (const std::string& name : device_names()) {
@@ -45,6 +49,7 @@ inline std::vector<std::string> other_devices() {
 
 inline std::vector<std::string> all_devices() {
   std::vector<std::string> names = other_devices();
+  if (!only_device.empty()) return names;
   names.push_back("reference");
   return names;
 }

@@ -1,0 +1,100 @@
+#include "device/cuda/cuda_queue.h"
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "device/cuda/launch.h"
+#include "device/gpu/gpu_device.h"
+
+namespace foundry {
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw ConsistencyError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status));
+}
+
+class PinnedBuffer final : public Buffer {
+ public:
+  explicit PinnedBuffer(uint64_t bytes) : bytes_(bytes) {
+    if (cudaHostAlloc(&data_, bytes == 0 ? 1 : bytes, cudaHostAllocMapped) != cudaSuccess)
+      throw MemoryLimitError("cuda: needed " + std::to_string(bytes) + " bytes of mapped memory, available less", bytes,
+                             0);
+  }
+  ~PinnedBuffer() override { cudaFreeHost(data_); }
+  PinnedBuffer(const PinnedBuffer&) = delete;
+  std::byte* data() override { return static_cast<std::byte*>(data_); }
+  uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
+  uint64_t bytes() const override { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  uint64_t bytes_;
+};
+
+class CudaQueue final : public KernelQueue {
+ public:
+  CudaQueue() {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0)
+      throw ValueError("device: expected an NVIDIA GPU for cuda, found none");
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, 0), "properties");
+    info_.name = "cuda", info_.isa = "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
+    info_.max_tile_tokens = 1;
+  }
+  const DeviceInfo& info() const override { return info_; }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<PinnedBuffer>(bytes); }
+  uint64_t copied_bytes(const std::byte*, uint64_t n) const override { return n; }
+  std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
+    auto buffer = std::make_unique<PinnedBuffer>(n);
+    std::memcpy(buffer->data(), data, n);
+    return buffer;
+  }
+  void dispatch(const Dispatch& one) override {
+    std::array<void*, 8> buffers{};
+    std::array<const void*, 8> bytes{};
+    std::array<uint32_t, 8> n_bytes{};
+    for (uint32_t i = 0; i < one.n_slots; ++i) {
+      const Dispatch::Slot& slot = one.slots[i];
+      if (slot.buffer != nullptr) {
+        buffers[i] = reinterpret_cast<void*>(slot.buffer->address() + slot.offset);
+        continue;
+      }
+      bytes[i] = slot.bytes, n_bytes[i] = static_cast<uint32_t>(slot.n_bytes);
+      buffers[i] = keep(slot.bytes, slot.n_bytes);
+    }
+    const int status = foundry_cuda_launch(one.kernel.data(), one.grid.x, one.grid.y, one.grid.z, one.threads,
+                                           buffers.data(), bytes.data(), n_bytes.data(), one.n_slots, nullptr);
+    if (status == -1) throw ConsistencyError(std::string("cuda: no kernel ") + one.kernel.data());
+    check(static_cast<cudaError_t>(status), one.kernel.data());
+  }
+  void submit() override {}
+  void wait() override {
+    check(cudaDeviceSynchronize(), "a step");
+    kept_.clear();
+  }
+
+ private:
+  /// Parameters where the GPU can read them until the step has ended.
+  void* keep(const void* data, uint64_t n) {
+    kept_.push_back(std::make_unique<PinnedBuffer>(n));
+    std::memcpy(kept_.back()->data(), data, n);
+    return kept_.back()->data();
+  }
+
+  DeviceInfo info_;
+  std::vector<std::unique_ptr<PinnedBuffer>> kept_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cuda_device(const DeviceOptions&) {
+  return make_gpu_device(std::make_unique<CudaQueue>());
+}
+
+}  // namespace foundry

@@ -1,0 +1,223 @@
+#include "device/gpu/gpu_device.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "gguf/block_formats.h"
+
+namespace foundry {
+namespace {
+
+constexpr uint32_t kThreads = 256;  // of elementwise kernels
+constexpr uint32_t kAppendThreads = 128, kMergeThreads = 128;
+constexpr uint32_t kLinearOutputs = 8, kLinearRows = 4, kLinearThreads = 128;  // of a threadgroup (linear.metal)
+constexpr uint32_t kDecodeThreads = 128;
+constexpr uint32_t kWideNorm = 1024;  // from here on a row has eight simdgroups
+constexpr uint32_t kMostSplits = 32;
+constexpr uint64_t kMostPartials = uint64_t{64} << 20;  // bytes; more rows go one wave after the other
+
+uint32_t groups(uint64_t n, uint32_t each) { return static_cast<uint32_t>((n + each - 1) / each); }
+
+/// rot_dim, base, scale of a rope: turns of a position for each pair, as two floats (elementwise.metal).
+using Frequencies = std::map<std::tuple<uint32_t, float, float>, std::unique_ptr<Buffer>>;
+
+class GpuWeight final : public Weight {
+ public:
+  std::unique_ptr<Buffer> buffer;
+  mutable Frequencies frequencies;  // of ropes whose factors this is
+  Span span() const { return {buffer.get(), 0}; }
+};
+
+Span span_of(const Weight* weight) { return static_cast<const GpuWeight*>(weight)->span(); }
+
+class GpuDevice final : public Device {
+ public:
+  explicit GpuDevice(std::unique_ptr<KernelQueue> queue) : queue_(std::move(queue)) {}
+
+  const DeviceInfo& info() const override { return queue_->info(); }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return queue_->allocate(bytes); }
+  uint64_t prepared_bytes(const WeightView& view, WeightUse) const override {
+    return queue_->copied_bytes(view.data, view.bytes);
+  }
+  std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse) override {
+    auto weight = std::make_unique<GpuWeight>();
+    weight->rows = view.rows, weight->cols = view.cols, weight->type = view.type, weight->mapped = view.data;
+    weight->private_bytes = queue_->copied_bytes(view.data, view.bytes);
+    weight->buffer = queue_->wrap(view.data, view.bytes);
+    return weight;
+  }
+  uint64_t scratch_bytes(const StepShape& shape) const override {
+    return wave_rows(shape) * row_partials(shape.n_heads, shape.head_dim);
+  }
+
+  void begin(Span scratch, const StepShape& shape) override { scratch_ = scratch, shape_ = shape; }
+
+  void embed(const EmbedArgs& args) override {
+    queue_->dispatch(Dispatch("embed", {args.p.n_rows}, kThreads)
+                         .of(dtype_name(args.table->type))
+                         .buffer(span_of(args.table))
+                         .buffer(args.tokens)
+                         .buffer(args.out)
+                         .value(args.p));
+  }
+
+  void rms_norm(const RmsNormArgs& args) override {
+    const bool wide = args.p.width >= kWideNorm;
+    queue_->dispatch(Dispatch("rms_norm", {args.p.n_rows}, wide ? 256 : 32)
+                         .of(wide ? "8" : "1")
+                         .buffer(args.in)
+                         .buffer(span_of(args.weight))
+                         .buffer(args.out)
+                         .value(args.p));
+  }
+
+  void linear(const LinearArgs& args) override {
+    for (const LinearArgs::Output& output : args.outputs) {
+      const LinearEpilogue epilogue{output.bias != nullptr, args.residual.buffer != nullptr};
+      const bool single = output.p.in_features % 8 != 0;
+      Dispatch launch("linear", {groups(output.p.out_features, kLinearOutputs), groups(output.p.n_rows, kLinearRows)},
+                      kLinearThreads);
+      launch.of(dtype_name(output.weight->type));
+      if (single) launch.of("single");
+      queue_->dispatch(launch.buffer(args.in)
+                           .buffer(span_of(output.weight))
+                           .buffer(output.bias != nullptr ? span_of(output.bias) : args.in)
+                           .buffer(args.residual.buffer != nullptr ? args.residual : args.in)
+                           .buffer(output.out)
+                           .value(output.p)
+                           .value(epilogue));
+    }
+  }
+
+  void rope(const RopeArgs& args) override {
+    queue_->dispatch(Dispatch("rope", {args.p.n_rows}, kThreads)
+                         .buffer(args.in)
+                         .buffer(args.out)
+                         .buffer(args.positions)
+                         .buffer(frequencies(args))
+                         .value(args.p));
+  }
+
+  void kv_append(const KvAppendArgs& args) override {
+    const DType types[] = {static_cast<DType>(args.kv.k_type), static_cast<DType>(args.kv.v_type)};
+    for (uint32_t part = 0; part < 2; ++part) {
+      const AppendParams p{args.layer, part, args.n_sequences, 0};
+      queue_->dispatch(Dispatch("kv_append", {args.n_rows}, kAppendThreads)
+                           .of(dtype_name(types[part]))
+                           .buffer(part == 0 ? args.k : args.v)
+                           .bytes(args.sequences, args.n_sequences * sizeof(SequenceParams))
+                           .value(args.kv)
+                           .value(p));
+    }
+  }
+
+  void attention(const AttentionArgs& args) override {
+    const uint32_t per_kv_head = args.p.n_heads / args.kv.n_kv_heads;
+    const uint32_t lanes = args.kv.head_dim <= 64 ? 8 : args.kv.head_dim <= 128 ? 16 : 32;
+    const uint32_t queries = per_kv_head == 1 ? 1 : 4;
+    uint64_t end = 1;
+    for (uint32_t s = 0; s < args.p.n_sequences; ++s)
+      end = std::max(end, uint64_t{args.sequences[s].start} + args.sequences[s].n_rows);
+    // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its position alone.
+    const uint32_t splits = std::min(groups(end, args.p.segment_tokens), kMostSplits);
+    const uint32_t parts = groups(per_kv_head, queries);
+    const uint32_t wave = static_cast<uint32_t>(wave_rows(shape_));
+    for (uint32_t row = 0; row < args.p.n_rows; row += wave) {
+      const uint32_t rows = std::min(wave, args.p.n_rows - row);
+      const SplitParams split{row, splits, queries, parts};
+      Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, kDecodeThreads);
+      decode.of(dtype_name(static_cast<DType>(args.kv.k_type))).of(dtype_name(static_cast<DType>(args.kv.v_type)));
+      queue_->dispatch(decode.of(lanes == 8    ? "8"
+                                 : lanes == 16 ? "16"
+                                               : "32")
+                           .of(queries == 1 ? "1" : "4")
+                           .buffer(args.q)
+                           .bytes(args.sequences, args.p.n_sequences * sizeof(SequenceParams))
+                           .buffer(scratch_)
+                           .value(args.kv)
+                           .value(args.p)
+                           .value(split));
+      queue_->dispatch(Dispatch("attention_merge", {args.p.n_heads, rows}, kMergeThreads)
+                           .buffer(scratch_)
+                           .buffer(args.out)
+                           .value(args.kv)
+                           .value(args.p)
+                           .value(split));
+    }
+  }
+
+  void swiglu(const GatedArgs& args) override { gated("swiglu", args); }
+  void geglu(const GatedArgs& args) override { gated("geglu", args); }
+
+  void add(const AddArgs& args) override {
+    const uint64_t n = uint64_t{args.n_rows} * args.width;
+    queue_->dispatch(
+        Dispatch("add", {groups(n, kThreads)}, kThreads).buffer(args.a).buffer(args.b).buffer(args.out).value(n));
+  }
+
+  void select_rows(const SelectRowsArgs& args) override {
+    queue_->dispatch(Dispatch("select_rows", {args.n_selected}, kThreads)
+                         .buffer(args.rows)
+                         .buffer(args.in)
+                         .buffer(args.out)
+                         .value(args.width));
+  }
+
+  void submit() override { queue_->submit(); }
+  void wait() override { queue_->wait(); }
+
+ private:
+  static uint64_t row_partials(uint64_t n_heads, uint64_t head_dim) {
+    return n_heads * kMostSplits * (head_dim + 2) * sizeof(float);
+  }
+  static uint64_t wave_rows(const StepShape& shape) {
+    const uint64_t row = row_partials(shape.n_heads, shape.head_dim);
+    return row == 0 ? 1 : std::clamp<uint64_t>(kMostPartials / row, 1, std::max<uint32_t>(shape.max_rows, 1));
+  }
+
+  void gated(const char* kernel, const GatedArgs& args) {
+    const uint64_t n = uint64_t{args.n_rows} * args.width;
+    queue_->dispatch(
+        Dispatch(kernel, {groups(n, kThreads)}, kThreads).buffer(args.gate).buffer(args.up).buffer(args.out).value(n));
+  }
+
+  /// Made once for each kind of rope.
+  Span frequencies(const RopeArgs& args) {
+    Frequencies& known =
+        args.factors == nullptr ? frequencies_ : static_cast<const GpuWeight*>(args.factors)->frequencies;
+    std::unique_ptr<Buffer>& buffer = known[{args.p.rot_dim, args.p.base, args.p.scale}];
+    if (buffer == nullptr) {
+      const uint32_t n = args.p.rot_dim / 2;
+      buffer = queue_->allocate(n * 2 * sizeof(float));
+      auto* to = reinterpret_cast<float*>(buffer->data());
+      const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
+      for (uint32_t i = 0; i < n; ++i) {
+        const double turns = static_cast<double>(args.p.scale) *
+                             std::pow(static_cast<double>(args.p.base), -2.0 * i / args.p.rot_dim) /
+                             (factors == nullptr ? 1.0 : factors[i]) / (2 * std::acos(-1.0));
+        to[2 * i] = static_cast<float>(turns);
+        to[2 * i + 1] = static_cast<float>(turns - static_cast<double>(to[2 * i]));
+      }
+    }
+    return {buffer.get(), 0};
+  }
+
+  std::unique_ptr<KernelQueue> queue_;
+  Frequencies frequencies_;
+  Span scratch_;
+  StepShape shape_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_gpu_device(std::unique_ptr<KernelQueue> queue) {
+  return std::make_unique<GpuDevice>(std::move(queue));
+}
+
+}  // namespace foundry

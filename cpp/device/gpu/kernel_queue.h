@@ -1,0 +1,74 @@
+// What a GPU is asked for: memory, and kernels of metal/ by name, in order. GpuDevice decides which and with what; behind this
+// interface is Metal, another GPU that runs the same kernels, or, in tests, the host.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "device/device.h"
+
+namespace foundry {
+
+struct Grid {
+  uint32_t x = 1, y = 1, z = 1;
+};
+
+/// One launch: buffers and small parameters at the indices of the kernel's [[buffer(n)]].
+class Dispatch {
+ public:
+  struct Slot {
+    const Buffer* buffer = nullptr;  // or null: bytes
+    uint64_t offset = 0;
+    const void* bytes = nullptr;  // read before dispatch() returns
+    uint64_t n_bytes = 0;
+  };
+
+  Dispatch(const char* kernel, Grid grid, uint32_t threads) : grid(grid), threads(threads) { append(kernel); }
+  /// Longer names by parts, "linear" + "_" + "q4_0".
+  Dispatch& of(const char* part) {
+    append("_");
+    append(part);
+    return *this;
+  }
+  Dispatch& buffer(const Span& span) {
+    slots[n_slots++] = {span.buffer, span.offset};
+    return *this;
+  }
+  Dispatch& bytes(const void* data, uint64_t n) {
+    slots[n_slots++] = {nullptr, 0, data, n};
+    return *this;
+  }
+  template <class T>
+  Dispatch& value(const T& data) {
+    return bytes(&data, sizeof data);
+  }
+
+  std::array<char, 64> kernel{};
+  Grid grid;         // threadgroups
+  uint32_t threads;  // of a threadgroup
+  std::array<Slot, 8> slots{};
+  uint32_t n_slots = 0;
+
+ private:
+  void append(const char* part) {
+    while (*part != 0 && length_ + 1 < kernel.size()) kernel[length_++] = *part++;
+  }
+  size_t length_ = 0;
+};
+
+class KernelQueue {
+ public:
+  virtual ~KernelQueue() = default;
+  virtual const DeviceInfo& info() const = 0;
+  virtual std::unique_ptr<Buffer> allocate(uint64_t bytes) = 0;
+  /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves.
+  virtual uint64_t copied_bytes(const std::byte* data, uint64_t n) const = 0;
+  /// A buffer that holds these bytes, which stay where they are as long as it lives.
+  virtual std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) = 0;
+  /// Runs behind everything dispatched before, and sees what that wrote.
+  virtual void dispatch(const Dispatch& launch) = 0;
+  virtual void submit() = 0;
+  virtual void wait() = 0;
+};
+
+}  // namespace foundry

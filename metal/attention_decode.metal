@@ -1,0 +1,210 @@
+// Attention of a few rows over the page table. The positions of a query are split, whole segments to a threadgroup, so that long
+// histories fill the GPU; the splits depend on the query's position alone. Each has a softmax of its own (max, sum, out), which
+// attention_merge joins in ascending order (FlashAttention-2, arXiv:2307.08691; Flash-Decoding, Dao et al. 2023).
+#include "kernel.h"
+using namespace metal;
+#include "formats.h"
+#include "sequences.h"
+
+constant constexpr uint kSimdgroups = 4;
+constant constexpr uint kStep = 8;  // positions of a simdgroup at a time: they lie in one page, whose size 8 divides
+
+struct Span {
+  uint begin, end;
+};
+
+/// Positions that split `index` of a query at `position` sees.
+METAL_FUNC Span split_span(constant AttentionParams& p, uint position, uint index, uint n_splits) {
+  const uint end = position + 1;
+  const uint begin = p.window != 0 && end > p.window ? end - p.window : 0;
+  const uint first = begin / p.segment_tokens, last = (end + p.segment_tokens - 1) / p.segment_tokens;
+  const uint each = (last - first + n_splits - 1) / n_splits;
+  Span span;
+  span.begin = max(begin, (first + index * each) * p.segment_tokens);
+  span.end = min(end, (first + (index + 1) * each) * p.segment_tokens);
+  return span;
+}
+
+/// A row of K or V of a position.
+struct Rows {
+  device const Page* pages;
+  ulong offset;  // of the layer, head and part in a page
+  ulong row_bytes;
+  uint page_tokens;
+  METAL_FUNC device const uchar* at(uint position) const {
+    return pages[position / page_tokens].data + offset + ulong(position % page_tokens) * row_bytes;
+  }
+};
+
+template <class Format>
+METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
+  Rows rows;
+  rows.pages = pages;
+  rows.offset = layer * kv.layer_stride_bytes + head * kv.head_stride_bytes + (value ? kv.k_part_bytes : 0);
+  rows.row_bytes = Format::bytes(kv.head_dim);
+  rows.page_tokens = kv.page_tokens;
+  return rows;
+}
+
+/// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes of them make a
+/// head, and the others of a simdgroup take other positions. partials [row][head][split]: max, sum, out [head_dim].
+template <class K, class V, uint kLanes, uint kQueries>
+kernel void attention_decode(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
+                             device float* partials [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
+                             constant AttentionParams& p [[buffer(4)]], constant SplitParams& split [[buffer(5)]],
+                             uint3 group [[threadgroup_position_in_grid]],
+                             uint simdgroup [[simdgroup_index_in_threadgroup]],
+                             uint lane [[thread_index_in_simdgroup]]) {
+  constexpr uint kTokens = 32 / kLanes, kUnroll = kStep / kTokens;  // positions at once, and one after the other
+  threadgroup float maxima[kSimdgroups * kQueries];
+  threadgroup float sums[kSimdgroups * kQueries];
+  threadgroup float outs[kSimdgroups * kQueries * kLanes * 8];
+
+  const uint row = split.first_row + group.z;
+  const SequenceRow at = sequence_of(sequences, p.n_sequences, row);
+  const uint per_kv_head = p.n_heads / kv.n_kv_heads;
+  const uint kv_head = group.x / split.parts, first = group.x % split.parts * kQueries;
+  const uint head = kv_head * per_kv_head + first, n_queries = min(kQueries, per_kv_head - first);
+  const uint dim = lane % kLanes * 8, token = lane / kLanes;
+  const bool active = dim < kv.head_dim;
+  const Span span = split_span(p, at.position, group.y, split.n_splits);
+  const Rows keys = rows_of<K>(at.sequence->pages, kv, p.layer, kv_head, false);
+  const Rows values = rows_of<V>(at.sequence->pages, kv, p.layer, kv_head, true);
+
+  float query[kQueries][8], out[kQueries][8], most[kQueries], sum[kQueries];
+  for (uint i = 0; i < kQueries; ++i) {
+    most[i] = -INFINITY, sum[i] = 0.0f;
+    for (uint d = 0; d < 8; ++d) {
+      const bool there = active && i < n_queries;
+      query[i][d] = there ? q[(ulong(row) * p.n_heads + head + i) * kv.head_dim + dim + d] * p.scale : 0.0f;
+      out[i][d] = 0.0f;
+    }
+  }
+
+  for (uint base = span.begin / kStep * kStep + simdgroup * kStep; base < span.end; base += kSimdgroups * kStep) {
+    device const uchar* key = keys.at(base) + token * keys.row_bytes;
+    device const uchar* value = values.at(base) + token * values.row_bytes;
+    float x[kUnroll][8], score[kUnroll][kQueries];
+    for (uint u = 0; u < kUnroll; ++u) {
+      const uint position = base + u * kTokens + token;
+      if (active && position >= span.begin && position < span.end) {
+        K::eight(key + u * kTokens * keys.row_bytes, dim, x[u]);
+      } else {
+        for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
+      }
+    }
+    for (uint u = 0; u < kUnroll; ++u)
+      for (uint i = 0; i < kQueries; ++i) {
+        float dot = 0.0f;
+        for (uint d = 0; d < 8; ++d) dot = fma(query[i][d], x[u][d], dot);
+        score[u][i] = dot;
+      }
+    for (uint u = 0; u < kUnroll; ++u) {
+      const uint position = base + u * kTokens + token;
+      if (active && position >= span.begin && position < span.end) {
+        V::eight(value + u * kTokens * values.row_bytes, dim, x[u]);
+      } else {
+        for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
+      }
+    }
+    for (uint u = 0; u < kUnroll; ++u)
+      for (uint i = 0; i < kQueries; ++i) {
+        for (uint mask = kLanes / 2; mask > 0; mask /= 2) score[u][i] += simd_shuffle_xor(score[u][i], ushort(mask));
+        const uint position = base + u * kTokens + token;
+        if (position < span.begin || position >= span.end) score[u][i] = -INFINITY;
+      }
+    for (uint i = 0; i < kQueries; ++i) {
+      float next = most[i];
+      for (uint u = 0; u < kUnroll; ++u) next = max(next, score[u][i]);
+      if (next == -INFINITY) continue;
+      const float keep = precise::exp(most[i] - next);
+      most[i] = next;
+      sum[i] *= keep;
+      for (uint d = 0; d < 8; ++d) out[i][d] *= keep;
+      for (uint u = 0; u < kUnroll; ++u) {
+        const float weight = precise::exp(score[u][i] - next);
+        sum[i] += weight;
+        for (uint d = 0; d < 8; ++d) out[i][d] = fma(weight, x[u][d], out[i][d]);
+      }
+    }
+  }
+
+  // The positions of a simdgroup's other lanes, then the other simdgroups.
+  for (uint i = 0; i < kQueries; ++i)
+    for (uint mask = kLanes; mask < 32; mask *= 2) {
+      const float other = simd_shuffle_xor(most[i], ushort(mask)), joint = max(most[i], other);
+      const float keep = joint == -INFINITY ? 0.0f : precise::exp(most[i] - joint);
+      most[i] = joint;
+      sum[i] *= keep;
+      sum[i] += simd_shuffle_xor(sum[i], ushort(mask));
+      for (uint d = 0; d < 8; ++d) {
+        out[i][d] *= keep;
+        out[i][d] += simd_shuffle_xor(out[i][d], ushort(mask));
+      }
+    }
+  for (uint i = 0; i < kQueries; ++i) {
+    const uint slot = simdgroup * kQueries + i;
+    if (lane == 0) maxima[slot] = most[i], sums[slot] = sum[i];
+    if (token == 0)
+      for (uint d = 0; d < 8; ++d) outs[slot * kLanes * 8 + dim + d] = out[i][d];
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  for (uint e = simdgroup * 32 + lane; e < n_queries * kv.head_dim; e += kSimdgroups * 32) {
+    const uint i = e / kv.head_dim, d = e % kv.head_dim;
+    float joint = -INFINITY, total = 0.0f, value = 0.0f;
+    for (uint s = 0; s < kSimdgroups; ++s) joint = max(joint, maxima[s * kQueries + i]);
+    for (uint s = 0; s < kSimdgroups; ++s) {
+      const uint slot = s * kQueries + i;
+      const float weight = maxima[slot] == -INFINITY ? 0.0f : precise::exp(maxima[slot] - joint);
+      total = fma(sums[slot], weight, total);
+      value = fma(outs[slot * kLanes * 8 + d], weight, value);
+    }
+    device float* to =
+        partials + ((ulong(group.z) * p.n_heads + head + i) * split.n_splits + group.y) * (kv.head_dim + 2);
+    to[2 + d] = value;
+    if (d == 0) to[0] = joint, to[1] = total;
+  }
+}
+
+/// Grid: (n_heads, rows). Threads: 32 at least, any number.
+template <uint kThreads>
+kernel void attention_merge(device const float* partials [[buffer(0)]], device float* out [[buffer(1)]],
+                            constant KvParams& kv [[buffer(2)]], constant AttentionParams& p [[buffer(3)]],
+                            constant SplitParams& split [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
+                            uint index [[thread_index_in_threadgroup]]) {
+  device const float* from =
+      partials + (ulong(group.y) * p.n_heads + group.x) * split.n_splits * (kv.head_dim + 2);
+  float joint = -INFINITY;
+  for (uint s = 0; s < split.n_splits; ++s) joint = max(joint, from[s * (kv.head_dim + 2)]);
+  for (uint d = index; d < kv.head_dim; d += kThreads) {
+    float total = 0.0f, value = 0.0f;
+    for (uint s = 0; s < split.n_splits; ++s) {
+      device const float* one = from + s * (kv.head_dim + 2);
+      const float weight = one[1] > 0.0f ? precise::exp(one[0] - joint) : 0.0f;
+      total = fma(one[1], weight, total);
+      value = one[1] > 0.0f ? fma(one[2 + d], weight, value) : value;
+    }
+    out[(ulong(split.first_row + group.y) * p.n_heads + group.x) * kv.head_dim + d] = value / total;
+  }
+}
+
+#define instantiate_lanes(kname, vname, K, V, lanes)                                               \
+  instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_1", attention_decode, K, V, lanes, 1) \
+  instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_4", attention_decode, K, V, lanes, 4)
+#define instantiate_types(kname, vname, K, V) \
+  instantiate_lanes(kname, vname, K, V, 8)    \
+  instantiate_lanes(kname, vname, K, V, 16)   \
+  instantiate_lanes(kname, vname, K, V, 32)
+#define instantiate_keys(kname, K)              \
+  instantiate_types(kname, "f32", K, F32)       \
+  instantiate_types(kname, "f16", K, F16)       \
+  instantiate_types(kname, "bf16", K, BF16)     \
+  instantiate_types(kname, "q8_0", K, Q8_0)     \
+  instantiate_types(kname, "q4_0", K, Q4_0)
+
+instantiate_keys("f32", F32)
+instantiate_keys("f16", F16)
+instantiate_keys("bf16", BF16)
+instantiate_keys("q8_0", Q8_0)
+instantiate_keys("q4_0", Q4_0)
+instantiate_kernel("attention_merge", attention_merge, 128)

@@ -1,0 +1,101 @@
+// embed, rope, swiglu, geglu, add, select_rows.
+#include "kernel.h"
+using namespace metal;
+#include "formats.h"
+
+constant constexpr uint kThreads = 256;
+
+/// Grid: rows.
+template <class Format>
+kernel void embed(device const uchar* table [[buffer(0)]], device const int* tokens [[buffer(1)]],
+                  device float* out [[buffer(2)]], constant EmbedParams& p [[buffer(3)]],
+                  uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  device const uchar* row = table + ulong(tokens[group.x]) * Format::bytes(p.width);
+  for (uint i = index; i < p.width; i += kThreads) out[ulong(group.x) * p.width + i] = Format::value(row, i) * p.scale;
+}
+
+/// Where a position stands on the circle of each frequency: turns = position * frequency, the whole ones dropped. Frequencies come
+/// in two floats (value, rest), so that far positions turn as exactly as near ones.
+METAL_FUNC float2 cos_sin(float position, float2 frequency) {
+  const float turns = position * frequency.x;
+  const float rest = fma(position, frequency.x, -turns) + position * frequency.y;
+  const float part = turns - rint(turns);  // exact
+  const float sum = part + rest, lost = rest - (sum - part);
+  const float angle = sum * 6.283185307179586f;
+  const float off = fma(sum, 6.283185307179586f, -angle) + sum * -1.7484556e-7f + lost * 6.283185307179586f;
+  const float c = precise::cos(angle), s = precise::sin(angle);
+  return float2(c - off * s, s + off * c);
+}
+
+/// Grid: rows. frequencies [rot_dim / 2]: turns of a position, (value, rest).
+template <uint unused>
+kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
+                 device const int* positions [[buffer(2)]], device const float2* frequencies [[buffer(3)]],
+                 constant RopeParams& p [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
+                 uint index [[thread_index_in_threadgroup]]) {
+  const uint half_dim = p.rot_dim / 2;
+  const float position = float(positions[group.x]);
+  const ulong row = ulong(group.x) * p.n_heads * p.head_dim;
+  for (uint i = index; i < p.n_heads * half_dim; i += kThreads) {
+    const uint head = i / half_dim, pair = i % half_dim;
+    const float2 turn = cos_sin(position, frequencies[pair]);
+    const ulong at = row + ulong(head) * p.head_dim;
+    const ulong a = at + (p.style == 0 ? 2 * pair : pair), b = at + (p.style == 0 ? 2 * pair + 1 : pair + half_dim);
+    const float xa = in[a], xb = in[b];
+    out[a] = xa * turn.x - xb * turn.y;
+    out[b] = xa * turn.y + xb * turn.x;
+  }
+  const uint rest = p.head_dim - p.rot_dim;
+  for (uint i = index; i < p.n_heads * rest; i += kThreads) {
+    const ulong at = row + ulong(i / rest) * p.head_dim + p.rot_dim + i % rest;
+    out[at] = in[at];
+  }
+}
+
+struct Silu {
+  static METAL_FUNC float exponent(float g) { return g; }
+};
+struct Gelu {  // by tanh: 2 sqrt(2 / pi) (g + 0.044715 g^3)
+  static METAL_FUNC float exponent(float g) { return g * 1.5957691216057308f * fma(g * g, 0.044715f, 1.0f); }
+};
+
+/// Grid: groups of kThreads values.
+template <class Gate>
+kernel void gated(device const float* gate [[buffer(0)]], device const float* up [[buffer(1)]],
+                  device float* out [[buffer(2)]], constant ulong& n [[buffer(3)]],
+                  uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i >= n) return;
+  const float g = gate[i];
+  out[i] = g / (1.0f + precise::exp(-Gate::exponent(g))) * up[i];
+}
+
+/// Grid: groups of kThreads values.
+template <uint unused>
+kernel void add(device const float* a [[buffer(0)]], device const float* b [[buffer(1)]],
+                device float* out [[buffer(2)]], constant ulong& n [[buffer(3)]],
+                uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i < n) out[i] = a[i] + b[i];
+}
+
+/// Grid: selected rows.
+template <uint unused>
+kernel void select_rows(device const int* rows [[buffer(0)]], device const float* in [[buffer(1)]],
+                        device float* out [[buffer(2)]], constant uint& width [[buffer(3)]],
+                        uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  device const float* from = in + ulong(rows[group.x]) * width;
+  for (uint i = index; i < width; i += kThreads) out[ulong(group.x) * width + i] = from[i];
+}
+
+instantiate_kernel("embed_f32", embed, F32)
+instantiate_kernel("embed_f16", embed, F16)
+instantiate_kernel("embed_bf16", embed, BF16)
+instantiate_kernel("embed_q4_0", embed, Q4_0)
+instantiate_kernel("embed_q4_1", embed, Q4_1)
+instantiate_kernel("embed_q8_0", embed, Q8_0)
+instantiate_kernel("rope", rope, 0)
+instantiate_kernel("swiglu", gated, Silu)
+instantiate_kernel("geglu", gated, Gelu)
+instantiate_kernel("add", add, 0)
+instantiate_kernel("select_rows", select_rows, 0)

@@ -1,0 +1,13 @@
+// What every .metal file begins with. `instantiate_kernel(name, kernel, arguments...)` makes a template's instance a function of
+// the library; compilers other than Apple's define it their own way.
+#pragma once
+#include <metal_stdlib>
+
+#include "params.h"
+#include "quant_blocks.h"
+
+#ifndef instantiate_kernel
+#pragma METAL fp contract(off)
+#define instantiate_kernel(name, func, ...) \
+  template [[host_name(name)]] [[kernel]] decltype(func<__VA_ARGS__>) func<__VA_ARGS__>;
+#endif

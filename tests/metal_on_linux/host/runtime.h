@@ -1,0 +1,89 @@
+// Runs translated kernels on the host: each thread of a threadgroup is a fiber, with real barriers and real exchanges between the
+// 32 lanes of a simdgroup. What a GPU would hang or lie about ends the process with a message: a barrier that not all
+// threads reach, lanes at different operations. The order in which threads run follows a seed.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace metal_host {
+
+constexpr uint32_t kLanes = 32, kSlotBytes = 64, kMostThreads = 1024, kMostBuffers = 31;
+constexpr size_t kThreadgroupMemory = 32 << 10;  // Apple's limit
+
+struct Size {
+  uint32_t x = 1, y = 1, z = 1;
+};
+struct Launch {
+  void* buffers[kMostBuffers] = {};
+  Size grid;          // threadgroups
+  Size threads;       // of a threadgroup
+  uint64_t seed = 0;  // 0: threads in order
+};
+
+using Body = void (*)(const Launch&);
+std::map<std::string, Body>& kernels();
+/// Every threadgroup of the grid. Ends the process where a kernel breaks a rule.
+void run(const Launch& launch, const std::string& kernel);
+[[noreturn]] void fail(const char* what);
+
+// For kernels, from inside run().
+uint32_t lane();
+void threadgroup_barrier(const void* site);
+void simdgroup_barrier();
+/// The `bytes` that each lane gives, kSlotBytes apart; `what` must be the same for all.
+const char* exchange(const void* value, size_t bytes, const char* what);
+/// Memory of the threadgroup, filled with NaN; the same for each thread that asks for `id`.
+void* threadgroup_memory(int id, size_t bytes);
+
+enum class Kind { buffer, group, thread, thread_index, global, group_size, grid_size, simdgroup, lane, simdgroups };
+struct Bind {
+  Kind kind;
+  int index;
+};
+Size position(Kind kind);  // of those that are triples
+uint32_t number(Kind kind);
+
+template <class P>
+struct Argument {
+  static P get(const Bind& bind, const Launch&) {
+    if constexpr (std::is_arithmetic_v<P>) {
+      return static_cast<P>(number(bind.kind));
+    } else {
+      const Size at = position(bind.kind);
+      return P(at.x, at.y, at.z);
+    }
+  }
+};
+inline void* bound(const Bind& bind, const Launch& launch) {
+  void* at = launch.buffers[bind.index];
+  if (at == nullptr) fail("a buffer that nothing is bound to");
+  return at;
+}
+template <class P>
+struct Argument<P*> {
+  static P* get(const Bind& bind, const Launch& launch) { return static_cast<P*>(bound(bind, launch)); }
+};
+template <class P>
+struct Argument<P&> {
+  static P& get(const Bind& bind, const Launch& launch) { return *static_cast<P*>(bound(bind, launch)); }
+};
+template <class... P, size_t N, size_t... I>
+void invoke(void (*f)(P...), const Bind (&bind)[N], const Launch& launch, std::index_sequence<I...>) {
+  f(Argument<P>::get(bind[I], launch)...);
+}
+template <class... P, size_t N>
+void invoke(void (*f)(P...), const Bind (&bind)[N], const Launch& launch) {
+  static_assert(sizeof...(P) == N);
+  invoke(f, bind, launch, std::make_index_sequence<N>());
+}
+
+struct Registered {
+  Registered(const char* name, Body body) { kernels()[name] = body; }
+};
+
+}  // namespace metal_host

@@ -1,0 +1,84 @@
+// The kernels of metal/ on the host, as a device of the tests: "metal:host".
+#include "metal_on_linux/host_queue.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <set>
+#include <string>
+
+#include "base/error.h"
+#include "device/gpu/gpu_device.h"
+#include "metal_on_linux/host/runtime.h"
+
+namespace foundry::metal_tests {
+namespace {
+
+/// On the heap, so that the address sanitizer knows its ends.
+class HeapBuffer final : public Buffer {
+ public:
+  explicit HeapBuffer(uint64_t bytes)
+      : data_(static_cast<std::byte*>(::operator new(bytes == 0 ? 1 : bytes, std::align_val_t{64}))), bytes_(bytes) {}
+  ~HeapBuffer() override { ::operator delete(data_, std::align_val_t{64}); }
+  std::byte* data() override { return data_; }
+  uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
+  uint64_t bytes() const override { return bytes_; }
+
+ private:
+  std::byte* data_;
+  uint64_t bytes_;
+};
+
+class MappedBuffer final : public Buffer {
+ public:
+  MappedBuffer(const std::byte* data, uint64_t bytes) : data_(const_cast<std::byte*>(data)), bytes_(bytes) {}
+  std::byte* data() override { return data_; }
+  uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
+  uint64_t bytes() const override { return bytes_; }
+
+ private:
+  std::byte* data_;
+  uint64_t bytes_;
+};
+
+class HostQueue final : public KernelQueue {
+ public:
+  HostQueue() {
+    info_.name = "metal", info_.isa = "host";
+    info_.max_tile_tokens = 1;
+  }
+  const DeviceInfo& info() const override { return info_; }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<HeapBuffer>(bytes); }
+  uint64_t copied_bytes(const std::byte*, uint64_t) const override { return 0; }
+  std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
+    return std::make_unique<MappedBuffer>(data, n);
+  }
+  void dispatch(const Dispatch& one) override {
+    metal_host::Launch launch;
+    launch.grid = {one.grid.x, one.grid.y, one.grid.z};
+    launch.threads = {one.threads, 1, 1};
+    launch.seed = schedule == 0 ? 0 : schedule * 1'000'003 + launches;
+    ++launches;
+    for (uint32_t i = 0; i < one.n_slots; ++i) {
+      const Dispatch::Slot& slot = one.slots[i];
+      launch.buffers[i] = slot.buffer == nullptr ? const_cast<void*>(slot.bytes)
+                                                 : const_cast<Buffer*>(slot.buffer)->data() + slot.offset;
+    }
+    seen.insert(one.kernel.data());
+    metal_host::run(launch, one.kernel.data());
+  }
+  void submit() override {}
+  void wait() override {}
+
+ private:
+  DeviceInfo info_;
+};
+
+std::unique_ptr<Device> make(const DeviceOptions&) { return make_gpu_device(std::make_unique<HostQueue>()); }
+
+}  // namespace
+
+void register_host_device() { register_device("metal:host", make); }
+
+}  // namespace foundry::metal_tests

@@ -1,0 +1,219 @@
+"""Rewrites a .metal file for a C++ compiler: for the host (fibers), for CUDA, or for a check of address spaces.
+
+    translate.py FILE.metal --target host|cuda|check -o OUT
+    translate.py HEADER.h --target cuda -o OUT
+
+Lines keep their numbers. Only what no macro can express is rewritten: `threadgroup` arrays in kernel bodies, the
+attributes of kernel parameters (they become a table of bindings), and, for CUDA, the address spaces themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BUILTINS = {
+    "threadgroup_position_in_grid": "group",
+    "thread_position_in_threadgroup": "thread",
+    "thread_index_in_threadgroup": "thread_index",
+    "thread_position_in_grid": "global",
+    "threads_per_threadgroup": "group_size",
+    "threadgroups_per_grid": "grid_size",
+    "simdgroup_index_in_threadgroup": "simdgroup",
+    "thread_index_in_simdgroup": "lane",
+    "simdgroups_per_threadgroup": "simdgroups",
+}
+MOST_BUFFERS = 31
+SPACES = r"\b(?:device|constant|threadgroup|thread)\b"
+
+
+class DialectError(Exception):
+    """The file breaks a rule of the dialect; the message has file and line."""
+
+
+@dataclass
+class Kernel:
+    name: str
+    bindings: list[tuple[str, int]]  # kind, buffer index
+    begin: int  # of its parameters
+    parameters_end: int
+    body: int
+    end: int
+
+
+@dataclass
+class Source:
+    path: Path
+    text: str
+    code: str = ""  # the text with comments and strings' insides blanked
+    edits: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def fail(self, at: int, what: str) -> None:
+        raise DialectError(f"{self.path}:{self.text.count(chr(10), 0, at) + 1}: {what}")
+
+    def replace(self, begin: int, end: int, by: str) -> None:
+        self.edits.append((begin, end, by + "\n" * self.text.count("\n", begin, end)))
+
+    def edited(self) -> str:
+        text = self.text
+        for begin, end, by in sorted(self.edits, reverse=True):
+            text = text[:begin] + by + text[end:]
+        return text
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
+
+
+def closing(source: Source, at: int) -> int:
+    """Index of the bracket that closes the one at ``at``."""
+    pairs = {"(": ")", "{": "}"}
+    depth = 0
+    for i in range(at, len(source.code)):
+        if source.code[i] == source.code[at]:
+            depth += 1
+        elif source.code[i] == pairs[source.code[at]]:
+            depth -= 1
+            if depth == 0:
+                return i
+    source.fail(at, "a bracket that nothing closes")
+    raise AssertionError
+
+
+def parameters(code: str) -> list[str]:
+    found, depth, current = [], 0, ""
+    for character in code:
+        depth += (character in "(<[") - (character in ")>]")
+        if character == "," and depth == 0:
+            found.append(current)
+            current = ""
+        else:
+            current += character
+    return [*found, current]
+
+
+def kernels(source: Source) -> list[Kernel]:
+    found = []
+    for match in re.finditer(r"\bkernel\s+void\s+(\w+)\s*\(", source.code):
+        begin = match.end() - 1
+        end = closing(source, begin)
+        body = source.code.index("{", end)
+        bindings: list[tuple[str, int]] = []
+        for parameter in parameters(source.code[begin + 1 : end]):
+            attribute = re.search(r"\[\[\s*(\w+)\s*(?:\(\s*(\d+)\s*\))?\s*\]\]", parameter)
+            if attribute is None:
+                source.fail(begin, f"{match[1]}: a parameter without an attribute: {' '.join(parameter.split())}")
+                raise AssertionError
+            kind, index = attribute[1], int(attribute[2] or 0)
+            if kind == "buffer":
+                if re.search(r"\b(device|constant)\b", parameter) is None:
+                    source.fail(begin, f"{match[1]}: buffer({index}) is in neither device nor constant")
+                if index >= MOST_BUFFERS or ("buffer", index) in bindings:
+                    source.fail(begin, f"{match[1]}: buffer({index}) is past {MOST_BUFFERS - 1}, or bound twice")
+                bindings.append(("buffer", index))
+            elif kind in BUILTINS:
+                bindings.append((BUILTINS[kind], 0))
+            else:
+                source.fail(begin, f"{match[1]}: unknown attribute [[{kind}]]")
+        found.append(Kernel(match[1], bindings, begin, end, body, closing(source, body)))
+    return found
+
+
+def lint(source: Source, found: list[Kernel]) -> None:
+    """Rules that Apple's compiler or another GPU would enforce later, or not at all."""
+    rules = (
+        (r"\bdouble\b", "double is no type of MSL"),
+        (r"\bstd::", "no standard library here"),
+        (r"\b\d+\.?\d*h\b", "no h literals: half(1.0f)"),
+        (r"(?<![\w:.>])(?:exp|exp2|log|sin|cos|tanh)\s*\(", "say fast:: or precise::"),
+        (r"\bthrow\b|\btry\b|\bnew\b", "no exceptions, no new"),
+        (r"\[[&=]?\]\s*\(", "no lambdas"),
+    )
+    for pattern, why in rules:
+        if source.path.suffix == ".h" and "std::" in pattern:
+            continue  # headers that the host shares
+        for match in re.finditer(pattern, source.code):
+            source.fail(match.start(), why)
+    for match in re.finditer(r"^[^#\n]*\bthreadgroup\s+[\w:<>, ]+?\s+\w+\s*\[[^\]]*\]\s*;", source.code, re.M):
+        if not any(kernel.body < match.start() < kernel.end for kernel in found):
+            source.fail(match.start(), "a threadgroup array outside a kernel's body")
+
+
+def threadgroup_arrays(source: Source, kernel: Kernel, target: str) -> None:
+    pattern = r"\bthreadgroup\s+([\w:<>, ]+?)\s+(\w+)\s*\[([^\]]*)\]\s*;"
+    for match in re.finditer(pattern, source.code[kernel.body : kernel.end]):
+        at, (kind, name, size) = kernel.body + match.start(), match.groups()
+        by = {
+            "host": f"{kind} (&{name})[{size}] = *static_cast<{kind}(*)[{size}]>("
+            f"metal_host::threadgroup_memory({at}, sizeof({kind}) * ({size})));",
+            "cuda": f"__shared__ {kind} {name}[{size}];",
+            "check": f"static threadgroup {kind} {name}[{size}];",
+        }[target]
+        source.replace(at, kernel.body + match.end(), by)
+
+
+def translate(path: Path, target: str) -> str:
+    source = Source(path, path.read_text(encoding="utf-8"))
+    source.code = without_comments(source.text)
+    found = kernels(source)
+    lint(source, found)
+    if path.suffix == ".h":
+        without_spaces(source)
+        return source.edited()
+    for kernel in found:
+        threadgroup_arrays(source, kernel, target)
+        for attribute in re.finditer(r"\[\[.*?\]\]", source.code[kernel.begin : kernel.parameters_end]):
+            source.replace(kernel.begin + attribute.start(), kernel.begin + attribute.end(), "")
+    namespace = re.search(r"^using namespace metal;", source.code, re.M)
+    if namespace is None:
+        source.fail(0, "expected `using namespace metal;`")
+        raise AssertionError
+    head, tail = ["#include <metal_stdlib>"], []
+    if target != "check":
+        source.replace(namespace.start(), namespace.end(), "namespace metal {")
+        tail.append("}  // namespace metal")
+    if target == "cuda":
+        without_spaces(source)
+    for kernel in found:
+        listed = ", ".join(
+            f"metal_{target}::Bind{{metal_{target}::Kind::{kind}, {index}}}" for kind, index in kernel.bindings
+        )
+        if target == "host":
+            head.append(f"static constexpr metal_host::Bind bindings_of_{kernel.name}[] = {{{listed}}};")
+        if target == "cuda":
+            numbers = ", ".join(f"int(metal_cuda::Kind::{kind}), {index}" for kind, index in kernel.bindings)
+            head.append(f"using bindings_of_{kernel.name} = metal_cuda::Bindings<{numbers}>;")
+    return "\n".join([*head, f'#line 1 "{path.name}"', source.edited(), *tail, ""])
+
+
+def without_spaces(source: Source) -> None:
+    """`device` and `constant` occur inside CUDA's own macros, so they can't be macros themselves."""
+    taken = [(begin, end) for begin, end, _ in source.edits]
+    for match in re.finditer(SPACES, source.code):
+        line = source.code[source.code.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if not line.lstrip().startswith("#") and not any(b <= match.start() < e for b, e in taken):
+            source.replace(match.start(), match.end(), "")
+    for match in re.finditer(r"\bkernel\b(?=\s+void)", source.code):
+        source.replace(match.start(), match.end(), "static __device__")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--target", choices=("host", "cuda", "check"), required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        text = translate(arguments.file, arguments.target)
+    except DialectError as error:
+        print(error, file=sys.stderr)
+        return 1
+    arguments.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
