@@ -3,8 +3,7 @@
 // attention_merge joins in ascending order (FlashAttention-2, arXiv:2307.08691; Flash-Decoding, Dao et al. 2023).
 #include "kernel.h"
 using namespace metal;
-#include "formats.h"
-#include "sequences.h"
+#include "attention.h"
 
 constant constexpr uint kSimdgroups = 4;
 constant constexpr uint kStep = 8;  // positions of a simdgroup at a time: they lie in one page, whose size 8 divides
@@ -25,27 +24,6 @@ METAL_FUNC Span split_span(constant AttentionParams& p, uint position, uint inde
   return span;
 }
 
-/// A row of K or V of a position.
-struct Rows {
-  device const Page* pages;
-  ulong offset;  // of the layer, head and part in a page
-  ulong row_bytes;
-  uint page_tokens;
-  METAL_FUNC device const uchar* at(uint position) const {
-    return pages[position / page_tokens].data + offset + ulong(position % page_tokens) * row_bytes;
-  }
-};
-
-template <class Format>
-METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
-  Rows rows;
-  rows.pages = pages;
-  rows.offset = layer * kv.layer_stride_bytes + head * kv.head_stride_bytes + (value ? kv.k_part_bytes : 0);
-  rows.row_bytes = Format::bytes(kv.head_dim);
-  rows.page_tokens = kv.page_tokens;
-  return rows;
-}
-
 /// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes of them make a
 /// head, and the others of a simdgroup take other positions. partials [row][head][split]: max, sum, out [head_dim].
 template <class K, class V, uint kLanes, uint kQueries>
@@ -62,6 +40,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
 
   const uint row = split.first_row + group.z;
   const SequenceRow at = sequence_of(sequences, p.n_sequences, row);
+  if (at.sequence->n_rows >= split.prefill_rows) return;
   const uint per_kv_head = p.n_heads / kv.n_kv_heads;
   const uint kv_head = group.x / split.parts, first = group.x % split.parts * kQueries;
   const uint head = kv_head * per_kv_head + first, n_queries = min(kQueries, per_kv_head - first);
@@ -170,8 +149,10 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
 template <uint kThreads>
 kernel void attention_merge(device const float* partials [[buffer(0)]], device float* out [[buffer(1)]],
                             constant KvParams& kv [[buffer(2)]], constant AttentionParams& p [[buffer(3)]],
-                            constant SplitParams& split [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
+                            constant SplitParams& split [[buffer(4)]],
+                            device const Sequence* sequences [[buffer(5)]], uint3 group [[threadgroup_position_in_grid]],
                             uint index [[thread_index_in_threadgroup]]) {
+  if (sequence_of(sequences, p.n_sequences, split.first_row + group.y).sequence->n_rows >= split.prefill_rows) return;
   device const float* from =
       partials + (ulong(group.y) * p.n_heads + group.x) * split.n_splits * (kv.head_dim + 2);
   float joint = -INFINITY;

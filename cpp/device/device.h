@@ -51,6 +51,7 @@ struct DeviceInfo {
   uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
+  bool half_tiles = false;      // attention of many rows rounds to f16: then bits depend on how rows are chunked
 };
 
 /// The shape that bounds a step: what workspace is planned from.

@@ -1,6 +1,7 @@
 // What every .metal file begins with. `instantiate_kernel(name, kernel, arguments...)` makes a template's instance a function of
 // the library; compilers other than Apple's define it their own way.
 #pragma once
+#include <metal_simdgroup_matrix>
 #include <metal_stdlib>
 
 #include "params.h"

@@ -97,6 +97,8 @@ struct SplitParams {
   u32 n_splits;
   u32 queries;  // of a threadgroup: heads that share a KV head
   u32 parts;    // threadgroups that the heads of a KV head take
+  u32 prefill_rows;  // sequences of so many rows are another kernel's
+  u32 reserved[3];
 };
 
 /// One of K and V of a step's rows, on GPUs.

@@ -46,7 +46,7 @@ class HostQueue final : public KernelQueue {
  public:
   HostQueue() {
     info_.name = "metal", info_.isa = "host";
-    info_.max_tile_tokens = 1;
+    info_.max_tile_tokens = 1, info_.half_tiles = true;
   }
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<HeapBuffer>(bytes); }

@@ -45,7 +45,7 @@ class CudaQueue final : public KernelQueue {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, 0), "properties");
     info_.name = "cuda", info_.isa = "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
-    info_.max_tile_tokens = 1;
+    info_.max_tile_tokens = 1, info_.half_tiles = true;
   }
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<PinnedBuffer>(bytes); }

@@ -18,7 +18,8 @@ constexpr uint32_t kThreads = 256;  // of elementwise kernels
 constexpr uint32_t kAppendThreads = 128, kMergeThreads = 128;
 constexpr uint32_t kLinearOutputs = 8, kLinearRows = 4, kLinearThreads = 128;  // of a threadgroup (linear.metal)
 constexpr uint32_t kDecodeThreads = 128;
-constexpr uint32_t kWideNorm = 1024;  // from here on a row has eight simdgroups
+constexpr uint32_t kPrefillRows = 16, kPrefillUnits = 4;  // attention_prefill.metal
+constexpr uint32_t kWideNorm = 1024;                      // from here on a row has eight simdgroups
 constexpr uint32_t kMostSplits = 32;
 constexpr uint64_t kMostPartials = uint64_t{64} << 20;  // bytes; more rows go one wave after the other
 
@@ -124,13 +125,35 @@ class GpuDevice final : public Device {
     uint64_t end = 1;
     for (uint32_t s = 0; s < args.p.n_sequences; ++s)
       end = std::max(end, uint64_t{args.sequences[s].start} + args.sequences[s].n_rows);
+    const uint32_t prefill = prefill_rows(args);
+    uint32_t decodes = 0, prefills = 0, most_rows = 0;
+    for (uint32_t s = 0; s < args.p.n_sequences; ++s) {
+      const uint32_t n = args.sequences[s].n_rows;
+      ++(n >= prefill ? prefills : decodes);
+      most_rows = std::max(most_rows, n);
+    }
+    if (prefills != 0) {
+      const SplitParams split{0, 0, 0, 0, prefill, {}};
+      const uint32_t units = groups(most_rows, kPrefillRows) * per_kv_head;
+      Dispatch launch("attention_prefill", {groups(units, kPrefillUnits), args.kv.n_kv_heads, args.p.n_sequences},
+                      kPrefillUnits * 32);
+      queue_->dispatch(launch.of(dtype_name(static_cast<DType>(args.kv.k_type)))
+                           .of(std::to_string(args.kv.head_dim).c_str())
+                           .buffer(args.q)
+                           .bytes(args.sequences, args.p.n_sequences * sizeof(SequenceParams))
+                           .buffer(args.out)
+                           .value(args.kv)
+                           .value(args.p)
+                           .value(split));
+    }
+    if (decodes == 0) return;
     // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its position alone.
     const uint32_t splits = std::min(groups(end, args.p.segment_tokens), kMostSplits);
     const uint32_t parts = groups(per_kv_head, queries);
     const uint32_t wave = static_cast<uint32_t>(wave_rows(shape_));
     for (uint32_t row = 0; row < args.p.n_rows; row += wave) {
       const uint32_t rows = std::min(wave, args.p.n_rows - row);
-      const SplitParams split{row, splits, queries, parts};
+      const SplitParams split{row, splits, queries, parts, prefill, {}};
       Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, kDecodeThreads);
       decode.of(dtype_name(static_cast<DType>(args.kv.k_type))).of(dtype_name(static_cast<DType>(args.kv.v_type)));
       queue_->dispatch(decode.of(lanes == 8    ? "8"
@@ -148,7 +171,8 @@ class GpuDevice final : public Device {
                            .buffer(args.out)
                            .value(args.kv)
                            .value(args.p)
-                           .value(split));
+                           .value(split)
+                           .bytes(args.sequences, args.p.n_sequences * sizeof(SequenceParams)));
     }
   }
 
@@ -173,6 +197,12 @@ class GpuDevice final : public Device {
   void wait() override { queue_->wait(); }
 
  private:
+  /// From so many rows on a sequence has the kernel with matrix tiles, where there is one.
+  static uint32_t prefill_rows(const AttentionArgs& args) {
+    const uint32_t dim = args.kv.head_dim;
+    const bool there = dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256;
+    return there && args.kv.k_type == args.kv.v_type ? kPrefillRows : UINT32_MAX;
+  }
   static uint64_t row_partials(uint64_t n_heads, uint64_t head_dim) {
     return n_heads * kMostSplits * (head_dim + 2) * sizeof(float);
   }

@@ -1,0 +1,172 @@
+// Attention of many rows over the page table, with matrix tiles (FlashAttention-2, arXiv:2307.08691). A simdgroup has 16 rows of one
+// query head; the heads of a KV head are neighbours in a threadgroup and share each load of K and V, staged as half.
+#include "kernel.h"
+using namespace metal;
+#include "attention.h"
+#include "tile.h"
+
+constant constexpr uint kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16;
+
+/// Eight neighbours of a row as halves.
+template <class Format>
+struct Stage {
+  static METAL_FUNC void eight(device const uchar* row, uint i, threadgroup half* to) {
+    float x[8];
+    Format::eight(row, i, x);
+    for (uint j = 0; j < 8; ++j) to[j] = half(x[j]);
+  }
+};
+template <>
+struct Stage<F16> {
+  static METAL_FUNC void eight(device const uchar* row, uint i, threadgroup half* to) {
+    *(threadgroup uint4*)to = *(device const uint4*)(row + ulong(i) * 2);
+  }
+};
+
+/// Positions first .. first + kKeys of K or V, [kKeys][stride]; those outside begin .. end are zero.
+template <class Format, uint kDim, uint kKeys>
+METAL_FUNC void stage(thread const Rows& rows, uint first, uint begin, uint end, uint index, threadgroup half* to) {
+  constexpr uint kParts = kDim / 8, kStride = kDim + 8;
+  for (uint i = index; i < kKeys * kParts; i += kThreads) {
+    const uint key = i / kParts, dim = i % kParts * 8, position = first + key;
+    threadgroup half* at = to + key * kStride + dim;
+    if (position >= begin && position < end) {
+      Stage<Format>::eight(rows.at(position), dim, at);
+    } else {
+      for (uint j = 0; j < 8; ++j) at[j] = half(0.0f);
+    }
+  }
+}
+
+/// Grid: (groups of kSimdgroups units, n_kv_heads, sequences). A unit is 16 rows of a head: unit u is head u % group of rows
+/// u / group * 16. Sequences of fewer than split.prefill_rows rows are left to attention_decode.
+template <class Format, uint kDim, uint kKeys>
+kernel void attention_prefill(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
+                              device float* out [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
+                              constant AttentionParams& p [[buffer(4)]], constant SplitParams& split [[buffer(5)]],
+                              uint3 group [[threadgroup_position_in_grid]],
+                              uint index [[thread_index_in_threadgroup]],
+                              uint simdgroup [[simdgroup_index_in_threadgroup]],
+                              uint lane [[thread_index_in_simdgroup]]) {
+  constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8;
+  threadgroup half keys[kKeys * (kDim + 8)];
+  threadgroup half values[kKeys * (kDim + 8)];
+
+  device const Sequence& sequence = sequences[group.z];
+  const uint per_kv_head = p.n_heads / kv.n_kv_heads;
+  const uint n_units = (sequence.n_rows + kRows - 1) / kRows * per_kv_head;
+  // Long rows first: causal ones have the most to do.
+  const uint n_groups = (n_units + kSimdgroups - 1) / kSimdgroups;
+  if (sequence.n_rows < split.prefill_rows || group.x >= n_groups) return;
+  const uint first_unit = (n_groups - 1 - group.x) * kSimdgroups, last_unit = min(first_unit + kSimdgroups, n_units) - 1;
+  const uint unit = first_unit + simdgroup;
+  const bool busy = unit < n_units;
+  const uint row = min(unit, last_unit) / per_kv_head * kRows;
+  const uint head = group.y * per_kv_head + min(unit, last_unit) % per_kv_head;
+  const Rows k_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, false);
+  const Rows v_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, true);
+
+  // Positions that some row of the threadgroup sees.
+  const uint group_row = first_unit / per_kv_head * kRows, last_row = min(last_unit / per_kv_head * kRows + kRows, sequence.n_rows);
+  const uint end = sequence.start + last_row, oldest = sequence.start + group_row + 1;
+  const uint begin = p.window != 0 && oldest > p.window ? oldest - p.window : 0;
+
+  // This lane's rows: own and own + 8. Past the last row the last one again, and nobody sees it.
+  const uint own = row + tile_row(lane);
+  uint rows[2], sees_from[2], sees_to[2];
+  for (uint h = 0; h < 2; ++h) {
+    rows[h] = min(own + 8 * h, sequence.n_rows - 1);
+    sees_to[h] = sequence.start + rows[h] + 1;
+    sees_from[h] = p.window != 0 && sees_to[h] > p.window ? sees_to[h] - p.window : 0;
+  }
+  TileLeft queries[kTiles];
+  for (uint t = 0; t < kTiles; ++t) {
+    float x[8];
+    for (uint i = 0; i < 8; ++i) {
+      const ulong at = (ulong(sequence.first_row + rows[i / 4]) * p.n_heads + head) * kDim;
+      x[i] = q[at + t * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2] * p.scale;
+    }
+    tile_set(queries[t], x);
+  }
+  TileSum sums[kTiles];
+  const float zeros[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+  for (uint t = 0; t < kTiles; ++t) tile_set(sums[t], zeros);
+  float most[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
+
+  for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    stage<Format, kDim, kKeys>(k_rows, first, begin, end, index, keys);
+    stage<Format, kDim, kKeys>(v_rows, first, begin, end, index, values);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+
+    float scores[kKeyTiles][8];
+    for (uint n = 0; n < kKeyTiles; ++n) {
+      TileSum score;
+      tile_set(score, zeros);
+      for (uint t = 0; t < kTiles; ++t) {
+        TileRight right;
+        tile_load_transposed(right, keys + n * 16 * kStride + t * 16, kStride, lane);
+        tile_multiply_add(score, queries[t], right);
+      }
+      tile_get(score, scores[n]);
+    }
+    float next[2] = {most[0], most[1]};
+    for (uint n = 0; n < kKeyTiles; ++n)
+      for (uint i = 0; i < 8; ++i) {
+        const uint position = first + n * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2;
+        const bool seen = position >= sees_from[i / 4] && position < sees_to[i / 4];
+        scores[n][i] = seen ? scores[n][i] : -INFINITY;
+        next[i / 4] = max(next[i / 4], scores[n][i]);
+      }
+    float keep[2];
+    for (uint h = 0; h < 2; ++h) {
+      next[h] = tile_row_max(next[h]);
+      keep[h] = next[h] == -INFINITY ? 1.0f : fast::exp(most[h] - next[h]);
+      most[h] = next[h];
+      total[h] *= keep[h];
+    }
+    TileLeft weights[kKeyTiles];
+    for (uint n = 0; n < kKeyTiles; ++n) {
+      for (uint i = 0; i < 8; ++i) {
+        scores[n][i] = scores[n][i] == -INFINITY ? 0.0f : fast::exp(scores[n][i] - most[i / 4]);
+        total[i / 4] += scores[n][i];
+      }
+      tile_set(weights[n], scores[n]);
+    }
+    for (uint t = 0; t < kTiles; ++t) {
+      float x[8];
+      tile_get(sums[t], x);
+      for (uint i = 0; i < 8; ++i) x[i] *= keep[i / 4];
+      tile_set(sums[t], x);
+      for (uint n = 0; n < kKeyTiles; ++n) {
+        TileRight right;
+        tile_load(right, values + n * 16 * kStride + t * 16, kStride, lane);
+        tile_multiply_add(sums[t], weights[n], right);
+      }
+    }
+  }
+
+  for (uint h = 0; h < 2; ++h) total[h] = tile_row_sum(total[h]);
+  for (uint t = 0; t < kTiles; ++t) {
+    float x[8];
+    tile_get(sums[t], x);
+    for (uint i = 0; i < 8; ++i) {
+      if (!busy || own + 8 * (i / 4) >= sequence.n_rows) continue;
+      const ulong at = (ulong(sequence.first_row + rows[i / 4]) * p.n_heads + head) * kDim;
+      out[at + t * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2] = x[i] / total[i / 4];
+    }
+  }
+}
+
+#define instantiate_dims(name, Format)                                                \
+  instantiate_kernel("attention_prefill_" name "_64", attention_prefill, Format, 64, 32)   \
+  instantiate_kernel("attention_prefill_" name "_80", attention_prefill, Format, 80, 32)   \
+  instantiate_kernel("attention_prefill_" name "_96", attention_prefill, Format, 96, 32)   \
+  instantiate_kernel("attention_prefill_" name "_128", attention_prefill, Format, 128, 32) \
+  instantiate_kernel("attention_prefill_" name "_256", attention_prefill, Format, 256, 16)
+
+instantiate_dims("f32", F32)
+instantiate_dims("f16", F16)
+instantiate_dims("bf16", BF16)
+instantiate_dims("q8_0", Q8_0)
+instantiate_dims("q4_0", Q4_0)

@@ -1,0 +1,26 @@
+// What both attention kernels share: rows of K and V through the page table.
+#pragma once
+#include "formats.h"
+#include "sequences.h"
+
+/// K or V of one layer and head. page_tokens is a power of two (it divides 256).
+struct Rows {
+  device const Page* pages;
+  ulong offset;  // of the layer, head and part in a page
+  ulong row_bytes;
+  uint page_shift, page_mask;
+  METAL_FUNC device const uchar* at(uint position) const {
+    return pages[position >> page_shift].data + offset + ulong(position & page_mask) * row_bytes;
+  }
+};
+
+template <class Format>
+METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
+  Rows rows;
+  rows.pages = pages;
+  rows.offset = layer * kv.layer_stride_bytes + head * kv.head_stride_bytes + (value ? kv.k_part_bytes : 0);
+  rows.row_bytes = Format::bytes(kv.head_dim);
+  rows.page_mask = kv.page_tokens - 1;
+  rows.page_shift = popcount(rows.page_mask);
+  return rows;
+}
