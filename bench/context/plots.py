@@ -47,6 +47,8 @@ def growth(results: Results, axes: Any) -> bool:
             patch.set_facecolor(box[2])
         axes.set_xticks(range(1, len(boxes) + 1), [b[0] for b in boxes], rotation=60, ha="right", fontsize=7)
         axes.axhline(1, color="grey", linewidth=0.8)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     return bool(boxes)
 
 

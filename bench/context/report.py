@@ -97,13 +97,14 @@ def held(results: Results) -> str:
 
     def footprint(r: Result) -> list[list[str]]:
         m, base = r["memory"], r["memory"]["before"]
-        steps = ("opened", "full", "rewound", "closed")
+        steps = ("opened", "full", "rewound", "closed", "settled")
         above = [mib(None if base is None else m[step] - base) for step in steps]
         return [[r["ways"]["rewind"], mib(r["lengths"][-1]["ideal"]), *above, mib(r["kv_rewound"])]]
 
     text = (
         "MiB of private memory (`Private_Dirty` of smaps_rollup) above what there was before the context was opened, "
-        "with the model loaded and warmed up. The last column is the K/V held after the rewind by its account."
+        "with the model loaded and warmed up. What `malloc_trim` then gives back was freed, but kept by the C library. "
+        "The last column is the K/V held after the rewind by the engine's own account."
     )
     head = [
         "rewinds by",
@@ -112,6 +113,7 @@ def held(results: Results) -> str:
         f"with {marks[-1]:,} tokens",
         "rewound to none",
         "closed",
+        "malloc_trim",
         "K/V after the rewind",
     ]
     return first + section("Footprint", text, head, each(results, "keeping", len(head), footprint))
@@ -135,7 +137,7 @@ def growth(results: Results) -> str:
         return lines
 
     text = (
-        "Time of the token at which K/V grow over the median of its 16 neighbours', 50 growths at each depth. An "
+        "Time of the token at which K/V grow over the median of its 8 neighbours', 50 growths at each depth. An "
         "engine that never grows is timed where one that does would, to show the noise. `deep` is a llama of two "
         "layers with random weights and 40,960 positions. The last column: by how much more resident memory rises at "
         "its peak while the token is computed than while its neighbour is."
@@ -162,7 +164,7 @@ def shared(results: Results) -> str:
         if "error" in s:
             return [[r["ways"]["save"], s["error"], "", "", "", "", "", ""]]
         computed = r["compute_s"]
-        many = f"{computed:.1f} s" if computed else f"not computed (512 take {r['compute_512_s']:.0f} s)"
+        many = f"{computed:.1f} s" if computed else f"not computed ({r['sample_tokens']} take {r['sample_s']:.1f} s)"
         times = f"{computed * 1000 / s['first_token_ms']:.0f}" if computed else "n/a"
         same = "same bits" if s["same_bits"] else f"differ by {s['difference']:.2g}"
         figures = [mib(s["file_bytes"]), *(number(s[k]) for k in ("save_ms", "load_ms", "first_token_ms"))]
@@ -172,7 +174,7 @@ def shared(results: Results) -> str:
     first = section(f"A fork of {n} tokens", "Two histories that go on apart.", head, each(results, "keeping", 5, fork))
     head = ["by", "file, MiB", "save, ms", "load, ms", "load and one token, ms", f"computing {n}", "times as long"]
     text = (
-        f"{n} tokens to a file and into another context of the same process, which was open before; the file is in the "
+        f"{n} tokens to a file and into a context of the same process that is open and empty; the file is in the "
         "system's cache. `Times as long` is computing over loading and one token."
     )
     head.append("next logits")

@@ -32,7 +32,6 @@ class Held:
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, CHUNK_TOKENS, CHUNK_TOKENS
         params.n_threads = params.n_threads_batch = engine.threads
         params.n_seq_max, params.kv_unified = SEQUENCES, True
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         del log[:]
         self.raw = lib.llama_init_from_model(engine.model, params)
         if not self.raw:

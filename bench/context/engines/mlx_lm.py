@@ -29,6 +29,8 @@ class Context:
         for at in range(0, ids.size, CHUNK_TOKENS):
             found = self.engine.model(mx.array(ids[at : at + CHUNK_TOKENS])[None], cache=self.cache)[0, -1]
             mx.eval(found, [layer.state[:2] for layer in self.cache])
+            if ids.size > 1:
+                mx.clear_cache()  # as mlx-lm's own generate does after each part of a prompt
         return np.array(found.astype(mx.float32))
 
     def fill_random(self, n: int) -> None:
@@ -37,7 +39,7 @@ class Context:
         for at in range(0, n, CHUNK_TOKENS):
             shape = (1, config.n_kv_heads, min(CHUNK_TOKENS, n - at), config.head_dim)
             for layer in self.cache:
-                layer.update_and_fetch(*(mx.random.normal(shape).astype(self.engine.dtype) for _ in "kv"))
+                layer.update_and_fetch(*(mx.random.normal(shape, self.engine.dtype) for _ in "kv"))
             mx.eval([layer.state[:2] for layer in self.cache])
 
     def rewind(self, position: int) -> None:
@@ -72,6 +74,7 @@ class Engine:
         weights = models.read_weights(path, self.config)
         self.model.load_weights([(name, mx.array(values).astype(self.dtype)) for name, values in weights])
         mx.eval(self.model.parameters())
+        mx.clear_cache()
         self.weights = f"dequantised, {dtype}"
         self.kv_dtype, self.element_bytes = dtype, self.dtype.size
         self.contexts: list[Context] = []

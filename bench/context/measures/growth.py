@@ -18,7 +18,7 @@ from bench.context.engines import Context, Engine, Ids, fill
 from bench.context.measures import Job, Result, attempt, peak_bytes, timed
 from bench.context.models import Config, random_ids
 
-SIDE, BOUNDARIES = 8, 10
+SIDE, BOUNDARIES = 4, 10
 
 
 def token_times(context: Context, ids: Ids) -> list[float]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from bench.context.engines import CHUNK_TOKENS, Context, Engine, fill
-from bench.context.measures import Job, Result, attempt, private_bytes, timed
+from bench.context.measures import Job, Result, attempt, private_bytes, settle, timed
 from bench.context.models import Config, random_ids
 
 LENGTHS = (1, 16, 64, 256, 1024, 2048, 4096)
-TOKENS, FORKS = 7990, 5
+TOKENS, FORKS, SAMPLE_TOKENS = 7990, 5, 128
 
 
 def lengths(engine: Engine, config: Config, context: Context, ids: np.ndarray) -> tuple[list[Result], float]:
@@ -33,6 +33,7 @@ def lengths(engine: Engine, config: Config, context: Context, ids: np.ndarray) -
 def forking(engine: Engine, context: Context, ids: np.ndarray) -> Result:
     """Time and bytes of a fork; what one more token in it then adds."""
     times, shared, written, private = [], [], [], []
+    settle()
     for _ in range(FORKS):
         held, mine = engine.kv_bytes(), private_bytes()
         forks: list[Context] = []
@@ -46,27 +47,25 @@ def forking(engine: Engine, context: Context, ids: np.ndarray) -> Result:
         forks[0].close()
     return {
         "ms": statistics.median(times) * 1000,
-        "kv_bytes": statistics.median(shared),
-        "kv_bytes_after_token": statistics.median(written),
-        "private_bytes_after_token": statistics.median(private) if private else None,
+        "kv_bytes": max(shared),
+        "kv_bytes_after_token": max(written),
+        "private_bytes_after_token": max(private, default=None),
     }
 
 
-def restoring(job: Job, engine: Engine, context: Context, ids: np.ndarray, n_ctx: int) -> Result:
-    """To a file and back into another context, opened before. The file is in the system's cache, as after a pause."""
-    file = job.folder / f"history{engine.suffix}"
-    position = context.position
-    saving = timed(lambda: context.save(file))
-    expected = context.feed(ids[:1])
-    context.rewind(position)
-    other = engine.open(n_ctx)
-    loading = timed(lambda: other.load(file))
-    logits: list[Any] = []
-    first = timed(lambda: logits.append(other.feed(ids[:1])))
-    other.close()
-    return {
-        "save_ms": saving * 1000,
-        "file_bytes": file.stat().st_size,
+def saving(context: Context, file: Path, ids: np.ndarray) -> Result:
+    """To a file, and the logits of one more token."""
+    seconds = timed(lambda: context.save(file))
+    return {"save_ms": seconds * 1000, "file_bytes": file.stat().st_size, "logits": context.feed(ids[:1])}
+
+
+def restoring(context: Context, file: Path, ids: np.ndarray, saved: Result) -> Result:
+    """Into a context that is open and empty. The file is in the system's cache, as after a pause."""
+    expected = saved.pop("logits")
+    loading = timed(lambda: context.load(file))
+    logits: list[np.ndarray] = []
+    first = timed(lambda: logits.append(context.feed(ids[:1])))
+    return saved | {
         "load_ms": loading * 1000,
         "first_token_ms": (loading + first) * 1000,
         "same_bits": bool(np.array_equal(logits[0], expected)),
@@ -75,11 +74,11 @@ def restoring(job: Job, engine: Engine, context: Context, ids: np.ndarray, n_ctx
 
 
 def warm_up(engine: Engine, ids: np.ndarray) -> float | None:
-    """Touches weights and workspace; the seconds of one chunk where longer prompts aren't computed."""
+    """Touches weights and workspace; the seconds of a few tokens where longer prompts aren't computed."""
     warm = engine.open(640)
     fill(warm, engine, ids[:600])
     warm.rewind(0)
-    seconds = None if engine.computes_prompts else timed(lambda: warm.feed(ids[:CHUNK_TOKENS]))
+    seconds = None if engine.computes_prompts else timed(lambda: warm.feed(ids[:SAMPLE_TOKENS]))
     warm.close()
     return seconds
 
@@ -90,25 +89,30 @@ def measure(job: Job) -> Result:
     tokens = min(TOKENS, job.depth, config.max_seq_len - 66)
     n_ctx = min(config.max_seq_len, tokens + 66)
     ids = random_ids(tokens, config.vocab_size)
-    seconds_512 = warm_up(engine, ids)
+    found: Result = {"tokens": tokens, "n_ctx": n_ctx, "ways": engine.ways, "sample_tokens": SAMPLE_TOKENS}
+    found["sample_s"] = warm_up(engine, ids)
+
+    settle()
     memory = {"before": private_bytes()}
     context = engine.open(n_ctx)
     memory["opened"] = private_bytes()
-    rows, seconds = lengths(engine, config, context, ids)
-    memory["full"] = private_bytes()
-    found: Result = {"tokens": tokens, "n_ctx": n_ctx, "lengths": rows, "ways": engine.ways}
+    found["lengths"], seconds = lengths(engine, config, context, ids)
     found["compute_s"] = seconds if engine.computes_prompts else None
-    found["compute_512_s"] = seconds_512
+    memory["full"] = private_bytes()
+    file = job.folder / f"history{engine.suffix}"
+    saved = attempt(lambda: saving(context, file, ids))
     context.rewind(0)
-    memory["rewound"], held = private_bytes(), engine.kv_bytes()
-    found["kv_rewound"] = held
+    memory["rewound"], found["kv_rewound"] = private_bytes(), engine.kv_bytes()
     context.close()
     memory["closed"] = private_bytes()
+    settle()
+    memory["settled"] = private_bytes()
     found["memory"] = memory
 
     context = engine.open(n_ctx)
-    fill(context, engine, ids)
+    found["restore"] = saved if "error" in saved else attempt(lambda: restoring(context, file, ids, saved))
+    if "error" in found["restore"]:
+        fill(context, engine, ids)
     found["fork"] = attempt(lambda: forking(engine, context, ids))
-    found["restore"] = attempt(lambda: restoring(job, engine, context, ids, n_ctx))
     context.close()
     return found
