@@ -6,6 +6,7 @@ using namespace metal;
 #include "tile.h"
 
 constant constexpr uint kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16;
+constant constexpr float kLog2E = 1.4426950408889634f;  // weights are powers of two
 
 /// Eight neighbours of a row as halves.
 template <class Format>
@@ -84,7 +85,7 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
     float x[8];
     for (uint i = 0; i < 8; ++i) {
       const ulong at = (ulong(sequence.first_row + rows[i / 4]) * p.n_heads + head) * kDim;
-      x[i] = q[at + t * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2] * p.scale;
+      x[i] = q[at + t * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2] * (p.scale * kLog2E);
     }
     tile_set(queries[t], x);
   }
@@ -110,34 +111,41 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
       }
       tile_get(score, scores[n]);
     }
+    if (simd_any(first < sees_from[1] || first + kKeys > sees_to[0])) {  // some key is not for some row
+      for (uint n = 0; n < kKeyTiles; ++n)
+        for (uint i = 0; i < 8; ++i) {
+          const uint position = first + n * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2;
+          const bool seen = position >= sees_from[i / 4] && position < sees_to[i / 4];
+          scores[n][i] = seen ? scores[n][i] : -INFINITY;
+        }
+    }
     float next[2] = {most[0], most[1]};
     for (uint n = 0; n < kKeyTiles; ++n)
-      for (uint i = 0; i < 8; ++i) {
-        const uint position = first + n * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2;
-        const bool seen = position >= sees_from[i / 4] && position < sees_to[i / 4];
-        scores[n][i] = seen ? scores[n][i] : -INFINITY;
-        next[i / 4] = max(next[i / 4], scores[n][i]);
-      }
-    float keep[2];
+      for (uint i = 0; i < 8; ++i) next[i / 4] = max(next[i / 4], scores[n][i]);
+    float keep[2], shift[2];
     for (uint h = 0; h < 2; ++h) {
       next[h] = tile_row_max(next[h]);
-      keep[h] = next[h] == -INFINITY ? 1.0f : fast::exp(most[h] - next[h]);
+      shift[h] = next[h] == -INFINITY ? 0.0f : next[h];  // nothing seen yet: weights of 2^-infinity
+      keep[h] = fast::exp2(most[h] - shift[h]);
       most[h] = next[h];
       total[h] *= keep[h];
     }
+    const bool grown = simd_any(keep[0] != 1.0f || keep[1] != 1.0f);
     TileLeft weights[kKeyTiles];
     for (uint n = 0; n < kKeyTiles; ++n) {
       for (uint i = 0; i < 8; ++i) {
-        scores[n][i] = scores[n][i] == -INFINITY ? 0.0f : fast::exp(scores[n][i] - most[i / 4]);
+        scores[n][i] = fast::exp2(scores[n][i] - shift[i / 4]);
         total[i / 4] += scores[n][i];
       }
       tile_set(weights[n], scores[n]);
     }
     for (uint t = 0; t < kTiles; ++t) {
-      float x[8];
-      tile_get(sums[t], x);
-      for (uint i = 0; i < 8; ++i) x[i] *= keep[i / 4];
-      tile_set(sums[t], x);
+      if (grown) {
+        float x[8];
+        tile_get(sums[t], x);
+        for (uint i = 0; i < 8; ++i) x[i] *= keep[i / 4];
+        tile_set(sums[t], x);
+      }
       for (uint n = 0; n < kKeyTiles; ++n) {
         TileRight right;
         tile_load(right, values + n * 16 * kStride + t * 16, kStride, lane);

@@ -17,6 +17,7 @@ import torch
 
 F16 = 1  # DType
 SEGMENT = 256
+NEVER = (1 << 32) - 1
 
 
 class Kernels:
@@ -103,7 +104,7 @@ def decode(kernels: Kernels, batch: int, tokens: int, bandwidth: float) -> None:
     out = torch.empty(batch, heads, dim, device="cuda")
     sequences = pages.sequences(1, tokens - 1)
     attention = struct.pack("4If3I", batch, heads, batch, 0, 1 / math.sqrt(dim), 0, SEGMENT, 0)
-    split = struct.pack("4I", 0, splits, 4, 1)
+    split = struct.pack("8I", 0, splits, 4, 1, NEVER, 0, 0, 0)
 
     def ours() -> None:
         kernels(
@@ -112,7 +113,7 @@ def decode(kernels: Kernels, batch: int, tokens: int, bandwidth: float) -> None:
             128,
             [q, sequences, partials, pages.params(), attention, split],
         )
-        kernels("attention_merge", (heads, batch), 128, [partials, out, pages.params(), attention, split])
+        kernels("attention_merge", (heads, batch), 128, [partials, out, pages.params(), attention, split, sequences])
 
     ours()
     k, v = pages.plain(tokens)
@@ -139,6 +140,38 @@ def decode(kernels: Kernels, batch: int, tokens: int, bandwidth: float) -> None:
         )
 
 
+def prefill(kernels: Kernels, tokens: int, heads: int, kv_heads: int) -> None:
+    dim, page = 128, 64
+    pages = Pages(1, tokens, kv_heads, dim, page)
+    q = torch.randn(tokens, heads, dim, device="cuda")
+    out = torch.empty_like(q)
+    sequences = pages.sequences(tokens, 0)
+    attention = struct.pack("4If3I", tokens, heads, 1, 0, 1 / math.sqrt(dim), 0, SEGMENT, 0)
+    split = struct.pack("8I", 0, 0, 0, 0, 16, 0, 0, 0)
+    units = -(-tokens // 16) * (heads // kv_heads)
+
+    def ours() -> None:
+        slots = [q, sequences, out, pages.params(), attention, split]
+        kernels("attention_prefill_f16_128", (-(-units // 4), kv_heads, 1), 128, slots)
+
+    ours()
+    k, v = pages.plain(tokens)
+    half_q = q.half().permute(1, 0, 2)[None].contiguous()
+
+    def theirs() -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(half_q, k, v, is_causal=True, enable_gqa=True)
+
+    exact = theirs()[0].permute(1, 0, 2)
+    work = 4 * heads * tokens * tokens * dim / 2
+    for name, call in (("Foundry", ours), ("PyTorch", theirs)):
+        time = milliseconds(call, 10)
+        print(
+            f"| prefill, {tokens} tokens, {heads} heads over {kv_heads} | {name} | {time:.2f} ms | "
+            f"{work / time / 1e9:.0f} TFLOP/s | | {relative(out, exact):.1e} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     kernels = Kernels(sys.argv[1])
     bandwidth = read_bandwidth()
@@ -146,6 +179,8 @@ def main() -> None:
     print("| what | whose | time | rate | share | relative error |\n|---|---|---|---|---|---|")
     for batch, tokens in ((1, 2048), (1, 32768), (8, 8192), (8, 32768)):
         decode(kernels, batch, tokens, bandwidth)
+    for heads, kv_heads in ((32, 32), (32, 8)):
+        prefill(kernels, 8192, heads, kv_heads)
 
 
 if __name__ == "__main__":
