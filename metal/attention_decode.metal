@@ -149,12 +149,10 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
 template <uint kThreads>
 kernel void attention_merge(device const float* partials [[buffer(0)]], device float* out [[buffer(1)]],
                             constant KvParams& kv [[buffer(2)]], constant AttentionParams& p [[buffer(3)]],
-                            constant SplitParams& split [[buffer(4)]],
-                            device const Sequence* sequences [[buffer(5)]], uint3 group [[threadgroup_position_in_grid]],
-                            uint index [[thread_index_in_threadgroup]]) {
+                            constant SplitParams& split [[buffer(4)]], device const Sequence* sequences [[buffer(5)]],
+                            uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
   if (sequence_of(sequences, p.n_sequences, split.first_row + group.y).sequence->n_rows >= split.prefill_rows) return;
-  device const float* from =
-      partials + (ulong(group.y) * p.n_heads + group.x) * split.n_splits * (kv.head_dim + 2);
+  device const float* from = partials + (ulong(group.y) * p.n_heads + group.x) * split.n_splits * (kv.head_dim + 2);
   float joint = -INFINITY;
   for (uint s = 0; s < split.n_splits; ++s) joint = max(joint, from[s * (kv.head_dim + 2)]);
   for (uint d = index; d < kv.head_dim; d += kThreads) {
@@ -169,23 +167,19 @@ kernel void attention_merge(device const float* partials [[buffer(0)]], device f
   }
 }
 
-#define instantiate_lanes(kname, vname, K, V, lanes)                                               \
+#define instantiate_lanes(kname, vname, K, V, lanes)                                                        \
   instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_1", attention_decode, K, V, lanes, 1) \
-  instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_4", attention_decode, K, V, lanes, 4)
-#define instantiate_types(kname, vname, K, V) \
-  instantiate_lanes(kname, vname, K, V, 8)    \
-  instantiate_lanes(kname, vname, K, V, 16)   \
-  instantiate_lanes(kname, vname, K, V, 32)
-#define instantiate_keys(kname, K)              \
-  instantiate_types(kname, "f32", K, F32)       \
-  instantiate_types(kname, "f16", K, F16)       \
-  instantiate_types(kname, "bf16", K, BF16)     \
-  instantiate_types(kname, "q8_0", K, Q8_0)     \
-  instantiate_types(kname, "q4_0", K, Q4_0)
+      instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_4", attention_decode, K, V, lanes, 4)
+#define instantiate_types(kname, vname, K, V)                                        \
+  instantiate_lanes(kname, vname, K, V, 8) instantiate_lanes(kname, vname, K, V, 16) \
+      instantiate_lanes(kname, vname, K, V, 32)
+#define instantiate_keys(kname, K)                                                                   \
+  instantiate_types(kname, "f32", K, F32) instantiate_types(kname, "f16", K, F16) instantiate_types( \
+      kname, "bf16", K, BF16) instantiate_types(kname, "q8_0", K, Q8_0) instantiate_types(kname, "q4_0", K, Q4_0)
 
-instantiate_keys("f32", F32)
-instantiate_keys("f16", F16)
-instantiate_keys("bf16", BF16)
-instantiate_keys("q8_0", Q8_0)
-instantiate_keys("q4_0", Q4_0)
-instantiate_kernel("attention_merge", attention_merge, 128)
+instantiate_keys("f32", F32);
+instantiate_keys("f16", F16);
+instantiate_keys("bf16", BF16);
+instantiate_keys("q8_0", Q8_0);
+instantiate_keys("q4_0", Q4_0);
+instantiate_kernel("attention_merge", attention_merge, 128);

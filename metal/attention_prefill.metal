@@ -45,8 +45,7 @@ template <class Format, uint kDim, uint kKeys>
 kernel void attention_prefill(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
                               device float* out [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
                               constant AttentionParams& p [[buffer(4)]], constant SplitParams& split [[buffer(5)]],
-                              uint3 group [[threadgroup_position_in_grid]],
-                              uint index [[thread_index_in_threadgroup]],
+                              uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]],
                               uint simdgroup [[simdgroup_index_in_threadgroup]],
                               uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8;
@@ -59,7 +58,8 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   // Long rows first: causal ones have the most to do.
   const uint n_groups = (n_units + kSimdgroups - 1) / kSimdgroups;
   if (sequence.n_rows < split.prefill_rows || group.x >= n_groups) return;
-  const uint first_unit = (n_groups - 1 - group.x) * kSimdgroups, last_unit = min(first_unit + kSimdgroups, n_units) - 1;
+  const uint first_unit = (n_groups - 1 - group.x) * kSimdgroups,
+             last_unit = min(first_unit + kSimdgroups, n_units) - 1;
   const uint unit = first_unit + simdgroup;
   const bool busy = unit < n_units;
   const uint row = min(unit, last_unit) / per_kv_head * kRows;
@@ -68,7 +68,8 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   const Rows v_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, true);
 
   // Positions that some row of the threadgroup sees.
-  const uint group_row = first_unit / per_kv_head * kRows, last_row = min(last_unit / per_kv_head * kRows + kRows, sequence.n_rows);
+  const uint group_row = first_unit / per_kv_head * kRows,
+             last_row = min(last_unit / per_kv_head * kRows + kRows, sequence.n_rows);
   const uint end = sequence.start + last_row, oldest = sequence.start + group_row + 1;
   const uint begin = p.window != 0 && oldest > p.window ? oldest - p.window : 0;
 
@@ -166,15 +167,15 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   }
 }
 
-#define instantiate_dims(name, Format)                                                \
-  instantiate_kernel("attention_prefill_" name "_64", attention_prefill, Format, 64, 32)   \
-  instantiate_kernel("attention_prefill_" name "_80", attention_prefill, Format, 80, 32)   \
-  instantiate_kernel("attention_prefill_" name "_96", attention_prefill, Format, 96, 32)   \
-  instantiate_kernel("attention_prefill_" name "_128", attention_prefill, Format, 128, 32) \
-  instantiate_kernel("attention_prefill_" name "_256", attention_prefill, Format, 256, 16)
+#define instantiate_dims(name, Format)                                                                 \
+  instantiate_kernel("attention_prefill_" name "_64", attention_prefill, Format, 64, 32)               \
+      instantiate_kernel("attention_prefill_" name "_80", attention_prefill, Format, 80, 32)           \
+          instantiate_kernel("attention_prefill_" name "_96", attention_prefill, Format, 96, 32)       \
+              instantiate_kernel("attention_prefill_" name "_128", attention_prefill, Format, 128, 32) \
+                  instantiate_kernel("attention_prefill_" name "_256", attention_prefill, Format, 256, 16)
 
-instantiate_dims("f32", F32)
-instantiate_dims("f16", F16)
-instantiate_dims("bf16", BF16)
-instantiate_dims("q8_0", Q8_0)
-instantiate_dims("q4_0", Q4_0)
+instantiate_dims("f32", F32);
+instantiate_dims("f16", F16);
+instantiate_dims("bf16", BF16);
+instantiate_dims("q8_0", Q8_0);
+instantiate_dims("q4_0", Q4_0);

@@ -88,14 +88,14 @@ kernel void select_rows(device const int* rows [[buffer(0)]], device const float
   for (uint i = index; i < width; i += kThreads) out[ulong(group.x) * width + i] = from[i];
 }
 
-instantiate_kernel("embed_f32", embed, F32)
-instantiate_kernel("embed_f16", embed, F16)
-instantiate_kernel("embed_bf16", embed, BF16)
-instantiate_kernel("embed_q4_0", embed, Q4_0)
-instantiate_kernel("embed_q4_1", embed, Q4_1)
-instantiate_kernel("embed_q8_0", embed, Q8_0)
-instantiate_kernel("rope", rope, 0)
-instantiate_kernel("swiglu", gated, Silu)
-instantiate_kernel("geglu", gated, Gelu)
-instantiate_kernel("add", add, 0)
-instantiate_kernel("select_rows", select_rows, 0)
+instantiate_kernel("embed_f32", embed, F32);
+instantiate_kernel("embed_f16", embed, F16);
+instantiate_kernel("embed_bf16", embed, BF16);
+instantiate_kernel("embed_q4_0", embed, Q4_0);
+instantiate_kernel("embed_q4_1", embed, Q4_1);
+instantiate_kernel("embed_q8_0", embed, Q8_0);
+instantiate_kernel("rope", rope, 0);
+instantiate_kernel("swiglu", gated, Silu);
+instantiate_kernel("geglu", gated, Gelu);
+instantiate_kernel("add", add, 0);
+instantiate_kernel("select_rows", select_rows, 0);

@@ -11,7 +11,9 @@ struct Store;  // one unit of a row: a value, or a block of 32
 template <>
 struct Store<F32> {
   static METAL_FUNC uint values() { return 1; }
-  static METAL_FUNC void put(device uchar* row, uint unit, device const float* x) { ((device float*)row)[unit] = x[unit]; }
+  static METAL_FUNC void put(device uchar* row, uint unit, device const float* x) {
+    ((device float*)row)[unit] = x[unit];
+  }
 };
 
 template <>
@@ -90,8 +92,8 @@ kernel void kv_append(device const float* in [[buffer(0)]], device const Sequenc
   }
 }
 
-instantiate_kernel("kv_append_f32", kv_append, F32)
-instantiate_kernel("kv_append_f16", kv_append, F16)
-instantiate_kernel("kv_append_bf16", kv_append, BF16)
-instantiate_kernel("kv_append_q8_0", kv_append, Q8_0)
-instantiate_kernel("kv_append_q4_0", kv_append, Q4_0)
+instantiate_kernel("kv_append_f32", kv_append, F32);
+instantiate_kernel("kv_append_f16", kv_append, F16);
+instantiate_kernel("kv_append_bf16", kv_append, BF16);
+instantiate_kernel("kv_append_q8_0", kv_append, Q8_0);
+instantiate_kernel("kv_append_q4_0", kv_append, Q4_0);

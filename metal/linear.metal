@@ -24,8 +24,7 @@ template <class Format, class Step, uint kRows>
 kernel void linear(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
                    device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],
                    device float* out [[buffer(4)]], constant LinearParams& p [[buffer(5)]],
-                   constant LinearEpilogue& epilogue [[buffer(6)]],
-                   uint3 group [[threadgroup_position_in_grid]],
+                   constant LinearEpilogue& epilogue [[buffer(6)]], uint3 group [[threadgroup_position_in_grid]],
                    uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint kSimdgroups = 4, kOutputs = 2;
   const uint first = (group.x * kSimdgroups + simdgroup) * kOutputs, row = group.y * kRows;
@@ -55,12 +54,12 @@ kernel void linear(device const float* in [[buffer(0)]], device const uchar* wei
     }
 }
 
-instantiate_kernel("linear_q4_0", linear, Q4_0, Eight, 4)
-instantiate_kernel("linear_q4_1", linear, Q4_1, Eight, 4)
-instantiate_kernel("linear_q8_0", linear, Q8_0, Eight, 4)
-instantiate_kernel("linear_f32", linear, F32, Eight, 4)
-instantiate_kernel("linear_f16", linear, F16, Eight, 4)
-instantiate_kernel("linear_bf16", linear, BF16, Eight, 4)
-instantiate_kernel("linear_f32_single", linear, F32, Single, 4)
-instantiate_kernel("linear_f16_single", linear, F16, Single, 4)
-instantiate_kernel("linear_bf16_single", linear, BF16, Single, 4)
+instantiate_kernel("linear_q4_0", linear, Q4_0, Eight, 4);
+instantiate_kernel("linear_q4_1", linear, Q4_1, Eight, 4);
+instantiate_kernel("linear_q8_0", linear, Q8_0, Eight, 4);
+instantiate_kernel("linear_f32", linear, F32, Eight, 4);
+instantiate_kernel("linear_f16", linear, F16, Eight, 4);
+instantiate_kernel("linear_bf16", linear, BF16, Eight, 4);
+instantiate_kernel("linear_f32_single", linear, F32, Single, 4);
+instantiate_kernel("linear_f16_single", linear, F16, Single, 4);
+instantiate_kernel("linear_bf16_single", linear, BF16, Single, 4);

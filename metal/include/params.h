@@ -95,8 +95,8 @@ struct LinearEpilogue {
 struct SplitParams {
   u32 first_row;  // of the step: rows first_row .. first_row + the grid's
   u32 n_splits;
-  u32 queries;  // of a threadgroup: heads that share a KV head
-  u32 parts;    // threadgroups that the heads of a KV head take
+  u32 queries;       // of a threadgroup: heads that share a KV head
+  u32 parts;         // threadgroups that the heads of a KV head take
   u32 prefill_rows;  // sequences of so many rows are another kernel's
   u32 reserved[3];
 };

@@ -1,12 +1,11 @@
-#include "device/cuda/launch.h"
-
 #include <cuda_runtime.h>
 
 #include <cstring>
 #include <map>
+#include <metal_stdlib>
 #include <string>
 
-#include <metal_stdlib>
+#include "device/cuda/launch.h"
 
 namespace {
 
