@@ -8,36 +8,48 @@ using namespace metal;
 constant constexpr uint kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16;
 constant constexpr float kLog2E = 1.4426950408889634f;  // weights are powers of two
 
-/// Eight neighbours of a row as halves.
+/// Eight neighbours of a row as halves, packed.
 template <class Format>
 struct Stage {
-  static METAL_FUNC void eight(device const uchar* row, uint i, threadgroup half* to) {
+  static METAL_FUNC uint pair(float low, float high) {
+    return uint(as_type<ushort>(half(low))) | uint(as_type<ushort>(half(high))) << 16;
+  }
+  static METAL_FUNC uint4 eight(device const uchar* row, uint i) {
     float x[8];
     Format::eight(row, i, x);
-    for (uint j = 0; j < 8; ++j) to[j] = half(x[j]);
+    return uint4(pair(x[0], x[1]), pair(x[2], x[3]), pair(x[4], x[5]), pair(x[6], x[7]));
   }
 };
 template <>
 struct Stage<F16> {
-  static METAL_FUNC void eight(device const uchar* row, uint i, threadgroup half* to) {
-    *(threadgroup uint4*)to = *(device const uint4*)(row + ulong(i) * 2);
-  }
+  static METAL_FUNC uint4 eight(device const uchar* row, uint i) { return *(device const uint4*)(row + ulong(i) * 2); }
 };
 
-/// Positions first .. first + kKeys of K or V, [kKeys][stride]; those outside begin .. end are zero.
-template <class Format, uint kDim, uint kKeys>
-METAL_FUNC void stage(thread const Rows& rows, uint first, uint begin, uint end, uint index, threadgroup half* to) {
-  constexpr uint kParts = kDim / 8, kStride = kDim + 8;
-  for (uint i = index; i < kKeys * kParts; i += kThreads) {
-    const uint key = i / kParts, dim = i % kParts * 8, position = first + key;
-    threadgroup half* at = to + key * kStride + dim;
-    if (position >= begin && position < end) {
-      Stage<Format>::eight(rows.at(position), dim, at);
-    } else {
-      for (uint j = 0; j < 8; ++j) at[j] = half(0.0f);
+/// A thread's share of kKeys positions of K or V. All of it is read before any of it is stored, so that the reads overlap.
+template <uint kDim, uint kKeys>
+struct Share {
+  uint4 held[(kKeys * kDim / 8 + kThreads - 1) / kThreads];
+
+  /// Positions first .. first + kKeys; those outside begin .. end are zero.
+  template <class Format>
+  METAL_FUNC void read(thread const Rows& rows, uint first, uint begin, uint end, uint index) {
+    constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
+    for (uint c = 0; c < kCount; ++c) {
+      const uint i = index + c * kThreads, position = first + i / kParts;
+      held[c] = uint4(0, 0, 0, 0);
+      if (i < kKeys * kParts && position >= begin && position < end)
+        held[c] = Stage<Format>::eight(rows.at(position), i % kParts * 8);
     }
   }
-}
+  /// [kKeys][kDim + 8]
+  METAL_FUNC void store(threadgroup half* to, uint index) const {
+    constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
+    for (uint c = 0; c < kCount; ++c) {
+      const uint i = index + c * kThreads;
+      if (i < kKeys * kParts) *(threadgroup uint4*)(to + i / kParts * (kDim + 8) + i % kParts * 8) = held[c];
+    }
+  }
+};
 
 /// Grid: (groups of kSimdgroups units, n_kv_heads, sequences). A unit is 16 rows of a head: unit u is head u % group of rows
 /// u / group * 16. Sequences of fewer than split.prefill_rows rows are left to attention_decode.
@@ -96,9 +108,12 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   float most[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
 
   for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
+    Share<kDim, kKeys> key_share, value_share;
+    key_share.template read<Format>(k_rows, first, begin, end, index);
+    value_share.template read<Format>(v_rows, first, begin, end, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    stage<Format, kDim, kKeys>(k_rows, first, begin, end, index, keys);
-    stage<Format, kDim, kKeys>(v_rows, first, begin, end, index, values);
+    key_share.store(keys, index);
+    value_share.store(values, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     float scores[kKeyTiles][8];
