@@ -18,10 +18,10 @@ void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const Log
 uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
                         std::vector<int32_t> stop_ids, const Progress& progress) {
   check(sampling);
+  const uint64_t cancels = cancels_;
   const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
   require_open();
-  cancelled_ = false;
   logits_.resize(model_->arch().vocab_size);
   std::vector<int32_t> rows;
   rows.reserve(prompt.size() + 1);
@@ -29,7 +29,7 @@ uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens
   rows.insert(rows.end(), prompt.begin(), prompt.end());
   ++generation_;
   cached_tokens_ = tokens_.empty() ? take_cached(rows) : 0;
-  const std::array items{BatchItem{this, std::span(rows).subspan(cached_tokens_)}};
+  const std::array items{BatchItem{this, std::span(rows).subspan(cached_tokens_), cancels}};
   try {
     model_->run(
         items, LogitsOf::last,
@@ -48,6 +48,7 @@ uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens
   stop_ids_ = std::move(stop_ids);
   left_ = max_new_tokens;
   finished_ = Finish::none;
+  generation_cancels_ = cancels;
   return generation_;
 }
 
@@ -76,7 +77,7 @@ Session::Next Session::next(uint64_t generation, const Progress& progress) {
   if (left_ == 0) return {-1, finished_ = Finish::length};
   if (pending_ >= 0) {
     if (tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
-    const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1)}};
+    const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1), generation_cancels_}};
     model_->run(
         items, LogitsOf::last,
         [this](size_t, size_t, std::span<const float> logits) {
@@ -94,10 +95,10 @@ Session::Next Session::next(uint64_t generation, const Progress& progress) {
 }
 
 std::vector<float> Session::score(std::span<const int32_t> tokens, const Progress& progress) {
+  const uint64_t cancels = cancels_;
   const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
   require_open();
-  cancelled_ = false;
   if (tokens.empty()) throw ValueError("expected at least one token, found none");
   std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
   read_saved();
@@ -110,7 +111,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
   rows.insert(rows.end(), tokens.begin(), tokens.end());
   tokens_.resize(start - back);
   scored_from_ = start;
-  const std::array items{BatchItem{this, rows}};
+  const std::array items{BatchItem{this, rows, cancels}};
   try {
     model_->run(
         items, LogitsOf::all,

@@ -143,6 +143,8 @@ CompiledModel::Turn::Turn(CompiledModel& model) : model_(model) {
 
 void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
                             const Progress& progress) {
+  std::vector<BatchItem> made(items.begin(), items.end());
+  for (BatchItem& item : made) item.cancels = item.session->cancels_;
   const Turn turn(*this);
   std::vector<Session*> sessions;
   for (const BatchItem& item : items) sessions.push_back(item.session);
@@ -155,8 +157,7 @@ void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, co
     locks.emplace_back(session->mutex_);
     session->require_open();
   }
-  for (const BatchItem& item : items) item.session->cancelled_ = false;
-  run(items, which, sink, progress);
+  run(made, which, sink, progress);
   for (const BatchItem& item : items) item.session->end_generation();
 }
 
@@ -205,7 +206,8 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
     uint64_t done = 0;
     const Poll poll = [&] {
       for (const BatchItem& item : items)
-        if (item.session->cancelled_) throw CancelledError("cancelled; the session is where it was before this call");
+        if (item.session->cancels_ != item.cancels)
+          throw CancelledError("cancelled; the session is where it was before this call");
       if (progress) progress(done, total);
     };
     size_t item = 0, offset = 0;

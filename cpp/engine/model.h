@@ -51,6 +51,7 @@ using Progress = std::function<void(uint64_t done, uint64_t total)>;
 struct BatchItem {
   Session* session = nullptr;
   std::span<const int32_t> tokens;
+  uint64_t cancels = 0;  // of the session when the call was made, which may be long before its turn; forward() sets it
 };
 
 /// Receives logits [vocab] of one row of one item, in ascending order.

@@ -60,7 +60,7 @@ class Session {
   /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to().
   void rewind(uint32_t n_tokens);
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
-  void cancel() { cancelled_ = true; }
+  void cancel() { ++cancels_; }
   void close();
 
   /// Feeds tokens; ends a generation under way. See CompiledModel::forward.
@@ -136,7 +136,8 @@ class Session {
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;
-  std::atomic<bool> cancelled_{false};
+  std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made
+  uint64_t generation_cancels_ = 0;   // when the generation began
   bool closed_ = false;
   bool stepping_ = false;
 
