@@ -18,8 +18,8 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], add_generation_
         ValueError: no messages, a message without role or content, or the template refuses them.
         ModelFormatError: the template is broken.
     """
-    if not messages:
-        raise ValueError("messages: expected at least one, found none")
+    if not isinstance(messages, Sequence) or not messages:
+        raise ValueError(f"messages: expected a list of at least one, found {messages!r}")
     plain = [_plain(i, message) for i, message in enumerate(messages)]
 
     def refuse(reason: str) -> None:
@@ -29,6 +29,7 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], add_generation_
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
+        template.encode()  # or the file holds no Unicode
         source = environment.from_string(template)
         return source.render(messages=plain, add_generation_prompt=add_generation_prompt, **variables)
     except _RefusedError as error:
@@ -46,11 +47,12 @@ def _plain(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
         raise ValueError(f"messages[{index}]: expected a mapping with role and content, found {message!r}")
     content = message["content"]
-    if isinstance(content, list):
-        parts = [
-            part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content
-        ]
-        content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+    if isinstance(content, list) and all(map(_is_text_part, content)):
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise ValueError(f"messages[{index}]: expected content that is text, or parts of type text, found {message!r}")
     return {**message, "content": content}
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)

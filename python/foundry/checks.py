@@ -20,6 +20,17 @@ def whole(name: str, value: Any, least: int = 0, most: int = MOST_COUNT) -> int:
     return number
 
 
+def text(name: str, value: Any) -> str:
+    """Text that UTF-8 can spell."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected text, found {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: expected Unicode, found half a surrogate pair at {error.start}") from None
+    return value
+
+
 def real(name: str, value: Any) -> float:
     """A number; what it may be is its user's business."""
     if isinstance(value, bool | str | bytes):

@@ -41,7 +41,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
-        if any(not isinstance(s, str) or not s for s in self.stop):
+        if not isinstance(self.stop, Sequence) or any(not isinstance(s, str) or not s for s in self.stop):
             raise ValueError(f"stop: expected strings that are not empty, found {self.stop!r}")
         for name in ("temperature", "top_p", "min_p"):
             real(name, getattr(self, name))

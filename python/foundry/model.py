@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from foundry import _core
 from foundry.capacity import CapacityPolicy
-from foundry.checks import MOST_BYTES, whole
+from foundry.checks import MOST_BYTES, text, whole
 from foundry.memory import MemoryPlan, default_memory_limit
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids
@@ -21,17 +21,20 @@ from foundry.tokenizer import Tokenizer
 DEFAULT_NEW_TOKENS = 256
 
 
-def require_file(path: str | os.PathLike[str]) -> None:
-    if not os.path.exists(path):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+def existing(path: str | os.PathLike[str]) -> str:
+    """The path as the core takes it."""
+    name = text("path", os.fsdecode(path))
+    if not os.path.exists(name):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return name
 
 
 def kv_types(kv_dtype: str | tuple[str, str]) -> tuple[str, str]:
     """Of K and of V."""
     pair = (kv_dtype, kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(kind, str) for kind in pair):
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"kv_dtype: expected a type or a pair of them for K and V, found {kv_dtype!r}")
-    return pair[0], pair[1]
+    return text("kv_dtype", pair[0]), text("kv_dtype", pair[1])
 
 
 class CompiledModel:
@@ -83,13 +86,12 @@ class CompiledModel:
         """
         limit = default_memory_limit() if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
         k_type, v_type = kv_types(kv_dtype)
-        require_file(path)
-        file = _core.GgufFile(os.fspath(path))
+        file = _core.GgufFile(existing(path))
         shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
         core = _core.Model(
             file,
             build_graph(file.metadata, shapes),
-            device=device,
+            device=text("device", device),
             threads=0 if threads is None else whole("threads", threads, 1),
             memory_limit=limit,
             k_type=k_type,
@@ -177,10 +179,10 @@ class CompiledModel:
             ModelFormatError: another model, device or layout, or damaged; a damaged page is found by that step.
             MemoryLimitError: its pages can't be promised.
         """
-        require_file(path)
+        path = existing(path)
         policy = policy or CapacityPolicy()
         decision = policy.decide(0, max_new_tokens, self.arch.max_seq_len)
-        session = Session(self, self._core.restore(os.fspath(path), decision.reserved, decision.step))
+        session = Session(self, self._core.restore(path, decision.reserved, decision.step))
         session.check_consistency()
         return session
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from foundry import _core, consistency
 from foundry import generate as generation
-from foundry.checks import whole
+from foundry.checks import text, whole
 from foundry.generate import Completion, FinishReason, Piece, SamplingParams
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class Session:
         Raises:
             OSError: the file can't be written; an old one stays as it was.
         """
-        self._core.save(os.fspath(path))
+        self._core.save(text("path", os.fsdecode(path)))
 
     def rewind(self, position: int) -> None:
         """Back to the first ``position`` tokens; the pages behind them are given back at once.

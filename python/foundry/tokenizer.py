@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from foundry import checks
 from foundry.chat import render
 from foundry.errors import ModelFormatError
 
@@ -75,11 +76,7 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of ``text``. Special tokens in it are recognised; BOS comes first where the model asks."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"text: expected Unicode, found half a surrogate pair at {error.start}") from None
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._backend.encode(checks.text("text", text), add_special_tokens=False).ids
         if add_special_tokens and self._add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
         return ids
@@ -148,9 +145,14 @@ def _list_of(kind: type, name: str, value: Any, size: int | None = None) -> list
             f"tokenizer.ggml.{name}: expected {'a list' if size is None else f'{size} entries'}, found {found}"
         )
     for i, entry in enumerate(value):
-        if not isinstance(entry, kind):
+        if not isinstance(entry, kind) or (isinstance(entry, str) and not _is_unicode(entry)):
             raise ModelFormatError(f"tokenizer.ggml.{name}[{i}]: expected {kind.__name__}, found {entry!r}")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Bytes of a file that are no UTF-8 come as halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _token_id(metadata: Mapping[str, Any], name: str, n_tokens: int) -> int | None:

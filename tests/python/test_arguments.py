@@ -35,6 +35,11 @@ HUGE = 1 << 70
         lambda s: s.generate([1], 1, top_k=HUGE),
         lambda s: s.generate([1], 1, seed=True),
         lambda s: s.generate([1], 1, stop=[5]),
+        lambda s: s.generate([1], 1, stop=5),
+        lambda s: s.chat(5),
+        lambda s: s.chat([]),
+        lambda s: s.save("\udcff"),
+        lambda s: s.model.restore("\udcff"),
         lambda s: s.model.session(HUGE),
         lambda s: s.model.session("5"),
         lambda s: s.model.plan(5, 2.5),
@@ -72,6 +77,9 @@ def test_numbers_of_numpy_are_numbers(tiny: CompiledModel) -> None:
         {"kv_dtype": ("f16", 5)},
         {"kv_dtype": 5},
         {"kv_dtype": "q5_0"},
+        {"kv_dtype": "\udcff"},
+        {"device": "\udcff"},
+        {"device": None},
         {"page_tokens": 7},
         {"page_tokens": -1},
         {"chunk_tokens": HUGE},
@@ -143,6 +151,7 @@ def test_hyperparameters_that_make_no_sense(tiny_path: Callable[..., Path], chan
         {"tokenizer.ggml.token_type": 5},
         {"tokenizer.ggml.token_type": ["a"] * synthetic.VOCAB},
         {"tokenizer.ggml.tokens": [1, 2]},
+        {"tokenizer.ggml.tokens": ["\udcff"]},
         {"tokenizer.ggml.merges": [1, 2]},
         {"tokenizer.ggml.merges": "a b"},
         {"tokenizer.ggml.pre": [1]},
@@ -156,7 +165,7 @@ def test_tokenizers_that_make_no_sense(tiny_path: Callable[..., Path], changes: 
         Tokenizer(metadata(tiny_path(), **changes)[0])
 
 
-@pytest.mark.parametrize("template", ["{{ 1/0 }}", "{{ messages.x.y }}", "{% for %}", "{{ 'a' * 10**12 }}"])
+@pytest.mark.parametrize("template", ["{{ 1/0 }}", "\udcff", "{{ messages.x.y }}", "{% for %}", "{{ 'a' * 10**12 }}"])
 def test_templates_that_fail_are_the_files_fault(tiny_path: Callable[..., Path], template: str) -> None:
     tokenizer = Tokenizer(metadata(tiny_path(), **{"tokenizer.chat_template": template})[0])
     with pytest.raises(ModelFormatError, match=r"tokenizer\.chat_template"):

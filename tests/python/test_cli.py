@@ -101,6 +101,7 @@ def test_inspect_and_pull(model: str, capsys: pytest.CaptureFixture[str]) -> Non
         (["generate", "Hi", "-m", "MODEL", "--memory-limit", "1e30"], "memory_limit: expected a whole number"),
         (["generate", "Hi", "-m", "MODEL", "--kv-dtype", "q8_0"], "head_dim: expected a multiple of 32"),
         (["plan", "-m", "MODEL", "--prompt-tokens", "513"], "context: needed 513 tokens, available 512"),
+        (["generate", "Hi", "-m", "MODEL", "--device", "\udcff"], "device: expected Unicode"),
         (["generate", "\udcff", "-m", "MODEL"], "half a surrogate pair"),
         (["generate", "Hi", "-m", "MODEL", "--temperature", "-1"], "temperature"),
         (["generate", "Hi", "-m", "MODEL", "--device", "tpu"], "tpu"),
@@ -121,6 +122,17 @@ def test_what_goes_wrong_is_one_line(
     assert err == "" and said in json.loads(out)["error"]["message"]
 
 
+def test_files_with_names_that_are_no_text(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = str(tmp_path / "\udcff.gguf")
+    try:
+        Path(odd).symlink_to(model)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no such name")
+    for command in (["generate", "Hi", "-m", odd], ["inspect", odd]):
+        assert main(command) == 1
+        assert capsys.readouterr().err.startswith("foundry: path: expected Unicode")
+
+
 def test_bytes_that_are_no_text(model: str) -> None:
     command = [sys.executable, "-m", "foundry", "generate", "-m", model, "-n", "3", "--raw"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
@@ -128,6 +140,9 @@ def test_bytes_that_are_no_text(model: str) -> None:
     assert run.returncode == 1 and run.stderr == b"foundry: standard input: expected UTF-8, found byte 0xff at 0\n"
     run = subprocess.run([*command, b"\xff\xfe"], capture_output=True, check=False)
     assert run.returncode == 1 and run.stderr.startswith(b"foundry: text: expected Unicode")
+    chat = [sys.executable, "-m", "foundry", "chat", "-m", model]
+    run = subprocess.run(chat, input=b"\xff\n", capture_output=True, env=environment, check=False)
+    assert run.returncode == 1 and b"expected UTF-8, found byte 0xff at 0\n" in run.stderr
     environment["PYTHONIOENCODING"] = "ascii"  # a terminal that shows nothing else
     run = subprocess.run([*command, "x", "--temperature", "9"], capture_output=True, env=environment, check=False)
     assert run.returncode == 0 and b"Traceback" not in run.stderr and run.stdout.isascii()

@@ -18,12 +18,12 @@ from foundry.generate import Completion, Piece, SamplingParams, collect
 from foundry.hub import PACKAGED
 from foundry.hub import pull as fetch
 from foundry.memory import format_bytes
-from foundry.model import CompiledModel
+from foundry.model import CompiledModel, existing
 from foundry.session import Progress, Session
 
 
 def generate(arguments: argparse.Namespace) -> int:
-    prompt = _standard_input() if arguments.prompt == "-" else arguments.prompt
+    prompt = _decoded(sys.stdin.read) if arguments.prompt == "-" else arguments.prompt
     params = _params(arguments)
     if not prompt or not (arguments.raw or prompt.strip()):
         raise ValueError("prompt: expected text, found none")
@@ -83,7 +83,7 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace) -> int:
     path = _path(arguments.model)
-    file = _core.GgufFile(str(path))
+    file = _core.GgufFile(existing(path))
     if arguments.json:
         tensors = {
             name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
@@ -151,18 +151,18 @@ def _system(arguments: argparse.Namespace) -> list[dict[str, str]]:
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
 
 
-def _standard_input() -> str:
+def _decoded(read: Callable[[], str]) -> str:
     try:
-        return sys.stdin.read()
+        return read()
     except UnicodeDecodeError as error:
-        found = error.object[error.start]
-        raise ValueError(f"standard input: expected UTF-8, found byte {found:#x} at {error.start}") from None
+        expected, found = error.encoding.upper(), error.object[error.start]
+        raise ValueError(f"standard input: expected {expected}, found byte {found:#x} at {error.start}") from None
 
 
 def _read_line() -> str | None:
     """A line of the user's; None at the end of input or Ctrl-C."""
     try:
-        return input("> " if sys.stdin.isatty() else "")
+        return _decoded(lambda: input("> " if sys.stdin.isatty() else ""))
     except (EOFError, KeyboardInterrupt):
         return None
 
