@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from foundry.capacity import CapacityDecision, CapacityPolicy
-from foundry.errors import (
-    CancelledError,
-    ConsistencyError,
-    ContextOverflowError,
-    FoundryError,
-    MemoryLimitError,
-    ModelFormatError,
-)
-from foundry.generate import Completion, Piece, SamplingParams
-from foundry.hub import pull
-from foundry.memory import MemoryPlan
-from foundry.model import CompiledModel
-from foundry.session import Session
+if TYPE_CHECKING:
+    from foundry.capacity import CapacityDecision, CapacityPolicy
+    from foundry.errors import (
+        CancelledError,
+        ConsistencyError,
+        ContextOverflowError,
+        FoundryError,
+        MemoryLimitError,
+        ModelFormatError,
+    )
+    from foundry.generate import Completion, Piece, SamplingParams
+    from foundry.hub import pull
+    from foundry.memory import MemoryPlan
+    from foundry.model import CompiledModel
+    from foundry.session import Session
 
-try:
-    __version__ = version("foundry-llm")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0"
+    __version__: str
 
 __all__ = [
     "CancelledError",
@@ -41,3 +40,31 @@ __all__ = [
     "Session",
     "pull",
 ]
+
+# Modules load when a name of theirs is first used: the command line answers --help and Ctrl-C at once.
+_MODULES = ("errors", "capacity", "generate", "hub", "memory", "model", "session")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in __all__:
+        modules = (import_module(f"foundry.{module}") for module in _MODULES)
+        value = next(getattr(module, name) for module in modules if hasattr(module, name))
+    else:
+        raise AttributeError(f"module 'foundry' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("foundry-llm")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foundry
 import pytest
 from foundry.cli import main
 from foundry.cli.arguments import kv_types, size
@@ -122,6 +123,32 @@ def test_what_goes_wrong_is_one_line(
     assert err == "" and said in json.loads(out)["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["generate", "Hi", "--top-k", "1e30"],
+            "--top-k: invalid int value: '1e30' (see foundry generate --help)",
+        ),
+        (["plan", "--memory-limit", "lots"], "argument --memory-limit: expected bytes such as 8G"),
+        (["plan", "--memory-limit", "1e999"], "argument --memory-limit: expected bytes such as 8G"),
+        (["generate", "Hi", "--bogus"], "unrecognized arguments: --bogus"),
+        (["nothing"], "invalid choice: 'nothing'"),
+        ([], "the following arguments are required: command (see foundry --help)"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("foundry: ") and err.count("\n") == 1 and said in err, err
+    assert main([*arguments, "--json"]) == 2
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert err == "" and error["type"] == "UsageError"
+    assert said in error["message"] or "required" in error["message"]
+
+
 def test_files_with_names_that_are_no_text(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = str(tmp_path / "\udcff.gguf")
     try:
@@ -148,6 +175,18 @@ def test_bytes_that_are_no_text(model: str) -> None:
     assert run.returncode == 0 and b"Traceback" not in run.stderr and run.stdout.isascii()
 
 
+def test_streams_that_are_closed(model: str) -> None:
+    command = f"{sys.executable} -m foundry"
+    for line, status in (
+        (f"{command} generate Hi -m {model} -n 2 >&-", 0),
+        (f"{command} generate - -m {model} <&-", 1),
+        (f"{command} chat -m {model} <&-", 0),
+        (f"{command} generate Hi -m nothing 2>&-", 1),
+    ):
+        run = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+        assert run.returncode == status and "Traceback" not in run.stderr and run.stdout == "", run
+
+
 def test_an_answer_of_no_tokens_has_no_first_one(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "Hi", "-m", model, "-n", "0", "--raw"]) == 0
     err = capsys.readouterr().err
@@ -167,9 +206,28 @@ def test_a_truncated_file(model: str, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_bytes_and_types() -> None:
     assert [size(t) for t in ("8G", "512 MiB", "1000", "1.5k", "2gb")] == [8 << 30, 512 << 20, 1000, 1536, 2 << 30]
     assert kv_types("f16") == "f16" and kv_types("f16,f32") == ("f16", "f32")
-    for bad in (["plan", "--memory-limit", "lots"], ["nothing"], []):
-        with pytest.raises(SystemExit):
-            main(bad)
+
+
+CONSOLE_SCRIPT = "import sys; from foundry.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("start", [["-m", "foundry"], ["-c", CONSOLE_SCRIPT]])
+def test_ctrl_c_while_modules_load(tmp_path: Path, start: list[str]) -> None:
+    """``tokenizers`` is played by a module that sends the signal while it is imported."""
+    (tmp_path / "tokenizers.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, *start, "inspect"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "foundry: interrupted\n")
+
+
+def test_names_load_when_they_are_used() -> None:
+    code = "import foundry, sys; assert 'numpy' not in sys.modules; foundry.Session; assert 'numpy' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {*foundry.__all__, "__version__"} <= {*dir(foundry)} and all(getattr(foundry, n) for n in foundry.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        foundry.nonsense  # noqa: B018
 
 
 @pytest.mark.model

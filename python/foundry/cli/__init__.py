@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 
-from foundry.cli.arguments import parser
-from foundry.cli.commands import chat, generate, inspect, plan, pull
 from foundry.errors import FoundryError
 
-COMMANDS = {"generate": generate, "chat": chat, "plan": plan, "inspect": inspect, "pull": pull}
+WRONG_USAGE = 2
 INTERRUPTED = 130  # what shells give for Ctrl-C
+
+
+class UsageError(ValueError):
+    """The command line makes no sense, whatever the model."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; what goes wrong is one line on stderr, or JSON on stdout."""
-    arguments = parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a character shows another
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        _prepare_streams()
+        from foundry.cli.arguments import parser  # here, for Ctrl-C is heard from here on
+
+        arguments = parser().parse_args(argv)
+        from foundry.cli.commands import COMMANDS
+
         return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         print("foundry: interrupted", file=sys.stderr)
@@ -29,8 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except (FoundryError, ValueError, OSError) as error:
-        if arguments.json:
+        if "--json" in argv:
             print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}), flush=True)
         else:
             print(f"foundry: {error}", file=sys.stderr)
-        return 1
+        return WRONG_USAGE if isinstance(error, UsageError) else 1
+
+
+def _prepare_streams() -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a character shows another

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
 import foundry
+from foundry.cli import UsageError
 from foundry.hub import DEFAULT_MODEL
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -26,8 +28,13 @@ def kv_types(text: str) -> str | tuple[str, str]:
     return (k, v) if v else k
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="foundry", description=foundry.__doc__)
+    top = _Parser(prog="foundry", description=foundry.__doc__)
     top.add_argument("--version", action="version", version=f"foundry {foundry.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 

@@ -215,3 +215,6 @@ def closing_line(answer: Completion, session: Session) -> str:
 def _as_json(answer: Completion, session: Session) -> dict[str, Any]:
     held = {"kv_bytes": session.kv_bytes, "capacity": session.capacity, "pages_added": session.pages_added}
     return asdict(answer) | {"session": held | {"position": session.position}, "device": session.model.device}
+
+
+COMMANDS = {"generate": generate, "chat": chat, "plan": plan, "inspect": inspect, "pull": pull}
