@@ -91,18 +91,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one engine's job")
     parser.add_argument("--quick", action="store_true", help="a tiny model, for a look whether everything works")
-    parser.add_argument("--render", type=Path, help="a results.json, to write table and plots from without measuring")
+    parser.add_argument("--again", action="store_true", help="measure --jobs again, and keep what --out has of others")
+    parser.add_argument("--render", action="store_true", help="table and plots of what --out has, without measuring")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    if a.render:
-        saved = json.loads(a.render.read_text())
-    else:
-        command = shlex.join(["python", "-m", "bench.context", *sys.argv[1:]])
+    file = a.out / "results.json"
+    saved = {"machine": report.machine(), "date": time.strftime("%Y-%m-%d"), "runs": [], "engines": {}}
+    if a.render or a.again:
+        saved = json.loads(file.read_text())
+    if not a.render:
         began = time.monotonic()
-        saved = {"command": command, "machine": report.machine(), "date": time.strftime("%Y-%m-%d")}
-        saved["engines"] = measure(a)
-        saved["minutes"] = (time.monotonic() - began) / 60
-        (a.out / "results.json").write_text(json.dumps(saved))
+        for name, jobs in measure(a).items():
+            saved["engines"][name] = saved["engines"].get(name, {}) | jobs
+        command = shlex.join(["python", "-m", "bench.context", *sys.argv[1:]])
+        saved["runs"].append([command, (time.monotonic() - began) / 60])
+        file.write_text(json.dumps(saved))
     images = plots.draw(saved["engines"], a.out)
     (a.out / "RESULTS.md").write_text(report.markdown(saved, images))
     print(f"table: {a.out / 'RESULTS.md'}; plots: {', '.join(images) or 'none, for want of matplotlib'}")

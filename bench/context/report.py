@@ -187,14 +187,16 @@ def decode(results: Results) -> str:
         return ""
     depths = [row["depth"] for row in found["rows"]]
     text = (
-        "Tokens a second, one at a time, by the median time. Weights differ, so speeds of different engines tell of "
-        "them too: engines that don't run the file's quantised ones have them in float32, faster here than bfloat16."
+        "Tokens a second, one at a time, by the median time (and by the shortest: noise is what lies between them). "
+        "Weights differ, so speeds of different engines tell of them too: engines that don't run the file's quantised "
+        "ones have them in float32, faster here than bfloat16."
     )
-    head = ["weights", *(f"{d:,}" for d in depths), f"{depths[-1]:,} over 0"]
+    head = ["weights", *(f"{d:,}" for d in depths), f"shortest, {depths[-1]:,} over 0"]
 
     def row(r: Result) -> list[list[str]]:
-        speeds = [line["per_s"] for line in r["rows"]]
-        return [[r["weights"], *(f"{s:.1f}" for s in speeds), f"{speeds[-1] / speeds[0]:.2f}"]]
+        speeds = [line["best_per_s"] for line in r["rows"]]
+        cells = [f"{line['per_s']:.1f} ({line['best_per_s']:.1f})" for line in r["rows"]]
+        return [[r["weights"], *cells, f"{speeds[-1] / speeds[0]:.2f}"]]
 
     return section("Decode by depth", text, head, each(results, "decode", len(head), row))
 
@@ -211,8 +213,9 @@ def markdown(saved: dict[str, Any], images: Sequence[str]) -> str:
     ]
     jobs = next(iter(results.values()), {})
     return (
-        f"# What engines do with context memory\n\n{saved['machine']}; {saved['date']}; `{saved['command']}`, "
-        f"{saved['minutes']:.0f} minutes. Figures of different runs don't compare.\n\n"
+        f"# What engines do with context memory\n\n{saved['machine']}; {saved['date']}; "
+        + " then ".join(f"`{command}` ({minutes:.0f} minutes)" for command, minutes in saved["runs"])
+        + ". Figures of different jobs and runs don't compare.\n\n"
         + "".join(f"![{image}]({image})\n" for image in images)
         + ("\n" if images else "")
         + section(
