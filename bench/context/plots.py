@@ -48,7 +48,7 @@ def growth(results: Results, axes: Any) -> bool:
         axes.set_xticks(range(1, len(boxes) + 1), [b[0] for b in boxes], rotation=60, ha="right", fontsize=7)
         axes.axhline(1, color="grey", linewidth=0.8)
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     return bool(boxes)
 
 
