@@ -87,6 +87,8 @@ AnyDict observed_dict(const Observed& o) {
   for (const Observed::Group& group : o.groups) {
     nb::dict d;
     d["window"] = group.window;
+    d["encoded.pages"] = group.encoded_pages;
+    d["table.pages_at"] = group.table_pages_at;
     d["encoded.max_seq_len"] = group.encoded_max_seq_len;
     d["encoded.n_pages"] = group.encoded_n_pages;
     d["encoded.first_page"] = group.encoded_first_page;

@@ -38,7 +38,7 @@ uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens
         },
         progress);
   } catch (...) {
-    if (cached_tokens_ != 0) tokens_.clear();  // the shared pages stay in the table: writing to one copies it
+    if (cached_tokens_ != 0) drop_cached();
     cached_tokens_ = 0;
     throw;
   }
@@ -60,11 +60,27 @@ uint32_t Session::take_cached(std::span<const int32_t> rows) {
     next_claims_[g] = tables_[g].pool().geometry().most_pages(reserved_) + 1;
   model_->admission().settle(claims_, next_claims_);
   claims_.swap(next_claims_);
-  const uint32_t n = model_->prefix_cache().match(rows.first(rows.size() - 1), tables_);  // one is fed, for its logits
+  uint32_t n = 0;
+  try {
+    n = model_->prefix_cache().match(rows.first(rows.size() - 1), tables_);  // one is fed, for its logits
+  } catch (...) {                                                            // tables may have moved
+    settle();
+    encode_globals();
+    throw;
+  }
   tokens_.assign(rows.begin(), rows.begin() + n);
   settle();
   encode_globals();
   return n;
+}
+
+/// Back to nothing. Shared pages stay in the table, for writing to one copies it; but a table that begins with holes goes.
+void Session::drop_cached() {
+  tokens_.clear();
+  for (PageTable& table : tables_)
+    if (table.first() != 0) table.truncate(0);
+  settle();
+  encode_globals();
 }
 
 Session::Next Session::next(uint64_t generation, const Progress& progress) {

@@ -211,12 +211,12 @@ void Session::grow_to(uint64_t n_tokens) {
                                                : std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity + step_),
                                                                     model_->arch().max_seq_len);
   Admission::Pages pages(tables_.size());  // of each table, when all is done but the rolling
+  make_room(target, n_tokens);
   bool changes = false;
   for (size_t g = 0; g < tables_.size(); ++g) {
     const KvGeometry& geometry = tables_[g].pool().geometry();
     const uint64_t to = geometry.window == 0 ? target : n_tokens;
     pages[g] = geometry.pages_for(to_keep()) + geometry.pages_ahead(to_keep(), to);
-    tables_[g].make_room(static_cast<uint32_t>(geometry.pages_for(to)));
     uint64_t acquired = pages[g] - std::min<uint64_t>(pages[g], tables_[g].size());
     for (uint32_t i = first_written(g); i < tables_[g].size(); ++i) acquired += tables_[g].shared(i) ? 1 : 0;
     changes = changes || acquired != 0;
@@ -235,6 +235,19 @@ void Session::grow_to(uint64_t n_tokens) {
     settle();
   } catch (...) {
     restore(before);
+    throw;
+  }
+  encode_globals();
+}
+
+void Session::make_room(uint64_t target, uint64_t n_tokens) {
+  try {
+    for (PageTable& table : tables_) {
+      const KvGeometry& geometry = table.pool().geometry();
+      table.make_room(static_cast<uint32_t>(geometry.pages_for(geometry.window == 0 ? target : n_tokens)));
+    }
+  } catch (...) {
+    encode_globals();
     throw;
   }
   encode_globals();
@@ -351,6 +364,8 @@ Observed Session::observe() const {
     const KvParams params = pool.geometry().params();
     Observed::Group& group = o.groups.emplace_back();
     group.window = pool.geometry().window;
+    group.encoded_pages = globals_[g].pages;
+    group.table_pages_at = reinterpret_cast<uint64_t>(table.addresses().data());
     group.encoded_max_seq_len = globals_[g].max_seq_len;
     group.encoded_n_pages = globals_[g].n_pages;
     group.encoded_first_page = globals_[g].first_page;
@@ -379,6 +394,8 @@ void Session::bend(const std::string& place, size_t group, int64_t by) {
   const auto bent = [by](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(value + by); };
   if (place == "encoded.max_seq_len") {
     bent(globals_.at(group).max_seq_len);
+  } else if (place == "encoded.pages") {
+    bent(globals_.at(group).pages);
   } else if (place == "encoded.n_pages") {
     bent(globals_.at(group).n_pages);
   } else if (place == "encoded.first_page") {
@@ -387,6 +404,7 @@ void Session::bend(const std::string& place, size_t group, int64_t by) {
     bent(rope_max_seq_len_);
   } else if (place == "table.pages") {  // a page that nobody told the kernels of
     tables_.at(group).grow(static_cast<uint32_t>(tables_[group].size() + by));
+    globals_.at(group).pages = reinterpret_cast<uint64_t>(tables_[group].addresses().data());
   } else if (place == "table.first") {  // one that they think is there
     tables_.at(group).drop_before(static_cast<uint32_t>(tables_[group].first() + by));
   } else if (place == "ledger.kv_bytes") {

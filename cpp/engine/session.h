@@ -19,6 +19,7 @@ namespace foundry {
 struct Observed {
   struct Group {
     uint64_t window;
+    uint64_t encoded_pages, table_pages_at;  // addresses of the table
     uint64_t encoded_max_seq_len, encoded_n_pages, encoded_first_page, encoded_page_tokens, encoded_page_bytes;
     uint64_t table_pages, table_first, table_held, table_addresses, table_nulls;  // nulls: addresses of no page
     std::vector<uint64_t> slab_lengths;
@@ -98,6 +99,8 @@ class Session {
   Held held() const;
   /// Makes the positions from the current one to n_tokens writable: pages for them, none of them shared.
   void grow_to(uint64_t n_tokens);
+  /// Room in the tables for so many tokens; where they lie is told to kernels anew.
+  void make_room(uint64_t target, uint64_t n_tokens);
   /// The next rows of a call are first .. end: windowed groups take pages there that earlier rows of it no longer see.
   void roll_to(uint64_t first, uint64_t end);
   /// The call has completed: these tokens are history, and pages that windows have passed go.
@@ -113,6 +116,7 @@ class Session {
   void restore(const Held& held) noexcept;
   void encode_globals();
   uint32_t take_cached(std::span<const int32_t> rows);
+  void drop_cached();
   void read_saved();  // the pages of a restored history, once
   void end_generation() { pending_ = -1, ++generation_; }
   uint32_t capacity_now() const;

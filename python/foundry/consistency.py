@@ -32,6 +32,7 @@ def _check_group(of: str, figures: Mapping[str, Any]) -> None:
     def at_most(a: str, b: str, value: int | None = None) -> None:
         _at_most(of + a, figures[a], of + b, figures[b] if value is None else value)
 
+    equal("encoded.pages", "table.pages_at")
     equal("encoded.n_pages", "table.pages")
     equal("encoded.first_page", "table.first")
     equal("table.addresses", "table.pages")

@@ -24,6 +24,7 @@ def windowed(tiny_path: Callable[..., Path]) -> CompiledModel:
     [
         ("encoded.max_seq_len", 1, ["encoded.max_seq_len is 25", "at most arch is 24"]),
         ("encoded.max_seq_len", -8, ["encoded.max_seq_len is 16", "at most arch is 24"]),
+        ("encoded.pages", 8, ["encoded.pages is", "table.pages_at is"]),
         ("encoded.n_pages", 1, ["encoded.n_pages is 4", "table.pages is 3"]),
         ("encoded.first_page", 1, ["encoded.first_page is 1", "table.first is 0"]),
         ("encoded.rope_max_seq_len", -1, ["encoded.rope_max_seq_len is 23", "session.capacity is 24"]),
@@ -74,7 +75,7 @@ def test_every_figure_is_compared_with_another(windowed: CompiledModel) -> None:
             with pytest.raises(ConsistencyError, match=" is "):
                 consistency.check(wrong)
             names.append(name)
-        assert len(names) == 5 + 2 * 13
+        assert len(names) == 5 + 2 * 15
 
 
 def test_checked_after_a_change_of_capacity_and_at_every_step_when_asked(tiny: CompiledModel) -> None:

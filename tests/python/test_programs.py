@@ -206,6 +206,7 @@ MODELS: list[tuple[dict[str, object], int]] = [  # and rows of a step: few, so t
     (SMALL, 16),
     ({**WINDOWS, "window": 12}, 8),
     ({**WINDOWS, "window": 32}, 16),
+    ({**SMALL, "window": 1}, 1),
 ]
 
 

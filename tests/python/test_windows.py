@@ -66,6 +66,17 @@ def test_a_long_prompt_takes_no_more_than_a_window_and_a_step(load: Load) -> Non
         assert pages(s)[0] == len(IDS) // PAGE and pages(s)[1] <= 5
 
 
+@pytest.mark.parametrize("shape", [GEMMA, LLAMA, {**LLAMA, "window": 1}], ids=["gemma3", "llama", "window 1"])
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_a_call_that_moves_the_table_tells_kernels_where_it_lies(load: Load, shape: dict[str, Any], chunk: int) -> None:
+    """A long call with pages enough to begin with: nothing is acquired, and yet the table needs room."""
+    model = load(shape, chunk_tokens=chunk)
+    with model.session(30, 0) as s, model.session(0, 0) as fresh:
+        for token in IDS[:500]:
+            logits = fresh.forward([token])
+        assert np.array_equal(s.forward(IDS[:500]), logits)
+
+
 def test_the_plan_is_what_is_promised_and_holds(load: Load) -> None:
     model = load()
     plan = model.plan(1500, 100)
@@ -180,6 +191,20 @@ def test_a_prefix_is_found_where_a_history_ended(load: Load) -> None:
         assert inside.generate(IDS[:100], 3).usage.cached_tokens == 0
     with model.session() as again:
         assert again.generate(IDS[:110], 3).usage.cached_tokens == 96
+
+
+def test_a_prompt_cancelled_behind_a_cached_prefix_leaves_nothing(load: Load) -> None:
+    model, plain = load(prefix_cache_bytes=1 << 20), load()
+    with model.session() as s:
+        s.generate(IDS[:203], 5)
+    with model.session(300, 50) as s, plain.session() as fresh:
+        with pytest.raises(CancelledError):
+            s.generate(IDS[:300], 3, progress=lambda done, total: s.cancel())
+        assert (s.position, s.rewindable_to) == (0, 0)
+        s.check_consistency()
+        assert np.array_equal(s.forward(IDS[:300]), fresh.forward(IDS[:300]))
+        s.rewind(0)
+        assert s.generate(IDS[:300], 3, ignore_eos=True).usage.cached_tokens > 0
 
 
 def test_batches_mix_lengths(load: Load) -> None:
