@@ -51,6 +51,8 @@ def __getattr__(name: str) -> Any:
     elif name in __all__:
         modules = (import_module(f"foundry.{module}") for module in _MODULES)
         value = next(getattr(module, name) for module in modules if hasattr(module, name))
+    elif name in _MODULES:  # foundry.hub, and no import of it said
+        value = import_module(f"foundry.{name}")
     else:
         raise AttributeError(f"module 'foundry' has no attribute {name!r}")
     globals()[name] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,3 +188,9 @@ def test_a_file_of_another_architecture(tmp_path: Path) -> None:
         step()
     with pytest.raises(ModelFormatError, match="expected one of gemma3, llama, qwen2, found 'mamba'"):
         CompiledModel.load(tmp_path / "x.gguf")
+
+
+def test_modules_are_there_without_saying_so() -> None:
+    code = "import foundry; print(foundry.hub.DEFAULT_MODEL, foundry.errors.FoundryError.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "smollm2 FoundryError\n"

@@ -17,6 +17,7 @@
 #ifdef FOUNDRY_ASAN_FIBERS
 extern "C" void __sanitizer_start_switch_fiber(void** fake, const void* stack, size_t bytes);
 extern "C" void __sanitizer_finish_switch_fiber(void* fake, const void** stack, size_t* bytes);
+extern "C" void __asan_unpoison_memory_region(const volatile void* place, size_t bytes);
 #endif
 #ifdef FOUNDRY_TSAN_FIBERS
 extern "C" {
@@ -113,6 +114,9 @@ Fiber::~Fiber() {
 void Fiber::start(void (*entry)(void*), void* argument) {
   entry_ = entry, argument_ = argument;
   own_fake_ = nullptr;
+#ifdef FOUNDRY_ASAN_FIBERS
+  __asan_unpoison_memory_region(stack_, stack_bytes_);  // frames of the last thread on it, which never returned
+#endif
 #if defined(__x86_64__)
   auto** top = reinterpret_cast<void**>(stack_ + stack_bytes_ - 64);
   *--top = nullptr;  // main() never returns; it finds its stack as after a call
