@@ -168,7 +168,7 @@ void Session::encode_globals() {
   for (size_t g = 0; g < tables_.size(); ++g) {
     SequenceParams& params = globals_[g];
     params = {};
-    params.pages = reinterpret_cast<uint64_t>(tables_[g].addresses().data());
+    params.pages = tables_[g].addresses_at();
     params.n_pages = tables_[g].size();
     params.first_page = tables_[g].first();
     params.max_seq_len =
@@ -365,7 +365,7 @@ Observed Session::observe() const {
     Observed::Group& group = o.groups.emplace_back();
     group.window = pool.geometry().window;
     group.encoded_pages = globals_[g].pages;
-    group.table_pages_at = reinterpret_cast<uint64_t>(table.addresses().data());
+    group.table_pages_at = table.addresses_at();
     group.encoded_max_seq_len = globals_[g].max_seq_len;
     group.encoded_n_pages = globals_[g].n_pages;
     group.encoded_first_page = globals_[g].first_page;
@@ -404,7 +404,7 @@ void Session::bend(const std::string& place, size_t group, int64_t by) {
     bent(rope_max_seq_len_);
   } else if (place == "table.pages") {  // a page that nobody told the kernels of
     tables_.at(group).grow(static_cast<uint32_t>(tables_[group].size() + by));
-    globals_.at(group).pages = reinterpret_cast<uint64_t>(tables_[group].addresses().data());
+    globals_.at(group).pages = tables_[group].addresses_at();
   } else if (place == "table.first") {  // one that they think is there
     tables_.at(group).drop_before(static_cast<uint32_t>(tables_[group].first() + by));
   } else if (place == "ledger.kv_bytes") {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "base/dtype.h"
@@ -69,6 +70,8 @@ class PagePool {
   /// Copies a page's bytes. Both must be held, and nothing may be reading `to`.
   void copy(PageId from, PageId to);
   uint64_t address(PageId page) const;
+  /// Where a table keeps n_pages addresses for kernels to read.
+  std::unique_ptr<Buffer> allocate_table(uint64_t n_pages) { return device_.allocate(n_pages * sizeof(uint64_t)); }
   std::byte* data(PageId page) const;
 
   uint64_t slab_bytes() const;  // of one slab
@@ -123,16 +126,20 @@ class PageTable {
   uint32_t first() const { return first_; }
   uint32_t held() const { return held_; }  // holes left out
   const std::vector<PageId>& pages() const { return pages_; }
-  /// u64 [size()], each the address of a page.
-  const std::vector<uint64_t>& addresses() const { return addresses_; }
+  /// u64 [size()], each the address of a page; in memory of the device, at addresses_at() as kernels see it.
+  std::span<const uint64_t> addresses() const { return {address(0), pages_.size()}; }
+  uint64_t addresses_at() const { return addresses_ == nullptr ? 0 : addresses_->address(); }
   PagePool& pool() const { return *pool_; }
 
  private:
-  PagePool* pool_;
   void hole(uint32_t index);
+  void append(PageId page, uint64_t address);
+  uint64_t* address(uint32_t index) const;
 
+  PagePool* pool_;
   std::vector<PageId> pages_;
-  std::vector<uint64_t> addresses_;
+  std::unique_ptr<Buffer> addresses_;  // u64 [pages_.capacity() or fewer]
+  uint64_t room_ = 0;                  // addresses that fit
   uint32_t first_ = 0, held_ = 0;
 };
 

@@ -5,11 +5,15 @@
 #include "kv/kv.h"
 
 namespace foundry {
+namespace {
+constexpr uint64_t kLeastRoom = 64;  // addresses
+}
 
 PageTable::PageTable(PageTable&& other) noexcept
     : pool_(other.pool_),
       pages_(std::exchange(other.pages_, {})),
-      addresses_(std::exchange(other.addresses_, {})),
+      addresses_(std::move(other.addresses_)),
+      room_(std::exchange(other.room_, 0)),
       first_(std::exchange(other.first_, 0)),
       held_(std::exchange(other.held_, 0)) {}
 
@@ -17,10 +21,7 @@ uint32_t PageTable::grow(uint32_t n_pages) {
   if (n_pages <= size()) return 0;
   const uint32_t added = n_pages - size();
   make_room(n_pages);
-  for (const PageId page : pool_->acquire(added)) {
-    pages_.push_back(page);
-    addresses_.push_back(pool_->address(page));
-  }
+  for (const PageId page : pool_->acquire(added)) append(page, pool_->address(page));
   held_ += added;
   return added;
 }
@@ -38,21 +39,34 @@ void PageTable::unshare(uint32_t index) {
   pool_->copy(pages_.at(index), own);
   pool_->release(pages_[index]);
   pages_[index] = own;
-  addresses_[index] = pool_->address(own);
+  *address(index) = pool_->address(own);
 }
 
 void PageTable::make_room(uint32_t n_pages) {
-  if (n_pages <= pages_.capacity() && n_pages <= addresses_.capacity()) return;
-  const size_t room = std::max<size_t>(2 * pages_.capacity(), n_pages);  // a growth costs the same at any length
+  if (n_pages <= room_) return;
+  const uint64_t room = std::max<uint64_t>({2 * room_, n_pages, kLeastRoom});  // a growth costs the same at any length
+  std::unique_ptr<Buffer> addresses = pool_->allocate_table(room);
   pages_.reserve(room);
-  addresses_.reserve(room);
+  std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->data()));
+  addresses_ = std::move(addresses);
+  room_ = room;
+}
+
+uint64_t* PageTable::address(uint32_t index) const {
+  return addresses_ == nullptr ? nullptr : reinterpret_cast<uint64_t*>(addresses_->data()) + index;
+}
+
+void PageTable::append(PageId page, uint64_t at) {
+  make_room(size() + 1);
+  pages_.push_back(page);
+  *address(size() - 1) = at;
 }
 
 void PageTable::hole(uint32_t index) {
   if (pages_[index] == kNoPage) return;
   pool_->release(pages_[index]);
   pages_[index] = kNoPage;
-  addresses_[index] = 0;
+  *address(index) = 0;
   --held_;
 }
 
@@ -61,10 +75,9 @@ void PageTable::put(uint32_t index, PageId page) {
   if (index < size()) {
     hole(index);
     pages_[index] = page;
-    addresses_[index] = pool_->address(page);
+    *address(index) = pool_->address(page);
   } else {
-    pages_.push_back(page);
-    addresses_.push_back(pool_->address(page));
+    append(page, pool_->address(page));
   }
   ++held_;
 }
@@ -75,8 +88,7 @@ void PageTable::drop_before(uint32_t index) {
     if (i < size()) {
       hole(i);
     } else {
-      pages_.push_back(kNoPage);
-      addresses_.push_back(0);
+      append(kNoPage, 0);
     }
   }
   first_ = index;
@@ -86,18 +98,17 @@ void PageTable::roll(uint32_t from, uint32_t end, uint32_t n_pages) {
   for (uint32_t i = from; size() < n_pages; ++i) {
     if (i >= end) throw ConsistencyError("a window's pages do not reach as far as was planned");
     if (pages_.at(i) == kNoPage) continue;
-    pages_.push_back(std::exchange(pages_[i], kNoPage));
-    addresses_.push_back(std::exchange(addresses_[i], 0));
+    append(std::exchange(pages_[i], kNoPage), std::exchange(*address(i), 0));
   }
 }
 
 void PageTable::unroll(uint32_t from, uint32_t n_pages) {
   for (uint32_t i = from; i < n_pages && i < size(); ++i) {
     if (pages_[i] != kNoPage) continue;
-    while (pages_.back() == kNoPage) pages_.pop_back(), addresses_.pop_back();
+    while (pages_.back() == kNoPage) pages_.pop_back();
     if (size() <= n_pages) break;
-    pages_[i] = pages_.back(), pages_.pop_back();
-    addresses_[i] = addresses_.back(), addresses_.pop_back();
+    pages_[i] = pages_.back(), *address(i) = *address(size() - 1);
+    pages_.pop_back();
   }
   truncate(n_pages);
 }
@@ -106,7 +117,6 @@ void PageTable::truncate(uint32_t n_pages) {
   while (size() > n_pages) {
     hole(size() - 1);
     pages_.pop_back();
-    addresses_.pop_back();
   }
   first_ = std::min(first_, n_pages);
 }

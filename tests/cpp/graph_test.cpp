@@ -384,7 +384,7 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
       PageTable table(pool);
       table.grow(1);
       SequenceParams sequence{};
-      sequence.pages = reinterpret_cast<uint64_t>(table.addresses().data());
+      sequence.pages = table.addresses_at();
       sequence.n_pages = 1, sequence.max_seq_len = 8;
       StepRunner runner(*device, graphs[i], weights, {pool.geometry().params()}, kRows, kSelected);
       const auto workspace = device->allocate(runner.workspace_bytes());
