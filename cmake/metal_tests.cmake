@@ -1,36 +1,17 @@
-# The kernels of metal/ on the host: translated, built with the compiler at hand, and run by fibers in the kernel tests.
-find_package(Python3 COMPONENTS Interpreter REQUIRED)
-set(metal_dir tests/metal_on_linux)
-file(GLOB metal_kernels CONFIGURE_DEPENDS metal/*.metal)
-file(GLOB metal_headers CONFIGURE_DEPENDS metal/include/*.h ${metal_dir}/shared/*.h ${metal_dir}/host/*.h)
-set(translated "")
-foreach(kernel IN LISTS metal_kernels)
-  get_filename_component(name ${kernel} NAME_WE)
-  set(out ${CMAKE_CURRENT_BINARY_DIR}/metal_host/${name}.cpp)
-  add_custom_command(OUTPUT ${out}
-    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/metal_host
-    COMMAND Python3::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/${metal_dir}/translate.py ${kernel} --target host -o ${out}
-    DEPENDS ${kernel} ${CMAKE_CURRENT_SOURCE_DIR}/${metal_dir}/translate.py VERBATIM)
-  set_property(SOURCE ${out} APPEND PROPERTY OBJECT_DEPENDS "${metal_headers};${CMAKE_CURRENT_SOURCE_DIR}/${metal_dir}/host/metal_stdlib")
-  list(APPEND translated ${out})
-endforeach()
-# An object library: kernels register themselves, and a linker would leave out an archive's unreferenced members.
-add_library(foundry_metal_kernels OBJECT ${translated})
-target_include_directories(foundry_metal_kernels PRIVATE ${metal_dir}/host metal/include cpp)
-target_compile_options(foundry_metal_kernels PRIVATE -ffp-contract=off -fno-strict-aliasing -Wno-unknown-pragmas)
-add_library(foundry_metal_runtime OBJECT ${metal_dir}/host/runtime.cpp ${metal_dir}/host/fiber.cpp)
-target_compile_options(foundry_metal_runtime PRIVATE ${warnings})
-if(CMAKE_CXX_FLAGS MATCHES "fsanitize=thread")  # it switches stacks, and tells the sanitizer so
-  target_compile_options(foundry_metal_runtime PRIVATE -fno-sanitize=thread)
-  target_compile_definitions(foundry_metal_runtime PRIVATE FOUNDRY_TSAN_FIBERS)
+# The kernel tests on the host: each case as "metal:host", and, where there is the software Metal, as "metal", through the real device.
+set(kernels_on_host $<TARGET_OBJECTS:foundry_metal_kernels> $<TARGET_OBJECTS:foundry_metal_runtime>)
+if(FOUNDRY_SOFTWARE_METAL)
+  set(kernels_on_host "")  # the device has them
 endif()
-
 file(GLOB kernel_tests CONFIGURE_DEPENDS tests/kernels/*_test.cpp)
 add_executable(foundry_metal_tests ${kernel_tests} ${metal_dir}/main.cpp ${metal_dir}/host_queue.cpp
-  $<TARGET_OBJECTS:foundry_metal_kernels> $<TARGET_OBJECTS:foundry_metal_runtime>)
+  ${kernels_on_host})
 target_include_directories(foundry_metal_tests PRIVATE ${DOCTEST_INCLUDE} tests)
 target_link_libraries(foundry_metal_tests PRIVATE foundry_engine)
 target_compile_options(foundry_metal_tests PRIVATE ${warnings})
 target_compile_definitions(foundry_metal_tests PRIVATE ${cases})
 add_test(NAME metal_on_host COMMAND foundry_metal_tests)
 set_tests_properties(metal_on_host PROPERTIES LABELS metal TIMEOUT 1800)
+if(FOUNDRY_SOFTWARE_METAL)
+  target_compile_definitions(foundry_metal_tests PRIVATE FOUNDRY_METAL)
+endif()

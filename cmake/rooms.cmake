@@ -5,7 +5,7 @@
 # inline functions must come out the same in every library that holds a copy of them.
 set(warnings -Wall -Wextra)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  list(APPEND warnings -Wno-restrict)  # GCC 12 sees overlaps in std::string that aren't there (GCC bug 105329)
+  list(APPEND warnings $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)  # GCC 12 sees overlaps in std::string that aren't there (GCC bug 105329)
 endif()
 set(below "")
 foreach(room IN ITEMS base gguf graph kv device engine)

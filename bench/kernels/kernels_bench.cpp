@@ -15,7 +15,7 @@ namespace {
 
 using kernel_tests::Random;
 
-std::unique_ptr<Device> device() { return make_device({"cpu", 0}); }
+std::unique_ptr<Device> device() { return make_device({"cpu", 0, {}}); }
 
 /// An op inside a step of its own, over and over.
 template <class F>
@@ -24,8 +24,7 @@ void steps(benchmark::State& state, Device& device, const StepShape& shape, cons
   for (auto _ : state) {
     device.begin({scratch.get(), 0}, shape);
     op();
-    device.submit();
-    device.wait();
+    device.wait(device.submit());
   }
 }
 
@@ -110,7 +109,7 @@ void add(const std::string& op, F* run) {
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::AddCustomContext("device", foundry::make_device({"cpu", 0})->info().isa);
+  benchmark::AddCustomContext("device", foundry::make_device({"cpu", 0, {}})->info().isa);
   benchmark::RegisterBenchmark("bandwidth of one core", foundry::bandwidth)->UseRealTime();
   foundry::add("linear", foundry::linear);
   foundry::add("attention", foundry::attention);

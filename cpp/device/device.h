@@ -52,6 +52,7 @@ struct DeviceInfo {
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
   bool half_tiles = false;      // attention of many rows rounds to f16: then bits depend on how rows are chunked
+  uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
 };
 
 /// The shape that bounds a step: what workspace is planned from.
@@ -62,6 +63,7 @@ struct StepShape {
   uint32_t n_heads = 0;
   uint32_t n_kv_heads = 0;
   uint32_t head_dim = 0;  // the largest, of attention and rope
+  uint32_t n_groups = 1;  // of layers: each has sequences of its own
 };
 
 // Arguments of the ops. Activations are f32, row-major, contiguous: [n_rows, width].
@@ -142,8 +144,8 @@ class Device {
   /// Private scratch for steps up to this shape; the engine allocates it with allocate() and hands it to begin().
   virtual uint64_t scratch_bytes(const StepShape& shape) const = 0;
 
-  // One step: begin, ops in order, submit, wait. Host devices may run each op as it is encoded. Encoding never fails for
-  // want of memory.
+  // One step: begin, ops in order, submit, wait. Host devices may run each op as it is encoded. Encoding never fails for want of
+  // memory. A device may run steps behind the encoder: they run in order.
   virtual void begin(Span scratch, const StepShape& shape) = 0;
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void rms_norm(const RmsNormArgs& args) = 0;
@@ -155,13 +157,17 @@ class Device {
   virtual void geglu(const GatedArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
   virtual void select_rows(const SelectRowsArgs& args) = 0;
-  virtual void submit() = 0;
-  virtual void wait() = 0;
+  /// The step's number; numbers ascend.
+  virtual uint64_t submit() = 0;
+  /// Until this step, and with it those before, has completed. What a GPU reports of one that failed: MemoryLimitError where memory
+  /// was short, else ConsistencyError; then the device is idle, and takes new steps.
+  virtual void wait(uint64_t step) = 0;
 };
 
 struct DeviceOptions {
   std::string name = "auto";  // "auto", "cpu", "cpu:avx2", "reference", ...
   uint32_t threads = 0;       // 0: the device chooses
+  std::string cache_dir;      // where compiled kernels are kept; empty: nowhere
 };
 
 /// Throws ValueError naming the devices there are.

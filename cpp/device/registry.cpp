@@ -4,6 +4,9 @@
 #include "base/error.h"
 #include "device/cpu/cpu_device.h"
 #include "device/device.h"
+#ifdef FOUNDRY_METAL
+#include "device/metal/metal_device.h"
+#endif
 #include "device/reference/reference_device.h"
 
 namespace foundry {
@@ -14,6 +17,13 @@ std::map<std::string, DeviceMaker>& registered() {
   return devices;
 }
 
+#ifdef FOUNDRY_METAL
+bool has_metal() { return metal_available(); }
+#else
+bool has_metal() { return false; }
+std::unique_ptr<Device> make_metal_device(const DeviceOptions&) { return nullptr; }
+#endif
+
 }  // namespace
 
 void register_device(const std::string& name, DeviceMaker make) { registered()[name] = make; }
@@ -21,6 +31,7 @@ void register_device(const std::string& name, DeviceMaker make) { registered()[n
 std::vector<std::string> device_names() {
   std::vector<std::string> names{"reference", "cpu"};
   for (const std::string& isa : cpu_instruction_sets()) names.push_back("cpu:" + isa);
+  if (has_metal()) names.push_back("metal");
   for (const auto& [name, make] : registered()) names.push_back(name);
   return names;
 }
@@ -28,6 +39,7 @@ std::vector<std::string> device_names() {
 std::unique_ptr<Device> make_device(const DeviceOptions& options) {
   const std::string& name = options.name;
   if (name == "reference") return make_reference_device();
+  if (has_metal() && (name == "auto" || name == "metal")) return make_metal_device(options);
   if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);
   if (name.rfind("cpu:", 0) == 0) return make_cpu_device(name.substr(4), options.threads);
   if (const auto found = registered().find(name); found != registered().end()) return found->second(options);

@@ -37,6 +37,12 @@ uint32_t slab_pages(const KvGeometry& geometry, uint32_t wanted) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(kSlabBytes / geometry.page_bytes(), 1, 64));
 }
 
+/// The caller's limit, or what the device says that it should hold.
+uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
+  if (options.memory_limit != 0) return options.memory_limit;
+  return device.memory_bytes != 0 ? device.memory_bytes : UINT64_MAX;
+}
+
 Graph verified_and_fused(const Graph& graph) {
   verify(graph);
   return fuse(graph);
@@ -47,7 +53,7 @@ Graph verified_and_fused(const Graph& graph) {
 CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
       graph_(verified_and_fused(graph)),
-      ledger_(options.memory_limit == 0 ? UINT64_MAX : options.memory_limit),
+      ledger_(limit_of(options, device_->info())),
       weights_(std::move(file), graph_) {
   if (options.chunk_tokens == 0) throw ValueError("chunk_tokens: expected at least 1, found 0");
   const uint32_t rows = std::min(options.chunk_tokens, graph_.arch.max_seq_len);

@@ -22,6 +22,7 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
       sequences_(graph.groups.size()) {
   shape_.max_rows = max_rows;
   shape_.max_sequences = max_rows;
+  shape_.n_groups = static_cast<u32>(graph.groups.size());
   shape_.n_heads = graph.arch.n_heads;
   for (const LayerGroup& group : graph.groups) {
     shape_.n_kv_heads = std::max(shape_.n_kv_heads, group.n_kv_heads);
@@ -73,8 +74,7 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
   }
   device_.begin(place(scratch_at_), shape_);
   for (size_t i = 0; i < head_begin_; ++i) encode(graph_.ops[i], poll);
-  device_.submit();
-  device_.wait();
+  device_.wait(device_.submit());
 }
 
 const float* StepRunner::run_head(std::span<const int32_t> rows) {
@@ -82,8 +82,7 @@ const float* StepRunner::run_head(std::span<const int32_t> rows) {
   std::memcpy(place(selected_at_).as<int32_t>(), rows.data(), rows.size_bytes());
   device_.begin(place(scratch_at_), shape_);
   for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], {});
-  device_.submit();
-  device_.wait();
+  device_.wait(device_.submit());
   return at(graph_.logits).as<float>();
 }
 

@@ -376,7 +376,7 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
   for (const std::string& name : device_names()) {
     std::vector<float> logits[2];
     for (size_t i = 0; i < 2; ++i) {
-      const auto device = make_device({name, 2});
+      const auto device = make_device({name, 2, {}});
       MemoryLedger ledger(UINT64_MAX);
       WeightStore weights(file.open(), graphs[i]);
       weights.load(*device, ledger, {});

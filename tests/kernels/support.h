@@ -41,7 +41,7 @@ inline std::vector<std::string> other_devices() {
   std::set<std::string> seen;
   for (const std::string& name : device_names()) {
     if (name == "reference") continue;
-    const auto device = make_device({name, 1});
+    const auto device = make_device({name, 1, {}});
     if (seen.insert(device->info().name + ":" + device->info().isa).second) names.push_back(name);
   }
   return names;
@@ -101,7 +101,7 @@ class Guarded {
 /// more than all the kernels do.
 class TestDevice {
  public:
-  explicit TestDevice(const std::string& name, uint32_t threads = 1) : device_(make_device({name, threads})) {}
+  explicit TestDevice(const std::string& name, uint32_t threads = 1) : device_(make_device({name, threads, {}})) {}
   Device& operator*() const { return *device_; }
   Device* operator->() const { return device_.get(); }
 
@@ -111,8 +111,7 @@ class TestDevice {
     scratch_->refill(bytes);
     device_->begin(scratch_->span(), shape);
     ops();
-    device_->submit();
-    device_->wait();
+    device_->wait(device_->submit());
     CHECK_MESSAGE(scratch_->guards_intact(), who, ": a byte outside the scratch was written");
   }
 

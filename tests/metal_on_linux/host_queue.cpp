@@ -64,12 +64,13 @@ class HostQueue final : public KernelQueue {
       const Dispatch::Slot& slot = one.slots[i];
       launch.buffers[i] = slot.buffer == nullptr ? const_cast<void*>(slot.bytes)
                                                  : const_cast<Buffer*>(slot.buffer)->data() + slot.offset;
+      launch.lengths[i] = slot.buffer == nullptr ? slot.n_bytes : slot.buffer->bytes() - slot.offset;
     }
     seen.insert(one.kernel.data());
     metal_host::run(launch, one.kernel.data());
   }
-  void submit() override {}
-  void wait() override {}
+  uint64_t submit() override { return 0; }
+  void wait(uint64_t) override {}
 
  private:
   DeviceInfo info_;

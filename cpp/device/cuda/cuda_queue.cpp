@@ -73,8 +73,8 @@ class CudaQueue final : public KernelQueue {
     if (status == -1) throw ConsistencyError(std::string("cuda: no kernel ") + one.kernel.data());
     check(static_cast<cudaError_t>(status), one.kernel.data());
   }
-  void submit() override {}
-  void wait() override {
+  uint64_t submit() override { return 0; }
+  void wait(uint64_t) override {
     check(cudaDeviceSynchronize(), "a step");
     kept_.clear();
   }

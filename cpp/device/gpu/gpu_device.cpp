@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <string>
 #include <tuple>
@@ -21,12 +22,13 @@ constexpr uint32_t kDecodeThreads = 128;
 constexpr uint32_t kPrefillRows = 16, kPrefillUnits = 4;  // attention_prefill.metal
 constexpr uint32_t kWideNorm = 1024;                      // from here on a row has eight simdgroups
 constexpr uint32_t kMostSplits = 32;
+constexpr uint32_t kMostBound = 4096 / sizeof(SequenceParams);
 constexpr uint64_t kMostPartials = uint64_t{64} << 20;  // bytes; more rows go one wave after the other
 
 uint32_t groups(uint64_t n, uint32_t each) { return static_cast<uint32_t>((n + each - 1) / each); }
 
 /// rot_dim, base, scale of a rope: turns of a position for each pair, as two floats (elementwise.metal).
-using Frequencies = std::map<std::tuple<uint32_t, float, float>, std::unique_ptr<Buffer>>;
+using Frequencies = std::map<std::tuple<uint32_t, float, float>, std::vector<float>>;
 
 class GpuWeight final : public Weight {
  public:
@@ -54,10 +56,15 @@ class GpuDevice final : public Device {
     return weight;
   }
   uint64_t scratch_bytes(const StepShape& shape) const override {
-    return wave_rows(shape) * row_partials(shape.n_heads, shape.head_dim);
+    return sequences_bytes(shape) + wave_rows(shape) * row_partials(shape.n_heads, shape.head_dim);
   }
 
-  void begin(Span scratch, const StepShape& shape) override { scratch_ = scratch, shape_ = shape; }
+  void begin(Span scratch, const StepShape& shape) override {
+    scratch_ = scratch, shape_ = shape;
+    partials_ = {scratch.buffer, scratch.offset + sequences_bytes(shape)};
+    uploaded_.clear();
+    queue_->begin();
+  }
 
   void embed(const EmbedArgs& args) override {
     queue_->dispatch(Dispatch("embed", {args.p.n_rows}, kThreads)
@@ -97,11 +104,12 @@ class GpuDevice final : public Device {
   }
 
   void rope(const RopeArgs& args) override {
+    const std::vector<float>& turns = frequencies(args);
     queue_->dispatch(Dispatch("rope", {args.p.n_rows}, kThreads)
                          .buffer(args.in)
                          .buffer(args.out)
                          .buffer(args.positions)
-                         .buffer(frequencies(args))
+                         .bytes(turns.data(), turns.size() * sizeof(float))
                          .value(args.p));
   }
 
@@ -109,12 +117,11 @@ class GpuDevice final : public Device {
     const DType types[] = {static_cast<DType>(args.kv.k_type), static_cast<DType>(args.kv.v_type)};
     for (uint32_t part = 0; part < 2; ++part) {
       const AppendParams p{args.layer, part, args.n_sequences, 0};
-      queue_->dispatch(Dispatch("kv_append", {args.n_rows}, kAppendThreads)
-                           .of(dtype_name(types[part]))
-                           .buffer(part == 0 ? args.k : args.v)
-                           .bytes(args.sequences, args.n_sequences * sizeof(SequenceParams))
-                           .value(args.kv)
-                           .value(p));
+      Dispatch launch("kv_append", {args.n_rows}, kAppendThreads);
+      launch.of(dtype_name(types[part])).buffer(part == 0 ? args.k : args.v);
+      sequences(launch, args.sequences, args.n_sequences);
+      if (part == 1) launch.beside();
+      queue_->dispatch(launch.value(args.kv).value(p));
     }
   }
 
@@ -137,14 +144,11 @@ class GpuDevice final : public Device {
       const uint32_t units = groups(most_rows, kPrefillRows) * per_kv_head;
       Dispatch launch("attention_prefill", {groups(units, kPrefillUnits), args.kv.n_kv_heads, args.p.n_sequences},
                       kPrefillUnits * 32);
-      queue_->dispatch(launch.of(dtype_name(static_cast<DType>(args.kv.k_type)))
-                           .of(std::to_string(args.kv.head_dim).c_str())
-                           .buffer(args.q)
-                           .bytes(args.sequences, args.p.n_sequences * sizeof(SequenceParams))
-                           .buffer(args.out)
-                           .value(args.kv)
-                           .value(args.p)
-                           .value(split));
+      launch.of(dtype_name(static_cast<DType>(args.kv.k_type)))
+          .of(std::to_string(args.kv.head_dim).c_str())
+          .buffer(args.q);
+      sequences(launch, args.sequences, args.p.n_sequences);
+      queue_->dispatch(launch.buffer(args.out).value(args.kv).value(args.p).value(split));
     }
     if (decodes == 0) return;
     // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its position alone.
@@ -156,23 +160,15 @@ class GpuDevice final : public Device {
       const SplitParams split{row, splits, queries, parts, prefill, {}};
       Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, kDecodeThreads);
       decode.of(dtype_name(static_cast<DType>(args.kv.k_type))).of(dtype_name(static_cast<DType>(args.kv.v_type)));
-      queue_->dispatch(decode.of(lanes == 8    ? "8"
-                                 : lanes == 16 ? "16"
-                                               : "32")
-                           .of(queries == 1 ? "1" : "4")
-                           .buffer(args.q)
-                           .bytes(args.sequences, args.p.n_sequences * sizeof(SequenceParams))
-                           .buffer(scratch_)
-                           .value(args.kv)
-                           .value(args.p)
-                           .value(split));
-      queue_->dispatch(Dispatch("attention_merge", {args.p.n_heads, rows}, kMergeThreads)
-                           .buffer(scratch_)
-                           .buffer(args.out)
-                           .value(args.kv)
-                           .value(args.p)
-                           .value(split)
-                           .bytes(args.sequences, args.p.n_sequences * sizeof(SequenceParams)));
+      decode.of(std::to_string(lanes).c_str()).of(std::to_string(queries).c_str()).buffer(args.q);
+      sequences(decode, args.sequences, args.p.n_sequences);
+      // Beside prefill, which writes other rows; but not beside the merge of the wave before.
+      if (prefills != 0 && row == 0) decode.beside();
+      queue_->dispatch(decode.buffer(partials_).value(args.kv).value(args.p).value(split));
+      Dispatch merge("attention_merge", {args.p.n_heads, rows}, kMergeThreads);
+      merge.buffer(partials_).buffer(args.out).value(args.kv).value(args.p).value(split);
+      sequences(merge, args.sequences, args.p.n_sequences);
+      queue_->dispatch(merge);
     }
   }
 
@@ -193,8 +189,8 @@ class GpuDevice final : public Device {
                          .value(args.width));
   }
 
-  void submit() override { queue_->submit(); }
-  void wait() override { queue_->wait(); }
+  uint64_t submit() override { return queue_->submit(); }
+  void wait(uint64_t step) override { queue_->wait(step); }
 
  private:
   /// From so many rows on a sequence has the kernel with matrix tiles, where there is one.
@@ -217,15 +213,36 @@ class GpuDevice final : public Device {
         Dispatch(kernel, {groups(n, kThreads)}, kThreads).buffer(args.gate).buffer(args.up).buffer(args.out).value(n));
   }
 
-  /// Made once for each kind of rope.
-  Span frequencies(const RopeArgs& args) {
+  /// Few are bound as they are (Metal takes 4 KiB so); many are put into scratch, once a step for each group.
+  static uint64_t sequences_bytes(const StepShape& shape) {
+    if (shape.max_sequences <= kMostBound) return 0;
+    return (shape.n_groups * uint64_t{shape.max_sequences} * sizeof(SequenceParams) + 255) / 256 * 256;
+  }
+  void sequences(Dispatch& launch, const SequenceParams* of, uint32_t n) {
+    if (n <= kMostBound) {
+      launch.bytes(of, n * sizeof(SequenceParams));
+      return;
+    }
+    auto found = std::find(uploaded_.begin(), uploaded_.end(), of);
+    const auto index = static_cast<uint64_t>(found - uploaded_.begin());
+    const Span to{scratch_.buffer, scratch_.offset + index * shape_.max_sequences * sizeof(SequenceParams)};
+    if (found == uploaded_.end()) {
+      if (index == shape_.n_groups || n > shape_.max_sequences)
+        throw ConsistencyError("a step of more sequences than its scratch holds");
+      uploaded_.push_back(of);
+      std::memcpy(to.as<std::byte>(), of, n * sizeof(SequenceParams));
+    }
+    launch.buffer(to);
+  }
+
+  /// Worked out once for each kind of rope; [rot_dim], at most 1 KiB.
+  const std::vector<float>& frequencies(const RopeArgs& args) {
     Frequencies& known =
         args.factors == nullptr ? frequencies_ : static_cast<const GpuWeight*>(args.factors)->frequencies;
-    std::unique_ptr<Buffer>& buffer = known[{args.p.rot_dim, args.p.base, args.p.scale}];
-    if (buffer == nullptr) {
+    std::vector<float>& to = known[{args.p.rot_dim, args.p.base, args.p.scale}];
+    if (to.empty()) {
       const uint32_t n = args.p.rot_dim / 2;
-      buffer = queue_->allocate(n * 2 * sizeof(float));
-      auto* to = reinterpret_cast<float*>(buffer->data());
+      to.resize(uint64_t{2} * n);
       const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
       for (uint32_t i = 0; i < n; ++i) {
         const double turns = static_cast<double>(args.p.scale) *
@@ -235,12 +252,13 @@ class GpuDevice final : public Device {
         to[2 * i + 1] = static_cast<float>(turns - static_cast<double>(to[2 * i]));
       }
     }
-    return {buffer.get(), 0};
+    return to;
   }
 
   std::unique_ptr<KernelQueue> queue_;
   Frequencies frequencies_;
-  Span scratch_;
+  std::vector<const SequenceParams*> uploaded_;  // in this step, by place
+  Span scratch_, partials_;
   StepShape shape_;
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "device/device.h"
 
@@ -23,7 +24,10 @@ class Dispatch {
     uint64_t n_bytes = 0;
   };
 
-  Dispatch(const char* kernel, Grid grid, uint32_t threads) : grid(grid), threads(threads) { append(kernel); }
+  Dispatch(const char* kernel, Grid grid, uint32_t threads) : grid(grid), threads(threads) {
+    append(kernel);
+    base_ = length_;
+  }
   /// Longer names by parts, "linear" + "_" + "q4_0".
   Dispatch& of(const char* part) {
     append("_");
@@ -42,18 +46,34 @@ class Dispatch {
   Dispatch& value(const T& data) {
     return bytes(&data, sizeof data);
   }
+  /// It touches nothing that the dispatch before it (and those that that one is beside) writes, nor writes what they read.
+  Dispatch& beside() {
+    is_beside = true;
+    return *this;
+  }
+  /// [[function_constant(index)]], a bool.
+  Dispatch& constant(uint32_t index, bool value) {
+    constants |= (value ? 1u : 0u) << index;
+    n_constants = index + 1 > n_constants ? index + 1 : n_constants;
+    return *this;
+  }
+
+  /// The name that it was made with.
+  std::string base() const { return {kernel.data(), base_}; }
 
   std::array<char, 64> kernel{};
   Grid grid;         // threadgroups
   uint32_t threads;  // of a threadgroup
   std::array<Slot, 8> slots{};
   uint32_t n_slots = 0;
+  bool is_beside = false;
+  uint32_t constants = 0, n_constants = 0;  // bits, by index
 
  private:
   void append(const char* part) {
     while (*part != 0 && length_ + 1 < kernel.size()) kernel[length_++] = *part++;
   }
-  size_t length_ = 0;
+  size_t length_ = 0, base_ = 0;
 };
 
 class KernelQueue {
@@ -65,10 +85,13 @@ class KernelQueue {
   virtual uint64_t copied_bytes(const std::byte* data, uint64_t n) const = 0;
   /// A buffer that holds these bytes, which stay where they are as long as it lives.
   virtual std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) = 0;
-  /// Runs behind everything dispatched before, and sees what that wrote.
+  /// A step begins; what was dispatched and not submitted is dropped.
+  virtual void begin() {}
+  /// Runs behind everything dispatched before, and sees what that wrote; or beside the one before, as it says.
   virtual void dispatch(const Dispatch& launch) = 0;
-  virtual void submit() = 0;
-  virtual void wait() = 0;
+  /// As Device has them.
+  virtual uint64_t submit() = 0;
+  virtual void wait(uint64_t step) = 0;
 };
 
 }  // namespace foundry

@@ -33,8 +33,8 @@ class ReferenceDevice final : public Device {
   void geglu(const GatedArgs& args) override { reference::geglu(args); }
   void add(const AddArgs& args) override { reference::add(args); }
   void select_rows(const SelectRowsArgs& args) override { reference::select_rows(args); }
-  void submit() override {}
-  void wait() override {}
+  uint64_t submit() override { return 0; }
+  void wait(uint64_t) override {}
 
  private:
   DeviceInfo info_{"reference", "scalar", 16, 1};

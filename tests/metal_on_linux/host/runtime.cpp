@@ -91,6 +91,24 @@ struct Group {
 
 thread_local Thread* current = nullptr;
 
+/// Fibers of launches that have ended: their stacks are worth more than they cost. The thread sanitizer wants new ones.
+std::vector<std::unique_ptr<Thread>>& idle() {
+  static thread_local std::vector<std::unique_ptr<Thread>> threads;
+  return threads;
+}
+std::unique_ptr<Thread> take_thread() {
+  if (idle().empty()) return std::make_unique<Thread>();
+  std::unique_ptr<Thread> thread = std::move(idle().back());
+  idle().pop_back();
+  return thread;
+}
+void give_back(std::vector<std::unique_ptr<Thread>>& threads) {
+#ifndef FOUNDRY_TSAN_FIBERS
+  for (auto& thread : threads) idle().push_back(std::move(thread));
+#endif
+  threads.clear();
+}
+
 uint32_t volume(const Size& size) { return size.x * size.y * size.z; }
 
 Size unfold(uint64_t index, const Size& size) {
@@ -201,7 +219,7 @@ void run(const Launch& launch, const std::string& kernel) {
   }
   Group group;
   group.launch = &launch, group.body = found->second, group.kernel = kernel.c_str();
-  for (uint32_t i = 0; i < volume(launch.threads); ++i) group.threads.push_back(std::make_unique<Thread>());
+  for (uint32_t i = 0; i < volume(launch.threads); ++i) group.threads.push_back(take_thread());
   group.simdgroups.resize((group.threads.size() + kLanes - 1) / kLanes);
   std::mt19937_64 random(launch.seed);
   std::vector<uint64_t> order(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z);
@@ -209,6 +227,7 @@ void run(const Launch& launch, const std::string& kernel) {
   if (launch.seed != 0) std::shuffle(order.begin(), order.end(), random);
   for (const uint64_t index : order) run_group(group, index, random);
   current = nullptr;
+  give_back(group.threads);
 }
 
 uint32_t lane() { return current->index % kLanes; }

@@ -2,6 +2,7 @@
 // 32 lanes of a simdgroup. What a GPU would hang or lie about ends the process with a message: a barrier that not all
 // threads reach, lanes at different operations. The order in which threads run follows a seed.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -19,10 +20,13 @@ struct Size {
   uint32_t x = 1, y = 1, z = 1;
 };
 struct Launch {
+  Launch() { std::fill_n(lengths, kMostBuffers, UINT64_MAX); }
   void* buffers[kMostBuffers] = {};
-  Size grid;          // threadgroups
-  Size threads;       // of a threadgroup
-  uint64_t seed = 0;  // 0: threads in order
+  uint64_t lengths[kMostBuffers];  // bytes from there on; all ones: not known
+  Size grid;                       // threadgroups
+  Size threads;                    // of a threadgroup
+  uint64_t seed = 0;               // 0: threads in order
+  uint32_t constants = 0;          // function constants, a bit each
 };
 
 using Body = void (*)(const Launch&);
@@ -59,18 +63,22 @@ struct Argument {
     }
   }
 };
-inline void* bound(const Bind& bind, const Launch& launch) {
+/// As Apple's validation layer: something is bound, aligned, and no shorter than one of what the kernel names.
+template <class T>
+T* bound(const Bind& bind, const Launch& launch) {
   void* at = launch.buffers[bind.index];
   if (at == nullptr) fail("a buffer that nothing is bound to");
-  return at;
+  if (launch.lengths[bind.index] < sizeof(T)) fail("a buffer shorter than its argument's type");
+  if (reinterpret_cast<uintptr_t>(at) % alignof(T) != 0) fail("a buffer that is not aligned as its argument's type");
+  return static_cast<T*>(at);
 }
 template <class P>
 struct Argument<P*> {
-  static P* get(const Bind& bind, const Launch& launch) { return static_cast<P*>(bound(bind, launch)); }
+  static P* get(const Bind& bind, const Launch& launch) { return bound<P>(bind, launch); }
 };
 template <class P>
 struct Argument<P&> {
-  static P& get(const Bind& bind, const Launch& launch) { return *static_cast<P*>(bound(bind, launch)); }
+  static P& get(const Bind& bind, const Launch& launch) { return *bound<P>(bind, launch); }
 };
 template <class... P, size_t N, size_t... I>
 void invoke(void (*f)(P...), const Bind (&bind)[N], const Launch& launch, std::index_sequence<I...>) {

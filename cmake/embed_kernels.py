@@ -1,0 +1,53 @@
+"""Writes the files of metal/ into a C++ source, each with its own headers put in: embed_kernels.py FOLDER OUT."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.M)
+PRAGMA_ONCE = "#pragma once\n"
+PIECE = 8000  # characters of a string literal
+
+
+def with_headers(path: Path, folder: Path, seen: set[str]) -> str:
+    def header(match: re.Match[str]) -> str:
+        if match[1] in seen:
+            return ""
+        seen.add(match[1])
+        return with_headers(folder / "include" / match[1], folder, seen)
+
+    return INCLUDE.sub(header, path.read_text(encoding="utf-8").replace(PRAGMA_ONCE, ""))
+
+
+def literal(text: str) -> str:
+    pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+    return "\n".join(f'R"msl({piece})msl"' for piece in pieces)
+
+
+def main() -> None:
+    folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+    files = sorted(folder.glob("*.metal"))
+    entries = [f'{{"{path.name}", {literal(with_headers(path, folder, set()))}}}' for path in files]
+    listed = ",\n".join(entries)
+    out.write_text(
+        f"""// Made by cmake/embed_kernels.py.
+#include "device/metal/kernel_source.h"
+
+namespace foundry {{
+namespace {{
+constexpr KernelSource kSources[] = {{
+{listed}}};
+}}  // namespace
+
+std::span<const KernelSource> kernel_sources() {{ return kSources; }}
+
+}}  // namespace foundry
+""",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()

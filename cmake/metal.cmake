@@ -1,0 +1,29 @@
+# The Metal device: Objective-C++, and the source of the kernels. On Linux, for tests, a software Metal takes Apple's place.
+if(NOT APPLE)
+  find_program(FOUNDRY_CLANGXX NAMES clang++-22 clang++-21 clang++-20 clang++-19 clang++-18 clang++-17 clang++-16 clang++
+    REQUIRED)
+  set(CMAKE_OBJCXX_COMPILER ${FOUNDRY_CLANGXX} CACHE FILEPATH "")
+endif()
+enable_language(OBJCXX)
+set(CMAKE_OBJCXX_STANDARD 20)
+set(CMAKE_OBJCXX_VISIBILITY_PRESET hidden)
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+
+file(GLOB metal_kernels CONFIGURE_DEPENDS metal/*.metal)
+file(GLOB metal_headers CONFIGURE_DEPENDS metal/include/*.h)
+set(kernel_source ${CMAKE_CURRENT_BINARY_DIR}/kernel_source.cpp)
+add_custom_command(OUTPUT ${kernel_source}
+  COMMAND Python3::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/cmake/embed_kernels.py ${CMAKE_CURRENT_SOURCE_DIR}/metal ${kernel_source}
+  DEPENDS ${metal_kernels} ${metal_headers} cmake/embed_kernels.py VERBATIM)
+
+file(GLOB metal_sources CONFIGURE_DEPENDS cpp/device/metal/*.mm)
+target_sources(foundry_device PRIVATE ${metal_sources} ${kernel_source})
+target_compile_definitions(foundry_device PRIVATE FOUNDRY_METAL)
+set(objcxx_options -fobjc-arc -fexceptions -Wno-unknown-warning-option)
+if(APPLE)
+  target_link_libraries(foundry_device PUBLIC "-framework Foundation" "-framework Metal")
+else()
+  list(APPEND objcxx_options -fobjc-runtime=gnustep-2.0 "SHELL:-Xclang -fobjc-dispatch-method=legacy" -fblocks)
+  target_include_directories(foundry_device PRIVATE tests/metal_on_linux/apple)
+endif()
+target_compile_options(foundry_device PRIVATE "$<$<COMPILE_LANGUAGE:OBJCXX>:${objcxx_options}>")

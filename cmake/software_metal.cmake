@@ -1,0 +1,10 @@
+# The software Metal of the tests: Apple's framework for the Metal device on Linux, over the translated kernels (metal_tests.cmake).
+set(software tests/metal_on_linux)
+file(GLOB software_cpp CONFIGURE_DEPENDS ${software}/objc/*.cpp ${software}/software/*.cpp)
+add_library(foundry_software_metal OBJECT ${software_cpp} ${software}/software/metal.mm ${software}/software/foundation.mm)
+target_include_directories(foundry_software_metal PRIVATE tests cpp metal/include ${software}/apple)
+target_compile_options(foundry_software_metal PRIVATE ${warnings} "$<$<COMPILE_LANGUAGE:OBJCXX>:${objcxx_options}>")
+set_source_files_properties(${software}/software/foundation.mm PROPERTIES COMPILE_OPTIONS -fno-objc-arc)
+# Registrations and classes that nobody names: objects, all of them.
+target_link_libraries(foundry_device PUBLIC $<TARGET_OBJECTS:foundry_software_metal> $<TARGET_OBJECTS:foundry_metal_kernels>
+  $<TARGET_OBJECTS:foundry_metal_runtime>)

@@ -1,0 +1,190 @@
+// Launches through Metal: one command buffer a step, its dispatches concurrent but for the barriers between them.
+#import <Metal/Metal.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <string>
+
+#include "base/error.h"
+#include "device/gpu/gpu_device.h"
+#include "device/metal/faults.h"
+#include "device/metal/memory.h"
+#include "device/metal/metal_device.h"
+#include "device/metal/pipelines.h"
+
+namespace foundry {
+namespace {
+
+constexpr uint64_t kAlign = 16;          // of kernels' loads
+constexpr MTLResourceOptions kOptions =  // order is kept by barriers and the fence
+    MTLResourceStorageModeShared | MTLResourceHazardTrackingModeUntracked;
+
+bool fits(id<MTLDevice> device) { return device != nil && [device supportsFamily:MTLGPUFamilyMetal3]; }
+
+class MetalQueue final : public KernelQueue {
+ public:
+  explicit MetalQueue(id<MTLDevice> device, const std::string& cache_dir)
+      : device_(device),
+        queue_([device newCommandQueue]),
+        fence_([device newFence]),
+        pipelines_(device, cache_dir),
+        residency_(std::make_shared<Residency>(device, queue_)) {
+    info_.name = "metal";
+    info_.isa = device.name.UTF8String;
+    info_.max_tile_tokens = 1;
+    info_.half_tiles = true;
+    info_.memory_bytes = device.recommendedMaxWorkingSetSize;
+  }
+
+  ~MetalQueue() override {
+    @autoreleasepool {
+      begin();
+      for (const Step& step : under_way_) [step.commands waitUntilCompleted];
+      residency_->ended(submitted_);
+      pipelines_.save();
+    }
+  }
+
+  const DeviceInfo& info() const override { return info_; }
+
+  std::unique_ptr<Buffer> allocate(uint64_t bytes) override {
+    @autoreleasepool {
+      const uint64_t length = bytes == 0 ? kAlign : bytes;
+      id<MTLBuffer> buffer =
+          length > device_.maxBufferLength ? nil : [device_ newBufferWithLength:length options:kOptions];
+      if (buffer == nil) throw_short_of_memory(device_, length);
+      return std::make_unique<MetalBuffer>(residency_, buffer, 0, bytes);
+    }
+  }
+
+  uint64_t copied_bytes(const std::byte* data, uint64_t n) const override {
+    return reinterpret_cast<uint64_t>(data) % kAlign == 0 ? 0 : n;
+  }
+
+  std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
+    @autoreleasepool {
+      if (copied_bytes(data, n) != 0) {
+        std::unique_ptr<Buffer> copy = allocate(n);
+        std::memcpy(copy->data(), data, n);
+        return copy;
+      }
+      const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));  // a mapping begins and ends with one
+      const uint64_t at = reinterpret_cast<uint64_t>(data), begin = at / page * page;
+      const uint64_t length = (at + n - begin + page - 1) / page * page;
+      id<MTLBuffer> buffer = length > device_.maxBufferLength
+                                 ? nil
+                                 : [device_ newBufferWithBytesNoCopy:reinterpret_cast<void*>(begin)
+                                                              length:length
+                                                             options:kOptions
+                                                         deallocator:nil];
+      if (buffer == nil) throw_short_of_memory(device_, length);
+      return std::make_unique<MetalBuffer>(residency_, buffer, at - begin, n);
+    }
+  }
+
+  void begin() override {
+    if (encoder_ == nil) return;
+    [encoder_ endEncoding];
+    encoder_ = nil, commands_ = nil;
+    residency_->abandon();
+  }
+
+  void dispatch(const Dispatch& launch) override {
+    @autoreleasepool {
+      id<MTLComputePipelineState> pipeline = pipelines_.get(launch);
+      const bool first = encoder_ == nil;
+      if (first) open();
+      if (!first && !launch.is_beside) [encoder_ memoryBarrierWithScope:MTLBarrierScopeBuffers];
+      [encoder_ setComputePipelineState:pipeline];
+      for (uint32_t i = 0; i < launch.n_slots; ++i) {
+        const Dispatch::Slot& slot = launch.slots[i];
+        if (slot.buffer == nullptr) {
+          [encoder_ setBytes:slot.bytes length:slot.n_bytes atIndex:i];
+          continue;
+        }
+        const auto& buffer = static_cast<const MetalBuffer&>(*slot.buffer);
+        [encoder_ setBuffer:buffer.buffer() offset:buffer.offset() + slot.offset atIndex:i];
+      }
+      [encoder_ dispatchThreadgroups:MTLSizeMake(launch.grid.x, launch.grid.y, launch.grid.z)
+               threadsPerThreadgroup:MTLSizeMake(launch.threads, 1, 1)];
+    }
+  }
+
+  uint64_t submit() override {
+    @autoreleasepool {
+      ++submitted_;
+      if (encoder_ == nil) return submitted_;
+      [encoder_ updateFence:fence_];
+      [encoder_ endEncoding];
+      residency_->commit(submitted_);
+      [commands_ commit];
+      under_way_.push_back({submitted_, commands_});
+      encoder_ = nil, commands_ = nil;
+      return submitted_;
+    }
+  }
+
+  void wait(uint64_t step) override {
+    @autoreleasepool {
+      while (!under_way_.empty() && under_way_.front().number <= step) {
+        const Step first = under_way_.front();
+        [first.commands waitUntilCompleted];
+        under_way_.pop_front();
+        residency_->ended(first.number);
+        if (first.commands.status == MTLCommandBufferStatusError) {
+          for (const Step& later : under_way_) [later.commands waitUntilCompleted];
+          under_way_.clear();
+          residency_->ended(submitted_);
+          throw_fault(first.commands);
+        }
+      }
+      pipelines_.save();
+    }
+  }
+
+ private:
+  struct Step {
+    uint64_t number;
+    id<MTLCommandBuffer> commands;
+  };
+
+  void open() {
+    commands_ = [queue_ commandBuffer];
+    if (commands_ == nil) throw ConsistencyError("metal: no command buffer");
+    encoder_ = [commands_ computeCommandEncoderWithDispatchType:MTLDispatchTypeConcurrent];
+    if (encoder_ == nil) throw ConsistencyError("metal: no command encoder");
+    [encoder_ waitForFence:fence_];
+    residency_->use(encoder_);
+  }
+
+  id<MTLDevice> device_;
+  id<MTLCommandQueue> queue_;
+  id<MTLFence> fence_;  // a step begins when the one before has written
+  Pipelines pipelines_;
+  std::shared_ptr<Residency> residency_;
+  DeviceInfo info_;
+  id<MTLCommandBuffer> commands_ = nil;  // of the step being encoded
+  id<MTLComputeCommandEncoder> encoder_ = nil;
+  std::deque<Step> under_way_;
+  uint64_t submitted_ = 0;
+};
+
+}  // namespace
+
+bool metal_available() {
+  @autoreleasepool {
+    return fits(MTLCreateSystemDefaultDevice());
+  }
+}
+
+std::unique_ptr<Device> make_metal_device(const DeviceOptions& options) {
+  @autoreleasepool {
+    id<MTLDevice> device = MTLCreateSystemDefaultDevice();
+    if (!fits(device)) throw ValueError("device: expected a GPU with Metal 3 for metal, found none");
+    return make_gpu_device(std::make_unique<MetalQueue>(device, options.cache_dir));
+  }
+}
+
+}  // namespace foundry

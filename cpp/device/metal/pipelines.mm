@@ -1,0 +1,115 @@
+#include "device/metal/pipelines.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "device/metal/faults.h"
+#include "device/metal/kernel_source.h"
+
+namespace foundry {
+namespace {
+
+NSString* string_of(const std::string& text) { return [NSString stringWithUTF8String:text.c_str()]; }
+
+/// One archive for each GPU, system and state of the kernels.
+std::string archive_name(id<MTLDevice> device) {
+  uint64_t hash = 0;
+  for (const KernelSource& source : kernel_sources()) hash = hash64(std::as_bytes(std::span(source.text)), hash);
+  std::string name = "kernels-";
+  for (const char* c = device.name.UTF8String; *c != 0; ++c)
+    name += std::isalnum(static_cast<unsigned char>(*c)) != 0 ? *c : '-';
+  return name + "-" + std::to_string(hash) + ".bin";
+}
+
+id<MTLBinaryArchive> open_archive(id<MTLDevice> device, const std::string& path) {
+  MTLBinaryArchiveDescriptor* descriptor = [MTLBinaryArchiveDescriptor new];
+  NSError* error = nil;
+  if (std::filesystem::exists(path)) {
+    descriptor.url = [NSURL fileURLWithPath:string_of(path)];
+    id<MTLBinaryArchive> kept = [device newBinaryArchiveWithDescriptor:descriptor error:&error];
+    if (kept != nil) return kept;  // else it is damaged, or another system's: made anew
+    descriptor.url = nil;
+  }
+  return [device newBinaryArchiveWithDescriptor:descriptor error:&error];
+}
+
+}  // namespace
+
+Pipelines::Pipelines(id<MTLDevice> device, const std::string& cache_dir) : device_(device), archive_(nil) {
+  if (cache_dir.empty()) return;
+  std::error_code failed;
+  std::filesystem::create_directories(cache_dir, failed);
+  if (failed) return;
+  archive_path_ = cache_dir + "/" + archive_name(device);
+  archive_ = open_archive(device, archive_path_);
+}
+
+id<MTLLibrary> Pipelines::library(size_t file) {
+  if (const auto found = libraries_.find(file); found != libraries_.end()) return found->second;
+  const KernelSource& source = kernel_sources()[file];
+  MTLCompileOptions* options = [MTLCompileOptions new];
+  options.languageVersion = MTLLanguageVersion3_1;
+  options.fastMathEnabled = NO;  // infinities and the order of sums are meant; fast:: says where they are not
+  NSError* error = nil;
+  id<MTLLibrary> library = [device_ newLibraryWithSource:string_of(std::string(source.text))
+                                                 options:options
+                                                   error:&error];
+  if (library == nil) throw_compile_error("expected to compile", source.name, error);
+  return libraries_[file] = library;
+}
+
+id<MTLFunction> Pipelines::function(const Dispatch& launch) {
+  MTLFunctionConstantValues* constants = [MTLFunctionConstantValues new];
+  for (uint32_t i = 0; i < launch.n_constants; ++i) {
+    const bool value = (launch.constants >> i & 1) != 0;
+    [constants setConstantValue:&value type:MTLDataTypeBool atIndex:i];
+  }
+  const std::string base = "\"" + launch.base();
+  NSError* error = nil;
+  for (size_t file = 0; file < kernel_sources().size(); ++file) {
+    if (kernel_sources()[file].text.find(base) == std::string_view::npos) continue;
+    id<MTLLibrary> from = library(file);
+    NSString* name = string_of(launch.kernel.data());
+    id<MTLFunction> found = [from newFunctionWithName:name constantValues:constants error:&error];
+    if (found != nil) return found;
+  }
+  throw_compile_error("expected a kernel", launch.kernel.data(), error);
+}
+
+id<MTLComputePipelineState> Pipelines::get(const Dispatch& launch) {
+  id<MTLComputePipelineState> __strong& known = made_[{launch.kernel, launch.constants}];
+  if (known != nil) return known;
+  MTLComputePipelineDescriptor* descriptor = [MTLComputePipelineDescriptor new];
+  descriptor.computeFunction = function(launch);
+  descriptor.label = string_of(launch.kernel.data());
+  NSError* error = nil;
+  if (archive_ != nil) {
+    descriptor.binaryArchives = [NSArray arrayWithObject:archive_];
+    known = [device_ newComputePipelineStateWithDescriptor:descriptor
+                                                   options:MTLPipelineOptionFailOnBinaryArchiveMiss
+                                                reflection:nullptr
+                                                     error:&error];
+    if (known != nil) return known;
+    changed_ = [archive_ addComputePipelineFunctionsWithDescriptor:descriptor error:&error] || changed_;
+  }
+  known = [device_ newComputePipelineStateWithDescriptor:descriptor
+                                                 options:MTLPipelineOptionNone
+                                              reflection:nullptr
+                                                   error:&error];
+  if (known == nil) throw_compile_error("expected a pipeline of", launch.kernel.data(), error);
+  return known;
+}
+
+void Pipelines::save() {
+  if (!changed_) return;
+  changed_ = false;
+  const std::string fresh = archive_path_ + ".new";
+  NSError* error = nil;
+  std::error_code failed;
+  if ([archive_ serializeToURL:[NSURL fileURLWithPath:string_of(fresh)] error:&error])
+    std::filesystem::rename(fresh, archive_path_, failed);
+}
+
+}  // namespace foundry
