@@ -37,10 +37,12 @@ uint32_t slab_pages(const KvGeometry& geometry, uint32_t wanted) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(kSlabBytes / geometry.page_bytes(), 1, 64));
 }
 
-/// The caller's limit, or what the device says that it should hold.
 uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
   if (options.memory_limit != 0) return options.memory_limit;
-  return device.memory_bytes != 0 ? device.memory_bytes : UINT64_MAX;
+  uint64_t least = UINT64_MAX;
+  for (const uint64_t limit : {options.machine_limit, device.memory_bytes})
+    if (limit != 0) least = std::min(least, limit);
+  return least;
 }
 
 Graph verified_and_fused(const Graph& graph) {

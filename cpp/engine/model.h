@@ -21,7 +21,8 @@ class Session;
 
 struct ModelOptions {
   DeviceOptions device;
-  uint64_t memory_limit = 0;  // bytes; 0: none
+  uint64_t memory_limit = 0;   // bytes; 0: what machine and device can spare
+  uint64_t machine_limit = 0;  // what the machine can; 0: not known
   DType k_type = DType::f16;
   DType v_type = DType::f16;
   uint32_t page_tokens = 64;

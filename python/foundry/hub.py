@@ -53,6 +53,11 @@ def models_dir() -> Path:
     return Path(user_cache_dir("foundry")) / "models"
 
 
+def kernels_dir() -> Path:
+    """Where a GPU's compiled kernels are kept between runs."""
+    return Path(user_cache_dir("foundry")) / "kernels"
+
+
 @contextmanager
 def telling_how_to_mend(path: str | os.PathLike[str]) -> Iterator[None]:
     """A ModelFormatError of a file that ``pull`` put there says what helps."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from foundry import _core
 from foundry.capacity import CapacityPolicy
 from foundry.checks import MOST_BYTES, text, whole
-from foundry.hub import telling_how_to_mend
+from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids
@@ -69,8 +69,10 @@ class CompiledModel:
 
         Args:
             path: the file.
-            device: "auto", "cpu", "cpu:<instruction set>" or "reference".
-            memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB.
+            device: "auto" ("metal" where there is one, else "cpu"), "metal", "cpu", "cpu:<instruction set>" or
+                "reference".
+            memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB,
+                and on Metal at most the working set that the GPU recommends.
             kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. The
                 quantised ones (blocks of 32 dims) want a head_dim of whole blocks.
             threads: of the device; by default all cores.
@@ -85,7 +87,7 @@ class CompiledModel:
             MemoryLimitError: weights and workspace do not fit; nothing was allocated.
             ValueError: an argument makes no sense.
         """
-        limit = default_memory_limit() if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
+        limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
         k_type, v_type = kv_types(kv_dtype)
         with telling_how_to_mend(path):
             file = _core.GgufFile(existing(path))
@@ -96,6 +98,8 @@ class CompiledModel:
                 device=text("device", device),
                 threads=0 if threads is None else whole("threads", threads, 1),
                 memory_limit=limit,
+                machine_limit=default_memory_limit(),
+                cache_dir=str(kernels_dir()),
                 k_type=k_type,
                 v_type=v_type,
                 page_tokens=whole("page_tokens", page_tokens, 1),
@@ -111,7 +115,7 @@ class CompiledModel:
 
     @property
     def device(self) -> str:
-        """The device and its instruction set, "cpu:avx512"."""
+        """The device and its instruction set or GPU, "cpu:avx512", "metal:Apple M3"."""
         return f"{self._core.device}:{self._core.isa}"
 
     @property
