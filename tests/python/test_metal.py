@@ -1,0 +1,157 @@
+"""The Metal device: on a Mac with its GPU, on Linux over the software Metal, which ends the process where a rule is broken."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import foundry
+import numpy as np
+import pytest
+import synthetic
+from conftest import Tiny
+from foundry import CompiledModel, ConsistencyError, MemoryLimitError, _core
+from numpy.typing import NDArray
+
+pytestmark = pytest.mark.skipif("metal" not in _core.device_names(), reason="no Metal device in this build")
+
+SHAPES = [
+    {},
+    {"type": "q4_0", "hidden": 96, "heads": 6, "kv_heads": 2, "tied": False},
+    {"arch": "qwen2", "type": "f16", "heads": 4, "kv_heads": 4, "head_dim": 64, "hidden": 128},
+    {"arch": "gemma3", "type": "bf16", "layers": 3, "head_dim": 32, "window": 24},
+]
+
+
+def logits(model: CompiledModel, tokens: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
+    """Of every position: half of them prefilled, the others a token at a time, in a session that begins with a page."""
+    half = len(tokens) // 2
+    rows = []
+    with model.session(prompt_tokens=1, max_new_tokens=1) as session:
+        began = session.capacity
+        for at in range(0, half, chunk):
+            rows.append(session.forward(tokens[at : min(at + chunk, half)], all_logits=True))
+        rows += [session.forward(tokens[i : i + 1])[None] for i in range(half, len(tokens))]
+        assert session.position == len(tokens) and session.capacity > began
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize(
+    "fields", SHAPES, ids=lambda fields: fields.get("arch", "llama") + "-" + fields.get("type", "q8_0")
+)
+def test_a_tiny_model_in_full(tiny_path: Tiny, fields: dict[str, object]) -> None:
+    path = tiny_path(max_seq_len=256, **fields)
+    tokens = np.random.default_rng(3).integers(0, synthetic.VOCAB, 256).astype(np.int32)
+    found, expected = (
+        logits(CompiledModel.load(path, device=device, page_tokens=8, check_every_step=True), tokens, chunk=48)
+        for device in ("metal", "reference")
+    )
+    assert np.mean(found.argmax(1) == expected.argmax(1)) >= 0.98
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * float(np.abs(expected).max()))
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_smollm2_teacher_forced(smollm2_path: Path, real_text: str) -> None:
+    models = [CompiledModel.load(smollm2_path, device=device, page_tokens=16) for device in ("metal", "reference")]
+    tokens = np.asarray(models[0].tokenizer.encode(real_text[:2000])[:64], dtype=np.int32)
+    found, expected = (logits(model, tokens, chunk=32) for model in models)
+    same = np.mean(found.argmax(1) == expected.argmax(1))
+    print(f"SmolLM2 on {models[0].device}: the same most likely token in {same:.1%} of {len(tokens)} positions")
+    assert same >= 0.98
+
+
+# What only the software Metal can show: in a process of its own, which says at its end what it did.
+PROGRAM = """
+import sys
+import numpy as np
+from foundry import CompiledModel
+model = CompiledModel.load(sys.argv[1], device="metal", page_tokens=8, chunk_tokens=32)
+with model.session(prompt_tokens=8) as session:
+    session.forward(np.arange(100, dtype=np.int32), all_logits=True)
+    for token in range(20):
+        row = session.forward([token])
+print(model.device, float(np.abs(row).sum()), int(row.argmax()))
+"""
+needs_software = pytest.mark.skipif(sys.platform == "darwin", reason="this is Apple's Metal")
+
+
+def run(path: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "FOUNDRY_METAL_REPORT": "1", **settings}
+    return subprocess.run([sys.executable, "-c", PROGRAM, str(path)], env=env, capture_output=True, text=True)
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    report = re.search(r"(\d+) passes, (\d+) launches of (\d+) kernels, (\d+) live objects", done.stderr)
+    assert report is not None, done.stderr
+    assert int(report[2]) > 100 and int(report[4]) == 0, report[0]
+    return done.stdout
+
+
+@needs_software
+def test_bits_do_not_depend_on_the_order_of_what_may_run_at_once(tiny_path: Tiny) -> None:
+    path = tiny_path()
+    first = answer(run(path))
+    for schedule in "12":
+        assert answer(run(path, FOUNDRY_METAL_SCHEDULE=schedule)) == first
+    assert answer(run(path, FOUNDRY_METAL_MACOS="14")) == first  # useResources in place of a residency set
+
+
+@needs_software
+def test_a_missing_barrier_fence_or_resident_buffer_is_found(tiny_path: Tiny) -> None:
+    path = tiny_path()
+    right = answer(run(path))
+    assert "not resident" in run(path, FOUNDRY_METAL_FAULT="residency").stderr
+    without_barriers = run(path, FOUNDRY_METAL_FAULT="barriers", FOUNDRY_METAL_SCHEDULE="1")
+    assert without_barriers.returncode != 0 or without_barriers.stdout != right
+
+
+@needs_software
+@pytest.mark.parametrize(("fault", "error"), [("memory", MemoryLimitError), ("page fault", ConsistencyError)])
+def test_a_fault_of_the_gpu_is_a_typed_error_and_the_session_goes_on(
+    tiny_path: Tiny, tmp_path: Path, fault: str, error: type[Exception]
+) -> None:
+    program = f"""
+import sys
+import foundry, numpy as np
+from foundry import CompiledModel
+model = CompiledModel.load(sys.argv[1], device="metal", page_tokens=8)
+with model.session(prompt_tokens=8) as session:
+    try:
+        session.forward([1, 2, 3])
+    except foundry.{error.__name__} as error:
+        print(type(error).__name__, session.position)
+    again = session.forward([1, 2, 3])
+with model.session(prompt_tokens=8) as session:
+    print(np.array_equal(again, session.forward([1, 2, 3])))
+"""
+    env = {**os.environ, "FOUNDRY_METAL_FAULT": fault}
+    done = subprocess.run([sys.executable, "-c", program, str(tiny_path())], env=env, capture_output=True, text=True)
+    assert done.stdout == f"{error.__name__} 0\nTrue\n", done.stderr
+
+
+def test_pipelines_are_kept_between_runs_and_a_damaged_archive_is_made_anew(
+    tiny_path: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foundry.model, "kernels_dir", lambda: tmp_path / "kernels")
+
+    def row() -> NDArray[np.float32]:
+        with CompiledModel.load(tiny_path(), device="metal").session(prompt_tokens=8) as session:
+            return session.forward([1, 2, 3])
+
+    first = row()
+    (archive,) = (tmp_path / "kernels").iterdir()
+    written = archive.stat().st_mtime_ns
+    assert np.array_equal(row(), first) and archive.stat().st_mtime_ns == written  # nothing to add
+    archive.write_bytes(b"damaged")
+    assert np.array_equal(row(), first)
+    assert archive.stat().st_size > 100
+
+
+def test_more_than_the_gpu_has_is_refused(tiny_path: Tiny) -> None:
+    with pytest.raises(MemoryLimitError):
+        CompiledModel.load(tiny_path(), device="metal", memory_limit=1000)
