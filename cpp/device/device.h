@@ -52,6 +52,7 @@ struct DeviceInfo {
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
   bool half_tiles = false;      // attention of many rows rounds to f16: then bits depend on how rows are chunked
+  uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
 };
 
@@ -131,6 +132,14 @@ struct SelectRowsArgs {  // out[i] = in[rows[i]]
   Span in, out;
 };
 
+struct SampleArgs {  // out[i] = a token drawn from logits[i] by params[i]
+  uint32_t n_rows;
+  uint32_t vocab_size;
+  const SampleParams* params;  // [n_rows]
+  Span logits;                 // f32 [n_rows, vocab_size]
+  Span out;                    // i32 [n_rows]
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -157,6 +166,7 @@ class Device {
   virtual void geglu(const GatedArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
   virtual void select_rows(const SelectRowsArgs& args) = 0;
+  virtual void sample(const SampleArgs& args) = 0;
   /// The step's number; numbers ascend.
   virtual uint64_t submit() = 0;
   /// Until this step, and with it those before, has completed. What a GPU reports of one that failed: MemoryLimitError where memory
@@ -167,7 +177,7 @@ class Device {
 struct DeviceOptions {
   std::string name = "auto";  // "auto", "cpu", "cpu:avx2", "reference", ...
   uint32_t threads = 0;       // 0: the device chooses
-  std::string cache_dir;      // where compiled kernels are kept; empty: nowhere
+  std::string cache_dir{};    // where compiled kernels are kept; empty: nowhere
 };
 
 /// Throws ValueError naming the devices there are.

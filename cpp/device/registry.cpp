@@ -21,7 +21,7 @@ std::map<std::string, DeviceMaker>& registered() {
 bool has_metal() { return metal_available(); }
 #else
 bool has_metal() { return false; }
-std::unique_ptr<Device> make_metal_device(const DeviceOptions&) { return nullptr; }
+std::unique_ptr<Device> make_metal_device(const DeviceOptions&, bool) { return nullptr; }
 #endif
 
 }  // namespace
@@ -31,7 +31,7 @@ void register_device(const std::string& name, DeviceMaker make) { registered()[n
 std::vector<std::string> device_names() {
   std::vector<std::string> names{"reference", "cpu"};
   for (const std::string& isa : cpu_instruction_sets()) names.push_back("cpu:" + isa);
-  if (has_metal()) names.push_back("metal");
+  if (has_metal()) names.insert(names.end(), {"metal", "metal:strict"});
   for (const auto& [name, make] : registered()) names.push_back(name);
   return names;
 }
@@ -39,7 +39,8 @@ std::vector<std::string> device_names() {
 std::unique_ptr<Device> make_device(const DeviceOptions& options) {
   const std::string& name = options.name;
   if (name == "reference") return make_reference_device();
-  if (has_metal() && (name == "auto" || name == "metal")) return make_metal_device(options);
+  if (has_metal() && (name == "auto" || name == "metal")) return make_metal_device(options, false);
+  if (has_metal() && name == "metal:strict") return make_metal_device(options, true);
   if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);
   if (name.rfind("cpu:", 0) == 0) return make_cpu_device(name.substr(4), options.threads);
   if (const auto found = registered().find(name); found != registered().end()) return found->second(options);

@@ -21,7 +21,7 @@ uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens
   const uint64_t cancels = cancels_;
   const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
-  require_open();
+  quiesce();
   logits_.resize(model_->arch().vocab_size);
   std::vector<int32_t> rows;
   rows.reserve(prompt.size() + 1);
@@ -91,8 +91,27 @@ Session::Next Session::next(uint64_t generation, const Progress& progress) {
     throw ValueError("this generation has ended: another call has gone on with its session");
   if (finished_ != Finish::none) return {-1, finished_};
   if (left_ == 0) return {-1, finished_ = Finish::length};
+  if (pending_ >= 0 && tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
+  const int32_t token = next_token(progress);
+  if (std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end()) {
+    drop_ahead();
+    return {-1, finished_ = Finish::stop};
+  }
+  --left_;
+  pending_ = token;
+  return {token, Finish::none};
+}
+
+/// Drawn at the position that it will take: the same seed and history give the same token, whatever came between.
+int32_t Session::next_token(const Progress& progress) {
+  StepRunner& runner = *model_->runner_;
   if (pending_ >= 0) {
-    if (tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
+    if (cancels_ != generation_cancels_) {
+      drop_ahead();
+      throw CancelledError("cancelled; the session is where it was before this call");
+    }
+    while (start_ahead()) {}
+    if (!ahead_.empty()) return next_ahead(progress);
     const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1), generation_cancels_}};
     model_->run(
         items, LogitsOf::last,
@@ -102,19 +121,63 @@ Session::Next Session::next(uint64_t generation, const Progress& progress) {
         progress);
     pending_ = -1;
   }
-  // Keyed by the position that the token will take: the same seed and history give the same token, whatever came between.
-  const int32_t token = sampler_.pick(logits_, sampling_, tokens_.size());
-  if (std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end()) return {-1, finished_ = Finish::stop};
-  --left_;
-  pending_ = token;
-  return {token, Finish::none};
+  const SampleParams params = params_at(sampling_, tokens_.size());
+  return runner.steps_ahead() == 0 ? sample(logits_, params, candidates_) : runner.draw(logits_, params);
+}
+
+bool Session::start_ahead() {
+  StepRunner& runner = *model_->runner_;
+  const uint64_t position = tokens_.size() + ahead_.size();  // of what goes in
+  if (ahead_.size() >= runner.steps_ahead() || ahead_.size() >= left_ || position >= model_->arch().max_seq_len)
+    return false;
+  // Windows take pages of their own again as a call goes on, and a call here is a token.
+  for (const PageTable& table : tables_)
+    if (table.pool().geometry().window != 0) return false;
+  try {
+    read_saved();
+    if (position + 1 > tokens_.capacity()) tokens_.reserve(2 * tokens_.capacity() + 1);
+    grow_to(position + 1);
+  } catch (const Error&) {
+    if (ahead_.empty()) throw;
+    return false;
+  }
+  const RowRun run{globals_, {&pending_, 1}, static_cast<uint32_t>(position), rope_max_seq_len_};
+  const auto step =
+      runner.start(run, params_at(sampling_, position + 1), pending_, ahead_.empty() ? nullptr : &ahead_.back());
+  if (!step) return false;
+  ahead_.push_back(*step);
+  return true;
+}
+
+int32_t Session::next_ahead(const Progress& progress) {
+  int32_t token = -1;
+  try {
+    stepping_ = true;  // the callback may look, and change nothing
+    if (progress) progress(0, 1);
+    stepping_ = false;
+    const StepRunner::Ahead first = ahead_.front();
+    ahead_.erase(ahead_.begin());
+    token = model_->runner_->take(first);
+  } catch (...) {
+    stepping_ = false;
+    drop_ahead();
+    throw;
+  }
+  commit({&pending_, 1});
+  pending_ = -1;
+  return token;
+}
+
+void Session::drop_ahead() noexcept {
+  for (const StepRunner::Ahead& step : ahead_) model_->runner_->drop(step);
+  ahead_.clear();
 }
 
 std::vector<float> Session::score(std::span<const int32_t> tokens, const Progress& progress) {
   const uint64_t cancels = cancels_;
   const CompiledModel::Turn turn(*model_);
   const std::lock_guard lock(mutex_);
-  require_open();
+  quiesce();
   if (tokens.empty()) throw ValueError("expected at least one token, found none");
   std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
   read_saved();

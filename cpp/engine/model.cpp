@@ -163,7 +163,7 @@ void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, co
   for (Session* session : sessions) {
     if (session->model_.get() != this) throw ValueError("a batch holds a session of another model");
     locks.emplace_back(session->mutex_);
-    session->require_open();
+    session->quiesce();
   }
   run(made, which, sink, progress);
   for (const BatchItem& item : items) item.session->end_generation();
@@ -252,7 +252,9 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
       done += origin.size();
       poll();
     }
+    runner_->finish();
   } catch (...) {
+    runner_->abandon();
     for (size_t i = 0; i < items.size(); ++i) items[i].session->restore(before[i]);
     throw;
   }

@@ -21,14 +21,14 @@ class Session;
 
 struct ModelOptions {
   DeviceOptions device;
-  uint64_t memory_limit = 0;   // bytes; 0: what machine and device can spare
-  uint64_t machine_limit = 0;  // what the machine can; 0: not known
+  uint64_t memory_limit = 0;  // bytes; 0: what machine and device can spare
   DType k_type = DType::f16;
   DType v_type = DType::f16;
   uint32_t page_tokens = 64;
   uint32_t slab_pages = 0;      // 0: as many as fit 8 MiB
   uint32_t chunk_tokens = 512;  // rows of one step: prefill goes in chunks of this
   uint64_t prefix_cache_bytes = 0;
+  uint64_t machine_limit = 0;  // what the machine can spare; 0: not known
 };
 
 /// Bytes that a run takes, made before anything of it is allocated.

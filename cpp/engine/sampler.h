@@ -1,13 +1,14 @@
-// Picks a token from logits. Draws come from a counter-based generator keyed by (seed, position): a replay is exact, whatever
+// How a caller wants tokens picked. Draws come from a counter-based generator keyed by (seed, position): a replay is exact, whatever
 // happened in between.
 #pragma once
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "params.h"
 
 namespace foundry {
 
-/// Filters in this order: top_k, top_p, min_p, then temperature (llama.cpp's and mlx-lm's habit). temperature 0: the most likely.
+/// As base/sample.h has them.
 struct Sampling {
   float temperature = 0;
   uint32_t top_k = 0;  // 0: all
@@ -19,14 +20,8 @@ struct Sampling {
 /// Throws ValueError on a parameter outside its range.
 void check(const Sampling& sampling);
 
-class Sampler {
- public:
-  /// The lowest id wins ties, at temperature 0 and in the order that filters see.
-  int32_t pick(std::span<const float> logits, const Sampling& sampling, uint64_t position);
-
- private:
-  std::vector<std::pair<float, int32_t>> candidates_;
-};
+/// For the token that will take this position.
+SampleParams params_at(const Sampling& sampling, uint64_t position);
 
 /// log p(token) under the softmax of logits, summed in double.
 float log_probability(std::span<const float> logits, int32_t token);

@@ -66,14 +66,14 @@ void Session::read_saved() {
 
 void Session::save(const std::string& path) {
   const std::lock_guard lock(mutex_);
-  require_open();
+  quiesce();
   read_saved();
   write_history(path, *model_, tokens_, tables_);
 }
 
 std::shared_ptr<Session> Session::fork() {
   const std::lock_guard lock(mutex_);
-  require_open();
+  quiesce();
   read_saved();
   std::shared_ptr<Session> child(new Session(Forked{}, *this));
   child->claim(reserved_);
@@ -90,6 +90,11 @@ void Session::require_open() const {
 
 void Session::require_idle() const {
   if (stepping_) throw ValueError("called from a progress callback of the session's own step");
+}
+
+void Session::quiesce() {
+  require_open();
+  drop_ahead();
 }
 
 uint32_t Session::position() const {
@@ -313,7 +318,7 @@ void Session::reserve(uint32_t n_tokens) {
 
 void Session::rewind(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
-  require_open();
+  quiesce();
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
                      std::to_string(n_tokens));
@@ -339,6 +344,7 @@ void Session::close() {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
   require_idle();
+  drop_ahead();
   closed_ = true;
   try {
     if (unread_ == nullptr) model_->prefix_cache().insert(tokens_, tables_);

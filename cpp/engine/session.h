@@ -7,8 +7,10 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/sample.h"
 #include "engine/model.h"
 #include "engine/sampler.h"
 #include "engine/saved.h"
@@ -90,6 +92,7 @@ class Session {
   friend class CompiledModel;
   // Under mutex_, called by CompiledModel::forward.
   void require_open() const;
+  void quiesce();                 // open, and no step of it is under way any more
   void require_idle() const;      // the lock lets a callback of the running step in: it may look, and change nothing
   struct Held {                   // what a failed step puts back
     std::vector<uint32_t> pages;  // by group
@@ -119,6 +122,12 @@ class Session {
   void drop_cached();
   void read_saved();  // the pages of a restored history, once
   void end_generation() { pending_ = -1, ++generation_; }
+  int32_t next_token(const Progress& progress);
+  // Generation on a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
+  /// One more, where the device, the generation's end and memory let it. What is short shows when no step is under way.
+  bool start_ahead();
+  int32_t next_ahead(const Progress& progress);  // the token of the first, whose own is history then
+  void drop_ahead() noexcept;                    // all of them: their tokens were never told
   uint32_t capacity_now() const;
   uint32_t rewindable_now() const;
 
@@ -145,13 +154,14 @@ class Session {
   bool closed_ = false;
   bool stepping_ = false;
 
-  Sampler sampler_;
+  std::vector<std::pair<float, int32_t>> candidates_;  // room for sample()
   Sampling sampling_;
   std::vector<int32_t> stop_ids_;
   std::vector<float> logits_;  // of the last row, while a generation runs
   uint32_t left_ = 0;
   uint32_t cached_tokens_ = 0;
-  int32_t pending_ = -1;  // sampled, not yet fed
+  int32_t pending_ = -1;                  // sampled, not yet fed
+  std::vector<StepRunner::Ahead> ahead_;  // in order; the first is fed pending_
   Finish finished_ = Finish::stop;
   uint64_t generation_ = 0;  // counts them
 };

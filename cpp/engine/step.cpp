@@ -9,7 +9,8 @@
 namespace foundry {
 namespace {
 constexpr uint64_t kAlign = 64;
-constexpr uint32_t kSegmentTokens = 256;  // the order of summation of attention; part of the design, not a tuning
+constexpr uint64_t kPlaceBytes = 4 * kAlign;  // token, position, selected row, the token drawn: a line of memory each
+constexpr uint32_t kSegmentTokens = 256;      // the order of summation of attention; part of the design, not a tuning
 }  // namespace
 
 StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv,
@@ -36,25 +37,33 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
       shape_.max_in_features = std::max(shape_.max_in_features, graph.values[static_cast<size_t>(op.inputs[0])].width);
   }
   buffers_ = plan_buffers(graph, max_rows, max_selected);
-  positions_at_ = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
-  selected_at_ = 2 * positions_at_;
-  arena_at_ = selected_at_ + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
+  inputs_.positions = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
+  inputs_.selected = 2 * inputs_.positions;
+  ahead_at_ = inputs_.selected + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
+  arena_at_ = ahead_at_ + (taken_.size() + 1) * kPlaceBytes;  // the last place is draw()'s
   scratch_at_ = round_up(arena_at_ + buffers_.bytes, kAlign);
   workspace_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
 }
 
 Span StepRunner::at(ValueId value) const { return place(arena_at_ + buffers_.offsets[static_cast<size_t>(value)]); }
 
+uint64_t StepRunner::drawn_at(const Ahead& step) const { return ahead_at_ + step.place * kPlaceBytes + 3 * kAlign; }
+
 uint32_t StepRunner::rows_of(ValueId value) const {
   return graph_.values[static_cast<size_t>(value)].rows == Rows::tokens ? n_rows_ : n_selected_;
 }
 
-void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
+void StepRunner::begin_step(const Inputs& inputs) {
+  now_ = inputs;
+  device_.begin(place(scratch_at_), shape_);
+}
+
+/// Who is at which position; tokens are the caller's to place.
+void StepRunner::begin_body(std::span<const RowRun> runs) {
   n_rows_ = 0;
   rope_max_seq_len_ = 0;
   for (auto& group : sequences_) group.clear();
-  auto* tokens = place(tokens_at_).as<int32_t>();
-  auto* positions = place(positions_at_).as<int32_t>();
+  auto* positions = place(now_.positions).as<int32_t>();
   for (const RowRun& run : runs) {
     const auto count = static_cast<uint32_t>(run.tokens.size());
     if (n_rows_ + count > shape_.max_rows) throw ConsistencyError("a step of more rows than its workspace holds");
@@ -68,22 +77,87 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
       sequences_[g].push_back(params);
     }
     rope_max_seq_len_ = std::max(rope_max_seq_len_, run.rope_max_seq_len);
-    std::memcpy(tokens + n_rows_, run.tokens.data(), count * sizeof(int32_t));
     for (uint32_t i = 0; i < count; ++i) positions[n_rows_ + i] = static_cast<int32_t>(run.start + i);
     n_rows_ += count;
   }
-  device_.begin(place(scratch_at_), shape_);
+}
+
+void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
+  settle(last_);  // its inputs are these
+  begin_step(inputs_);
+  begin_body(runs);
+  auto* tokens = place(now_.tokens).as<int32_t>();
+  for (const RowRun& run : runs) tokens = std::copy(run.tokens.begin(), run.tokens.end(), tokens);
   for (size_t i = 0; i < head_begin_; ++i) encode(graph_.ops[i], poll);
-  device_.wait(device_.submit());
+  last_ = newest_ = device_.submit();
 }
 
 const float* StepRunner::run_head(std::span<const int32_t> rows) {
   n_selected_ = static_cast<uint32_t>(rows.size());
-  std::memcpy(place(selected_at_).as<int32_t>(), rows.data(), rows.size_bytes());
-  device_.begin(place(scratch_at_), shape_);
+  begin_step(inputs_);
+  std::memcpy(place(now_.selected).as<int32_t>(), rows.data(), rows.size_bytes());
   for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], {});
-  device_.wait(device_.submit());
+  last_ = newest_ = device_.submit();
+  finish();
   return at(graph_.logits).as<float>();
+}
+
+void StepRunner::settle(uint64_t step) noexcept {
+  try {
+    device_.wait(step);
+  } catch (const Error&) {  // whoever wanted its results has been told, or will be
+  }
+}
+
+int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
+  const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
+  settle(newest_);  // steps ahead use that row too
+  std::memcpy(row.as<float>(), logits.data(), logits.size_bytes());
+  begin_step(inputs_);
+  device_.sample({1, static_cast<uint32_t>(logits.size()), &params, row, out});
+  last_ = newest_ = device_.submit();
+  finish();
+  return *out.as<int32_t>();
+}
+
+std::optional<StepRunner::Ahead> StepRunner::start(const RowRun& run, const SampleParams& params, int32_t token,
+                                                   const Ahead* after) {
+  Ahead step{0, 0};
+  while (step.place < taken_.size() && taken_[step.place].exchange(true)) ++step.place;
+  if (step.place == taken_.size()) return {};
+  try {
+    const uint64_t own = ahead_at_ + step.place * kPlaceBytes;
+    begin_step({own, own + kAlign, own + 2 * kAlign});
+    begin_body({&run, 1});
+    n_selected_ = 1;
+    *place(now_.tokens).as<int32_t>() = token;
+    *place(now_.selected).as<int32_t>() = 0;
+    if (after != nullptr) now_.tokens = drawn_at(*after);
+    for (const Op& op : graph_.ops) encode(op, {});
+    device_.sample({1, graph_.arch.vocab_size, &params, at(graph_.logits), place(drawn_at(step))});
+    step.step = newest_ = device_.submit();
+  } catch (...) {
+    taken_[step.place] = false;
+    throw;
+  }
+  return step;
+}
+
+int32_t StepRunner::take(const Ahead& step) {
+  try {
+    device_.wait(step.step);
+  } catch (...) {
+    taken_[step.place] = false;
+    throw;
+  }
+  const int32_t token = *place(drawn_at(step)).as<int32_t>();
+  taken_[step.place] = false;
+  return token;
+}
+
+void StepRunner::drop(const Ahead& step) noexcept {
+  settle(step.step);
+  taken_[step.place] = false;
 }
 
 void StepRunner::encode(const Op& op, const Poll& poll) {
@@ -96,7 +170,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       const Weight* w = table(0);
       device_.embed({{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type), op.scale, 0},
                      w,
-                     place(tokens_at_),
+                     place(now_.tokens),
                      at(out)});
       break;
     }
@@ -124,7 +198,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       device_.rope(
           {{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, rope_max_seq_len_, op.rope_base, op.scale},
            op.weights.empty() ? nullptr : table(0),
-           place(positions_at_),
+           place(now_.positions),
            at(in),
            at(out)});
       break;
@@ -155,7 +229,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       device_.add({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
       break;
     case OpKind::select_rows:
-      device_.select_rows({n_selected_, width(in), place(selected_at_), at(in), at(out)});
+      device_.select_rows({n_selected_, width(in), place(now_.selected), at(in), at(out)});
       break;
   }
 }

@@ -1,8 +1,11 @@
 // A step: rows of one or several sequences through the graph's body, then its head on the rows whose logits are wanted.
 // Everything a step needs is held from load on (one workspace buffer), so a step never fails for want of memory.
 #pragma once
+#include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -34,15 +37,41 @@ class StepRunner {
   uint32_t max_rows() const { return shape_.max_rows; }
   uint32_t max_selected() const { return max_selected_; }
 
-  /// At most max_rows() rows in all. K and V of each row are in the pages when it returns.
+  /// At most max_rows() rows in all. K and V of each row are in the pages once finish() has returned.
   void run_body(std::span<const RowRun> runs, const Poll& poll);
   /// Logits [rows.size(), vocab] of rows of the last body; valid until the next call. At most max_selected() rows.
   const float* run_head(std::span<const int32_t> rows);
+  /// Until the last body and head have completed.
+  void finish() { device_.wait(last_); }
+  /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
+  void abandon() noexcept { settle(last_); }
+  /// A token of a row of logits, drawn by the device.
+  int32_t draw(std::span<const float> logits, const SampleParams& params);
+
+  // Steps that run ahead of the host: a token of one sequence goes in, and the next one is drawn where it was computed.
+  struct Ahead {
+    uint64_t step;   // the device's number of it
+    uint32_t place;  // of its inputs and its token in the workspace
+  };
+  /// How many may be under way at once; 0: the device computes as it is told, and there is nothing to gain.
+  uint32_t steps_ahead() const { return device_.info().steps_ahead; }
+  /// Nothing: all places are taken. `token` is what goes in, or what the step `after` draws.
+  std::optional<Ahead> start(const RowRun& run, const SampleParams& params, int32_t token, const Ahead* after);
+  /// Its token, once it has completed; or waits for it, whatever becomes of it. Both give the place back.
+  int32_t take(const Ahead& step);
+  void drop(const Ahead& step) noexcept;
 
  private:
+  struct Inputs {
+    uint64_t tokens, positions, selected;  // where in the workspace
+  };
+  void settle(uint64_t step) noexcept;  // ended, well or not
+  void begin_body(std::span<const RowRun> runs);
+  void begin_step(const Inputs& inputs);
   void encode(const Op& op, const Poll& poll);
   Span at(ValueId value) const;
   uint32_t rows_of(ValueId value) const;
+  uint64_t drawn_at(const Ahead& step) const;
   Span place(uint64_t offset) const { return {workspace_, offset}; }
 
   Device& device_;
@@ -53,10 +82,15 @@ class StepRunner {
   uint32_t max_selected_;
   size_t head_begin_ = 0;  // ops[head_begin_] is select_rows
   BufferPlan buffers_;
-  uint64_t tokens_at_ = 0, positions_at_ = 0, selected_at_ = 0, arena_at_ = 0, scratch_at_ = 0, workspace_bytes_ = 0;
+  Inputs inputs_{};  // of the host's steps
+  uint64_t ahead_at_ = 0, arena_at_ = 0, scratch_at_ = 0, workspace_bytes_ = 0;
   Buffer* workspace_ = nullptr;
 
+  uint64_t last_ = 0, newest_ = 0;            // of the host's steps, of all
+  std::array<std::atomic<bool>, 8> taken_{};  // places of steps ahead
+
   // The step in hand.
+  Inputs now_{};
   uint32_t n_rows_ = 0, n_selected_ = 0, rope_max_seq_len_ = 0;
   std::vector<std::vector<SequenceParams>> sequences_;  // [group][sequence]
 };

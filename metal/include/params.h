@@ -85,6 +85,17 @@ struct AttentionParams {
   u32 reserved;
 };
 
+/// How a token is drawn from a row of logits: of the top_k most likely (0: all), then of the fewest that hold top_p of their probability,
+/// then of those that are at least min_p times as likely as the first. temperature 0: the most likely.
+struct SampleParams {
+  float temperature;
+  u32 top_k;
+  float top_p;
+  float min_p;
+  float uniform;  // 0 .. 1, ends left out: where in the kept ones' probability, counted in the order of ids, the draw falls
+  u32 reserved[3];
+};
+
 /// What is added to a linear layer's outputs, on GPUs.
 struct LinearEpilogue {
   u32 has_bias;
@@ -112,6 +123,7 @@ struct AppendParams {
 #ifndef __METAL_VERSION__
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
 static_assert(sizeof(EmbedParams) == 24 && sizeof(RmsNormParams) == 16 && sizeof(LinearParams) == 16);
+static_assert(sizeof(SampleParams) == 32);
 static_assert(sizeof(RopeParams) == 32 && sizeof(AttentionParams) == 32);
 }  // namespace foundry
 #endif

@@ -59,6 +59,7 @@ class FailingDevice final : public Device {
   void geglu(const GatedArgs&) override {}
   void add(const AddArgs&) override {}
   void select_rows(const SelectRowsArgs&) override {}
+  void sample(const SampleArgs&) override {}
   uint64_t submit() override { return 0; }
   void wait(uint64_t) override {}
 

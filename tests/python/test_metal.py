@@ -1,4 +1,4 @@
-"""The Metal device: on a Mac with its GPU, on Linux over the software Metal, which ends the process where a rule is broken."""
+"""The Metal device: on a Mac with its GPU, on Linux over the software Metal, which ends the process at a broken rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import synthetic
 from conftest import Tiny
-from foundry import CompiledModel, ConsistencyError, MemoryLimitError, _core
+from foundry import CancelledError, CompiledModel, ConsistencyError, MemoryLimitError, _core
 from numpy.typing import NDArray
 
 pytestmark = pytest.mark.skipif("metal" not in _core.device_names(), reason="no Metal device in this build")
@@ -74,6 +74,7 @@ with model.session(prompt_tokens=8) as session:
     session.forward(np.arange(100, dtype=np.int32), all_logits=True)
     for token in range(20):
         row = session.forward([token])
+    print([piece.token_id for piece in session.stream([1], max_new_tokens=20, ignore_eos=True)])
 print(model.device, float(np.abs(row).sum()), int(row.argmax()))
 """
 needs_software = pytest.mark.skipif(sys.platform == "darwin", reason="this is Apple's Metal")
@@ -106,6 +107,8 @@ def test_a_missing_barrier_fence_or_resident_buffer_is_found(tiny_path: Tiny) ->
     path = tiny_path()
     right = answer(run(path))
     assert "not resident" in run(path, FOUNDRY_METAL_FAULT="residency").stderr
+    without_fences = run(path, FOUNDRY_METAL_FAULT="fences")
+    assert without_fences.returncode != 0 or without_fences.stdout != right
     without_barriers = run(path, FOUNDRY_METAL_FAULT="barriers", FOUNDRY_METAL_SCHEDULE="1")
     assert without_barriers.returncode != 0 or without_barriers.stdout != right
 
@@ -150,6 +153,67 @@ def test_pipelines_are_kept_between_runs_and_a_damaged_archive_is_made_anew(
     archive.write_bytes(b"damaged")
     assert np.array_equal(row(), first)
     assert archive.stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"temperature": 0}, {"temperature": 0.9, "top_p": 0.9, "seed": 5}], ids=["greedy", "drawn"]
+)
+def test_steps_ahead_change_no_token(tiny_path: Tiny, sampling: dict[str, float]) -> None:
+    """Tokens that the device feeds itself, whatever comes between: others' steps, forks, rewinds, an end on the way."""
+    cpu, metal = (
+        CompiledModel.load(tiny_path(), device=device, page_tokens=8, check_every_step=True)
+        for device in ("cpu", "metal")
+    )
+    prompt = list(range(20))
+
+    def generated(model: CompiledModel, n: int) -> list[int]:
+        with model.session(prompt_tokens=8) as session:
+            return list(session.generate(prompt, max_new_tokens=n, ignore_eos=True, **sampling).token_ids)
+
+    expected = generated(cpu, 40)
+    assert generated(metal, 40) == expected
+    with metal.session(prompt_tokens=8) as session, metal.session(prompt_tokens=8) as other:
+        stream = session.stream(prompt, max_new_tokens=40, ignore_eos=True, **sampling)
+        others = other.stream(prompt, max_new_tokens=30, ignore_eos=True, **sampling)
+        found, beside = [], []
+        for i, piece in enumerate(stream):
+            found.append(piece.token_id)
+            if i < 30:
+                beside.append(next(others).token_id)
+            if i == 10:
+                with session.fork() as fork:
+                    assert fork.position == session.position
+                    fork.forward([1, 2, 3])
+            if i == 12:
+                other.cancel()
+                with pytest.raises(CancelledError):
+                    next(others)
+                others = iter(())
+                break
+        assert (found, beside) == (expected[:13], expected[:13])
+        session.rewind(len(prompt))  # while steps are under way
+        assert np.array_equal(session.forward([expected[0]]), fresh_row(metal, [*prompt, expected[0]]))
+    with metal.session(prompt_tokens=8) as session:
+        next(iter(session.stream(prompt, max_new_tokens=40, **sampling)))  # closed while steps are under way
+    assert metal.memory()["kv"] == 0
+
+
+def fresh_row(model: CompiledModel, tokens: list[int]) -> NDArray[np.float32]:
+    with model.session(prompt_tokens=8) as session:
+        session.forward(tokens[:-1])
+        return session.forward(tokens[-1:])
+
+
+def test_the_strict_mode_has_bits_of_its_own_whatever_the_chunks(tiny_path: Tiny) -> None:
+    path, tokens = tiny_path(head_dim=64, heads=2, hidden=128), np.arange(100, dtype=np.int32)
+
+    def rows(chunk: int) -> NDArray[np.float32]:
+        model = CompiledModel.load(path, device="metal:strict", chunk_tokens=chunk)
+        with model.session(prompt_tokens=8) as session:
+            return session.forward(tokens, all_logits=True)
+
+    first = rows(100)
+    assert all(np.array_equal(rows(chunk), first) for chunk in (1, 33))
 
 
 def test_more_than_the_gpu_has_is_refused(tiny_path: Tiny) -> None:

@@ -2,7 +2,8 @@
 
 After every step: the consistency asserts (the model checks every call), position <= capacity <= max_seq_len, shared
 pages counted once; at the end all has been given back. The default run does a hundred programs, the slow one thousands,
-and ``FOUNDRY_PROGRAMS=100000 python -m pytest -m slow tests/python/test_programs.py`` as many as one has hours for.
+and ``FOUNDRY_PROGRAMS=100000 python -m pytest -m slow tests/python/test_programs.py`` as many as one has hours for;
+``FOUNDRY_DEVICE`` says on which device ("metal:strict" where there is one: the mode that holds the same bits).
 """
 
 from __future__ import annotations
@@ -216,6 +217,7 @@ def run(tiny_path: Callable[..., Path], programs: int, of: int, prefix_cache_byt
     class Machine(Programs):
         model = CompiledModel.load(
             tiny_path(**shape),
+            device=os.environ.get("FOUNDRY_DEVICE", "auto"),
             threads=1,
             page_tokens=PAGE,
             chunk_tokens=chunk_tokens,

@@ -12,6 +12,7 @@
 #include "device/cpu/kernels.h"
 #include "device/cpu/pack.h"
 #include "device/host_buffer.h"
+#include "device/reference/ops.h"
 #include "gguf/block_formats.h"
 
 namespace foundry {
@@ -211,6 +212,7 @@ class CpuDevice final : public Device {
                   args.width * sizeof(float));
   }
 
+  void sample(const SampleArgs& args) override { reference::sample(args); }
   uint64_t submit() override { return 0; }
   void wait(uint64_t) override {}
 

@@ -41,9 +41,13 @@ Span span_of(const Weight* weight) { return static_cast<const GpuWeight*>(weight
 
 class GpuDevice final : public Device {
  public:
-  explicit GpuDevice(std::unique_ptr<KernelQueue> queue) : queue_(std::move(queue)) {}
+  GpuDevice(std::unique_ptr<KernelQueue> queue, bool strict) : queue_(std::move(queue)), info_(queue_->info()) {
+    if (!strict) return;
+    info_.half_tiles = false;
+    info_.isa += " strict";  // a saved history names its mode
+  }
 
-  const DeviceInfo& info() const override { return queue_->info(); }
+  const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return queue_->allocate(bytes); }
   uint64_t prepared_bytes(const WeightView& view, WeightUse) const override {
     return queue_->copied_bytes(view.data, view.bytes);
@@ -189,15 +193,23 @@ class GpuDevice final : public Device {
                          .value(args.width));
   }
 
+  void sample(const SampleArgs& args) override {
+    queue_->dispatch(Dispatch("sample", {args.n_rows}, kThreads)
+                         .buffer(args.logits)
+                         .buffer(args.out)
+                         .bytes(args.params, args.n_rows * sizeof(SampleParams))
+                         .value(args.vocab_size));
+  }
+
   uint64_t submit() override { return queue_->submit(); }
   void wait(uint64_t step) override { queue_->wait(step); }
 
  private:
   /// From so many rows on a sequence has the kernel with matrix tiles, where there is one.
-  static uint32_t prefill_rows(const AttentionArgs& args) {
+  uint32_t prefill_rows(const AttentionArgs& args) const {
     const uint32_t dim = args.kv.head_dim;
     const bool there = dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256;
-    return there && args.kv.k_type == args.kv.v_type ? kPrefillRows : UINT32_MAX;
+    return info_.half_tiles && there && args.kv.k_type == args.kv.v_type ? kPrefillRows : UINT32_MAX;
   }
   static uint64_t row_partials(uint64_t n_heads, uint64_t head_dim) {
     return n_heads * kMostSplits * (head_dim + 2) * sizeof(float);
@@ -256,6 +268,7 @@ class GpuDevice final : public Device {
   }
 
   std::unique_ptr<KernelQueue> queue_;
+  DeviceInfo info_;
   Frequencies frequencies_;
   std::vector<const SequenceParams*> uploaded_;  // in this step, by place
   Span scratch_, partials_;
@@ -264,8 +277,8 @@ class GpuDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> make_gpu_device(std::unique_ptr<KernelQueue> queue) {
-  return std::make_unique<GpuDevice>(std::move(queue));
+std::unique_ptr<Device> make_gpu_device(std::unique_ptr<KernelQueue> queue, bool strict) {
+  return std::make_unique<GpuDevice>(std::move(queue), strict);
 }
 
 }  // namespace foundry

@@ -4,7 +4,7 @@
 
 #include <cstring>
 #include <deque>
-#include <exception>
+#include <mutex>
 #include <string>
 
 #include "base/error.h"
@@ -17,6 +17,7 @@
 namespace foundry {
 namespace {
 
+constexpr uint32_t kStepsAhead = 3;
 constexpr uint64_t kAlign = 16;          // of kernels' loads
 constexpr MTLResourceOptions kOptions =  // order is kept by barriers and the fence
     MTLResourceStorageModeShared | MTLResourceHazardTrackingModeUntracked;
@@ -35,6 +36,7 @@ class MetalQueue final : public KernelQueue {
     info_.isa = device.name.UTF8String;
     info_.max_tile_tokens = 1;
     info_.half_tiles = true;
+    info_.steps_ahead = kStepsAhead;
     info_.memory_bytes = device.recommendedMaxWorkingSetSize;
   }
 
@@ -114,6 +116,7 @@ class MetalQueue final : public KernelQueue {
 
   uint64_t submit() override {
     @autoreleasepool {
+      const std::lock_guard lock(mutex_);
       ++submitted_;
       if (encoder_ == nil) return submitted_;
       [encoder_ updateFence:fence_];
@@ -122,25 +125,20 @@ class MetalQueue final : public KernelQueue {
       [commands_ commit];
       under_way_.push_back({submitted_, commands_});
       encoder_ = nil, commands_ = nil;
+      pipelines_.save();
       return submitted_;
     }
   }
 
   void wait(uint64_t step) override {
     @autoreleasepool {
-      while (!under_way_.empty() && under_way_.front().number <= step) {
-        const Step first = under_way_.front();
+      Step first;
+      while (first_before(step, first)) {
         [first.commands waitUntilCompleted];
-        under_way_.pop_front();
-        residency_->ended(first.number);
-        if (first.commands.status == MTLCommandBufferStatusError) {
-          for (const Step& later : under_way_) [later.commands waitUntilCompleted];
-          under_way_.clear();
-          residency_->ended(submitted_);
-          throw_fault(first.commands);
-        }
+        ended(first);
       }
-      pipelines_.save();
+      const std::lock_guard lock(mutex_);
+      if (failed_ != nil && step >= failed_from_ && step <= failed_to_) throw_fault(failed_);
     }
   }
 
@@ -149,6 +147,24 @@ class MetalQueue final : public KernelQueue {
     uint64_t number;
     id<MTLCommandBuffer> commands;
   };
+
+  bool first_before(uint64_t step, Step& first) {
+    const std::lock_guard lock(mutex_);
+    if (under_way_.empty() || under_way_.front().number > step) return false;
+    first = under_way_.front();
+    return true;
+  }
+
+  /// Threads may wait for the same step: the first to see it ended takes it off. What came behind one that failed computed on
+  /// nothing, so those have failed with it.
+  void ended(const Step& step) {
+    const std::lock_guard lock(mutex_);
+    if (under_way_.empty() || under_way_.front().number != step.number) return;
+    under_way_.pop_front();
+    residency_->ended(step.number);
+    if (step.commands.status != MTLCommandBufferStatusError || step.number <= failed_to_) return;
+    failed_ = step.commands, failed_from_ = step.number, failed_to_ = submitted_;
+  }
 
   void open() {
     commands_ = [queue_ commandBuffer];
@@ -167,8 +183,10 @@ class MetalQueue final : public KernelQueue {
   DeviceInfo info_;
   id<MTLCommandBuffer> commands_ = nil;  // of the step being encoded
   id<MTLComputeCommandEncoder> encoder_ = nil;
+  std::mutex mutex_;  // what follows: one thread encodes, any may wait
   std::deque<Step> under_way_;
-  uint64_t submitted_ = 0;
+  uint64_t submitted_ = 0, failed_from_ = 0, failed_to_ = 0;
+  id<MTLCommandBuffer> failed_ = nil;
 };
 
 }  // namespace
@@ -179,11 +197,11 @@ bool metal_available() {
   }
 }
 
-std::unique_ptr<Device> make_metal_device(const DeviceOptions& options) {
+std::unique_ptr<Device> make_metal_device(const DeviceOptions& options, bool strict) {
   @autoreleasepool {
     id<MTLDevice> device = MTLCreateSystemDefaultDevice();
     if (!fits(device)) throw ValueError("device: expected a GPU with Metal 3 for metal, found none");
-    return make_gpu_device(std::make_unique<MetalQueue>(device, options.cache_dir));
+    return make_gpu_device(std::make_unique<MetalQueue>(device, options.cache_dir), strict);
   }
 }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/sample.h"
 #include "device/reference/ops.h"
 #include "gguf/block_formats.h"
 
@@ -80,6 +81,13 @@ void select_rows(const SelectRowsArgs& args) {
     std::memcpy(args.out.as<float>() + u64{i} * args.width,
                 args.in.as<float>() + static_cast<u64>(args.rows.as<int32_t>()[i]) * args.width,
                 args.width * sizeof(float));
+}
+
+void sample(const SampleArgs& args) {
+  std::vector<std::pair<float, int32_t>> room;
+  for (u32 i = 0; i < args.n_rows; ++i)
+    args.out.as<int32_t>()[i] =
+        foundry::sample({args.logits.as<float>() + u64{i} * args.vocab_size, args.vocab_size}, args.params[i], room);
 }
 
 }  // namespace foundry::reference

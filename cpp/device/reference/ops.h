@@ -14,5 +14,6 @@ void swiglu(const GatedArgs& args);
 void geglu(const GatedArgs& args);
 void add(const AddArgs& args);
 void select_rows(const SelectRowsArgs& args);
+void sample(const SampleArgs& args);
 
 }  // namespace foundry::reference

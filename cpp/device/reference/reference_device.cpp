@@ -33,6 +33,7 @@ class ReferenceDevice final : public Device {
   void geglu(const GatedArgs& args) override { reference::geglu(args); }
   void add(const AddArgs& args) override { reference::add(args); }
   void select_rows(const SelectRowsArgs& args) override { reference::select_rows(args); }
+  void sample(const SampleArgs& args) override { reference::sample(args); }
   uint64_t submit() override { return 0; }
   void wait(uint64_t) override {}
 

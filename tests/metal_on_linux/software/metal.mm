@@ -311,6 +311,8 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
   _queue->_pending.push_back(self);
 }
 - (void)waitUntilCompleted {
+  static std::mutex one_gpu;
+  const std::lock_guard lock(one_gpu);
   check(_status != MTLCommandBufferStatusNotEnqueued, "waitUntilCompleted before commit: it would never end");
   if (_status == MTLCommandBufferStatusCommitted) [_queue runUntil:self];
 }

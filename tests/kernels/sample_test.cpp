@@ -1,0 +1,64 @@
+// sample: every device draws as the definition does, but where a sum's rounding decides.
+#include "base/sample.h"
+
+#include <doctest/doctest.h>
+
+#include "kernels/support.h"
+
+namespace foundry::kernel_tests {
+namespace {
+
+constexpr float kNear = 3e-6f;  // of the probability counted: f32 sums of thousands
+
+std::vector<float> logits_of(const cases::Case& one, Random& random, uint64_t n) {
+  std::vector<float> x = random_floats(random, n);
+  const float step = one.number("ties") == 0 ? 0.0f : 0.5f;  // many equal ones
+  for (float& value : x) value = step == 0 ? 4 * value : step * std::round(4 * value / step);
+  return x;
+}
+
+/// The token, or one that a draw a little beside this one gives.
+bool agrees(std::span<const float> logits, SampleParams p, int32_t found) {
+  std::vector<std::pair<float, int32_t>> room;
+  for (const float off : {0.0f, -kNear, kNear}) {
+    SampleParams beside = p;
+    beside.uniform = std::clamp(p.uniform + off, 1e-8f, 1 - 1e-7f);
+    if (sample(logits, beside, room) == found) return true;
+    beside.top_p = p.top_p < 1 ? p.top_p * (1 + off) : p.top_p;
+    if (sample(logits, beside, room) == found) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("sample draws as its definition does") {
+  for (const std::string& name : all_devices()) {
+    TestDevice device(name);
+    for (const cases::Case& one : cases_of("sample")) {
+      Random random(one.seed());
+      const uint32_t rows = one.number("rows"), vocab = one.number("vocab");
+      const std::vector<float> logits = logits_of(one, random, uint64_t{rows} * vocab);
+      const Guarded in(*device, logits), out(*device, rows * sizeof(int32_t));
+      for (uint32_t draw = 0; draw < one.number("draws"); ++draw) {
+        std::vector<SampleParams> params(rows);
+        for (SampleParams& p : params)
+          p = {static_cast<float>(one.number("temperature")) / 10,
+               one.number("top_k"),
+               static_cast<float>(one.number("top_p")) / 100,
+               static_cast<float>(one.number("min_p")) / 100,
+               (static_cast<float>(random.below(1 << 23)) + 0.5f) * 0x1p-23f,
+               {}};
+        device.step(plain_shape(rows, vocab), one.text,
+                    [&] { device->sample({rows, vocab, params.data(), in.span(), out.span()}); });
+        CHECK_MESSAGE(out.guards_intact(), name, ", ", one.text, ": a byte outside the output was written");
+        const std::vector<int32_t> found = out.read<int32_t>();
+        for (uint32_t r = 0; r < rows; ++r)
+          CHECK_MESSAGE(agrees(std::span(logits).subspan(uint64_t{r} * vocab, vocab), params[r], found[r]), name, ", ",
+                        one.text, ": row ", r, " at ", params[r].uniform, " found ", found[r]);
+      }
+    }
+  }
+}
+
+}  // namespace foundry::kernel_tests
