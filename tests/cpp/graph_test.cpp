@@ -246,7 +246,7 @@ TEST_CASE("graph: verify names the op, what it expected and what it found") {
 }
 
 TEST_CASE("graph: what is written comes back, to the last bit") {
-  for (Graph& g : std::vector<Graph>{tiny(3), fuse(tiny(2)), random_graph(3), Graph}) {
+  for (Graph& g : std::vector<Graph>{tiny(3), fuse(tiny(2)), random_graph(3), Graph{}}) {
     g.arch.name = "a name with spaces, \xc3\xa9 and in 0 w 1 # signs";
     g.add_group({UINT32_MAX, 1, 2, 3});
     Op odd;
@@ -376,7 +376,7 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
   for (const std::string& name : device_names()) {
     std::vector<float> logits[2];
     for (size_t i = 0; i < 2; ++i) {
-      const auto device = make_device({name, 2});
+      const auto device = make_device({name, 2, {}});
       MemoryLedger ledger(UINT64_MAX);
       WeightStore weights(file.open(), graphs[i]);
       weights.load(*device, ledger, {});

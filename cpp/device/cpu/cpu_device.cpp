@@ -7,12 +7,12 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/kv_rows.h"
+#include "base/sample.h"
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
 #include "device/cpu/pack.h"
 #include "device/host_buffer.h"
-#include "device/reference/ops.h"
 #include "gguf/block_formats.h"
 
 namespace foundry {
@@ -212,7 +212,13 @@ class CpuDevice final : public Device {
                   args.width * sizeof(float));
   }
 
-  void sample(const SampleArgs& args) override { reference::sample(args); }
+  void sample(const SampleArgs& args) override {
+    std::vector<std::pair<float, int32_t>> room;
+    for (uint32_t i = 0; i < args.n_rows; ++i) {
+      const auto* row = args.logits.as<float>() + uint64_t{i} * args.vocab_size;
+      args.out.as<int32_t>()[i] = foundry::sample({row, args.vocab_size}, args.params[i], room);
+    }
+  }
   uint64_t submit() override { return 0; }
   void wait(uint64_t) override {}
 
