@@ -92,7 +92,8 @@ struct SampleParams {
   u32 top_k;
   float top_p;
   float min_p;
-  float uniform;  // 0 .. 1, ends left out: where in the kept ones' probability, counted in the order of ids, the draw falls
+  float
+      uniform;  // 0 .. 1, ends left out: where in the kept ones' probability, counted in the order of ids, the draw falls
   u32 reserved[3];
 };
 

@@ -9,7 +9,8 @@ namespace {
 
 struct Report {
   Report() {
-    if (const char* seed = std::getenv("FOUNDRY_METAL_SCHEDULE")) software_gpu::schedule = std::strtoull(seed, nullptr, 10);
+    if (const char* seed = std::getenv("FOUNDRY_METAL_SCHEDULE"))
+      software_gpu::schedule = std::strtoull(seed, nullptr, 10);
     if (const char* fault = std::getenv("FOUNDRY_METAL_FAULT")) software_gpu::fault = fault;
   }
   ~Report() {
