@@ -1,4 +1,4 @@
-"""The Metal device: on a Mac with its GPU, on Linux over the software Metal, which ends the process at a broken rule."""
+"""The Metal device: a Mac's GPU, or on Linux the software Metal, which ends the process where a rule is broken."""
 
 from __future__ import annotations
 
