@@ -217,7 +217,7 @@ def spoilt(text: str) -> list[tuple[str, str]]:
         variants.append(("an int for NSUInteger", text[: match.start()] + "(int)" + text[match.end() :]))
     for match in re.finditer(r"= ([^,\n]+),", text):
         variants.append(
-            (f"a value of {match[1]} and 1", text[: match.start()] + f"= {match[1]} + 1," + text[match.end() :])
+            (f"a value of {match[1]} and 1", text[: match.start()] + f"= ({match[1]}) + 1," + text[match.end() :])
         )
     return variants
 
