@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 OUT = ROOT / "build" / "mach_o"
-FLAGS = "-target aarch64-macos.14.0 -std=c++20 -O1 -Wall -Wextra -Werror -ffp-contract=off -fexceptions -DFOUNDRY_METAL".split()
+FLAGS = ["-target", "aarch64-macos.14.0", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+FLAGS += ["-fexceptions", "-DFOUNDRY_METAL"]
 MACH_O, ARM64, OBJECT = 0xFEEDFACF, 0x0100000C, 1
 
 
@@ -31,8 +32,6 @@ def flags_of(path: Path) -> list[str]:
     flags = [*FLAGS, f"-I{ROOT / 'cpp'}", f"-I{ROOT / 'metal' / 'include'}"]
     if path.suffix == ".mm":
         flags += ["-fobjc-arc", f"-I{ROOT / 'tests' / 'metal_on_linux' / 'apple'}"]
-    if path.name == "kernels_baseline.cpp":  # as isa.cmake has it
-        flags += ["-march=armv8.2-a+dotprod+fp16"]
     if "bindings" in path.parts:
         import nanobind
 
