@@ -224,6 +224,7 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
     std::vector<int32_t> selected;
     while (item < items.size()) {
       runs.clear(), origin.clear(), selected.clear();
+      runner_->finish();  // windows take pages again that the chunk before reads
       while (item < items.size() && origin.size() < runner_->max_rows()) {
         Session& session = *items[item].session;
         const size_t n = std::min<size_t>(items[item].tokens.size() - offset, runner_->max_rows() - origin.size());

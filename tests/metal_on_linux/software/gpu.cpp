@@ -26,7 +26,7 @@ Live& live() {
   return *made;
 }
 
-const char* running = "the CPU";
+const char* running = nullptr;  // the kernel in hand
 
 /// Memory of ours that may not be touched was.
 void on_segv(int signal, siginfo_t* info, void*) {
@@ -41,6 +41,13 @@ void on_segv(int signal, siginfo_t* info, void*) {
       (void)!write(2, text, static_cast<size_t>(n));
       _exit(66);
     }
+  if (running != nullptr) {
+    char text[200];
+    const int n =
+        std::snprintf(text, sizeof text, "software Metal: %s touched %p, where no buffer is\n", running, info->si_addr);
+    (void)!write(2, text, static_cast<size_t>(n));
+    _exit(66);
+  }
   ::signal(signal, SIG_DFL);  // not ours: again, as if nobody had looked
 }
 
@@ -70,7 +77,7 @@ void run_one(const Command& command) {
   }
   running = command.kernel.c_str();
   metal_host::run(launch, command.kernel);
-  running = "the CPU";
+  running = nullptr;
   ++totals().launches;
   totals().kernels.insert(command.kernel);
 }
