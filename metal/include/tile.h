@@ -36,6 +36,10 @@ METAL_FUNC void tile_set(thread TileSum& tile, thread const float* x) {
 METAL_FUNC void tile_set(thread TileLeft& tile, thread const float* x) {
   for (uint i = 0; i < 8; ++i) tile.part[i / 2].thread_elements()[int(i % 2)] = half(x[i]);
 }
+METAL_FUNC void tile_load(thread TileLeft& tile, threadgroup const half* from, uint stride, uint lane) {
+  for (uint h = 0; h < 2; ++h)
+    for (uint k = 0; k < 2; ++k) simdgroup_load(tile.part[2 * h + k], from + 8 * h * stride + 8 * k, ulong(stride));
+}
 /// Rows of memory are the columns of the tile: K, for q k^T.
 METAL_FUNC void tile_load_transposed(thread TileRight& tile, threadgroup const half* from, uint stride, uint lane) {
   for (uint k = 0; k < 2; ++k)

@@ -18,6 +18,8 @@ namespace {
 constexpr uint32_t kThreads = 256;  // of elementwise kernels
 constexpr uint32_t kAppendThreads = 128, kMergeThreads = 128;
 constexpr uint32_t kLinearOutputs = 8, kLinearRows = 4, kLinearThreads = 128;  // of a threadgroup (linear.metal)
+constexpr uint32_t kTileSide = 64, kTileThreads = 128;                         // of a threadgroup (linear_tiles.metal)
+constexpr uint32_t kTileRows = 16;                                             // from here on linear has matrix tiles
 constexpr uint32_t kDecodeThreads = 128;
 constexpr uint32_t kPrefillRows = 16, kPrefillUnits = 4;  // attention_prefill.metal
 constexpr uint32_t kWideNorm = 1024;                      // from here on a row has eight simdgroups
@@ -93,8 +95,11 @@ class GpuDevice final : public Device {
     for (const LinearArgs::Output& output : args.outputs) {
       const LinearEpilogue epilogue{output.bias != nullptr, args.residual.buffer != nullptr};
       const bool single = output.p.in_features % 8 != 0;
-      Dispatch launch("linear", {groups(output.p.out_features, kLinearOutputs), groups(output.p.n_rows, kLinearRows)},
-                      kLinearThreads);
+      const bool tiles = !single && output.p.n_rows >= kTileRows;
+      const uint32_t outputs = tiles ? kTileSide : kLinearOutputs, rows = tiles ? kTileSide : kLinearRows;
+      Dispatch launch(tiles ? "linear_tiles" : "linear",
+                      {groups(output.p.out_features, outputs), groups(output.p.n_rows, rows)},
+                      tiles ? kTileThreads : kLinearThreads);
       launch.of(dtype_name(output.weight->type));
       if (single) launch.of("single");
       queue_->dispatch(launch.buffer(args.in)
