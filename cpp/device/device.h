@@ -51,7 +51,7 @@ struct DeviceInfo {
   uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
-  bool half_tiles = false;      // attention of many rows rounds to f16: then bits depend on how rows are chunked
+  bool half_tiles = false;      // 16 rows and more have matrix tiles, which round otherwise: bits depend on the chunks
   uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
 };
