@@ -32,13 +32,27 @@ struct Share {
 
   /// Positions first .. first + kKeys; those outside begin .. end are zero.
   template <class Format>
-  METAL_FUNC void read(thread const Rows& rows, uint first, uint begin, uint end, uint index) {
+  METAL_FUNC void read(Format, uint, thread const Rows& rows, uint first, uint begin, uint end, uint index) {
     constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
     for (uint c = 0; c < kCount; ++c) {
       const uint i = index + c * kThreads, position = first + i / kParts;
       held[c] = uint4(0, 0, 0, 0);
       if (i < kKeys * kParts && position >= begin && position < end)
         held[c] = Stage<Format>::eight(rows.at(position), i % kParts * 8);
+    }
+  }
+  METAL_FUNC void read(AnyFormat, uint type, thread const Rows& rows, uint first, uint begin, uint end, uint index) {
+    switch (type) {
+      case kKvF32:
+        return read(F32(), type, rows, first, begin, end, index);
+      case kKvBF16:
+        return read(BF16(), type, rows, first, begin, end, index);
+      case kKvQ8_0:
+        return read(Q8_0(), type, rows, first, begin, end, index);
+      case kKvQ4_0:
+        return read(Q4_0(), type, rows, first, begin, end, index);
+      default:
+        return read(F16(), type, rows, first, begin, end, index);
     }
   }
   /// [kKeys][kDim + 8]
@@ -109,8 +123,8 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
 
   for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
     Share<kDim, kKeys> key_share, value_share;
-    key_share.template read<Format>(k_rows, first, begin, end, index);
-    value_share.template read<Format>(v_rows, first, begin, end, index);
+    key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);
+    value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     key_share.store(keys, index);
     value_share.store(values, index);
@@ -189,8 +203,5 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
               instantiate_kernel("attention_prefill_" name "_128", attention_prefill, Format, 128, 32) \
                   instantiate_kernel("attention_prefill_" name "_256", attention_prefill, Format, 256, 16)
 
-instantiate_dims("f32", F32);
-instantiate_dims("f16", F16);
-instantiate_dims("bf16", BF16);
-instantiate_dims("q8_0", Q8_0);
-instantiate_dims("q4_0", Q4_0);
+instantiate_dims("f16", F16);  // for K and V both
+instantiate_dims("any", AnyFormat);

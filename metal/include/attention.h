@@ -24,3 +24,21 @@ METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint la
   rows.page_shift = popcount(rows.page_mask);
   return rows;
 }
+
+/// Of the type that kv tells: every thread goes the same way.
+struct AnyFormat {};
+template <>
+METAL_FUNC Rows rows_of<AnyFormat>(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
+  switch (value ? kv.v_type : kv.k_type) {
+    case kKvF32:
+      return rows_of<F32>(pages, kv, layer, head, value);
+    case kKvBF16:
+      return rows_of<BF16>(pages, kv, layer, head, value);
+    case kKvQ8_0:
+      return rows_of<Q8_0>(pages, kv, layer, head, value);
+    case kKvQ4_0:
+      return rows_of<Q4_0>(pages, kv, layer, head, value);
+    default:
+      return rows_of<F16>(pages, kv, layer, head, value);
+  }
+}

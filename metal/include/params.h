@@ -27,6 +27,8 @@ struct KvParams {
   u32 k_type;  // DType
   u32 v_type;
 };
+/// DTypes that K and V may have, for kernels that take any.
+enum { kKvF32 = 0, kKvF16 = 1, kKvQ4_0 = 2, kKvQ8_0 = 8, kKvBF16 = 30 };
 
 /// One sequence of a step. Row r of the step's first_row .. first_row + n_rows is at position start + (r - first_row).
 struct SequenceParams {

@@ -27,6 +27,10 @@ constexpr uint32_t kMostSplits = 32;
 constexpr uint32_t kMostBound = 4096 / sizeof(SequenceParams);
 constexpr uint64_t kMostPartials = uint64_t{64} << 20;  // bytes; more rows go one wave after the other
 
+static_assert(kKvF32 == static_cast<u32>(DType::f32) && kKvF16 == static_cast<u32>(DType::f16) &&
+              kKvQ4_0 == static_cast<u32>(DType::q4_0) && kKvQ8_0 == static_cast<u32>(DType::q8_0) &&
+              kKvBF16 == static_cast<u32>(DType::bf16));
+
 uint32_t groups(uint64_t n, uint32_t each) { return static_cast<uint32_t>((n + each - 1) / each); }
 
 /// rot_dim, base, scale of a rope: turns of a position for each pair, as two floats (elementwise.metal).
@@ -153,7 +157,7 @@ class GpuDevice final : public Device {
       const uint32_t units = groups(most_rows, kPrefillRows) * per_kv_head;
       Dispatch launch("attention_prefill", {groups(units, kPrefillUnits), args.kv.n_kv_heads, args.p.n_sequences},
                       kPrefillUnits * 32);
-      launch.of(dtype_name(static_cast<DType>(args.kv.k_type)))
+      launch.of(args.kv.k_type == kKvF16 && args.kv.v_type == kKvF16 ? "f16" : "any")
           .of(std::to_string(args.kv.head_dim).c_str())
           .buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
@@ -214,7 +218,7 @@ class GpuDevice final : public Device {
   uint32_t prefill_rows(const AttentionArgs& args) const {
     const uint32_t dim = args.kv.head_dim;
     const bool there = dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256;
-    return info_.half_tiles && there && args.kv.k_type == args.kv.v_type ? kPrefillRows : UINT32_MAX;
+    return info_.half_tiles && there ? kPrefillRows : UINT32_MAX;
   }
   static uint64_t row_partials(uint64_t n_heads, uint64_t head_dim) {
     return n_heads * kMostSplits * (head_dim + 2) * sizeof(float);
