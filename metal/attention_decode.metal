@@ -26,7 +26,7 @@ METAL_FUNC Span split_span(constant AttentionParams& p, uint position, uint inde
 
 /// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes of them make a
 /// head, and the others of a simdgroup take other positions. partials [row][head][split]: max, sum, out [head_dim].
-template <class K, class V, uint kLanes, uint kQueries>
+template <class Format, uint kLanes, uint kQueries>
 kernel void attention_decode(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
                              device float* partials [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
                              constant AttentionParams& p [[buffer(4)]], constant SplitParams& split [[buffer(5)]],
@@ -47,8 +47,8 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
   const uint dim = lane % kLanes * 8, token = lane / kLanes;
   const bool active = dim < kv.head_dim;
   const Span span = split_span(p, at.position, group.y, split.n_splits);
-  const Rows keys = rows_of<K>(at.sequence->pages, kv, p.layer, kv_head, false);
-  const Rows values = rows_of<V>(at.sequence->pages, kv, p.layer, kv_head, true);
+  const Rows keys = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, false);
+  const Rows values = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, true);
 
   float query[kQueries][8], out[kQueries][8], most[kQueries], sum[kQueries];
   for (uint i = 0; i < kQueries; ++i) {
@@ -67,7 +67,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
     for (uint u = 0; u < kUnroll; ++u) {
       const uint position = base + u * kTokens + token;
       if (active && position >= span.begin && position < span.end) {
-        K::eight(key + u * kTokens * keys.row_bytes, dim, x[u]);
+        eight_of(Format(), kv.k_type, key + u * kTokens * keys.row_bytes, dim, x[u]);
       } else {
         for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
       }
@@ -81,7 +81,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
     for (uint u = 0; u < kUnroll; ++u) {
       const uint position = base + u * kTokens + token;
       if (active && position >= span.begin && position < span.end) {
-        V::eight(value + u * kTokens * values.row_bytes, dim, x[u]);
+        eight_of(Format(), kv.v_type, value + u * kTokens * values.row_bytes, dim, x[u]);
       } else {
         for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
       }
@@ -167,19 +167,13 @@ kernel void attention_merge(device const float* partials [[buffer(0)]], device f
   }
 }
 
-#define instantiate_lanes(kname, vname, K, V, lanes)                                                        \
-  instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_1", attention_decode, K, V, lanes, 1) \
-      instantiate_kernel("attention_decode_" kname "_" vname "_" #lanes "_4", attention_decode, K, V, lanes, 4)
-#define instantiate_types(kname, vname, K, V)                                        \
-  instantiate_lanes(kname, vname, K, V, 8) instantiate_lanes(kname, vname, K, V, 16) \
-      instantiate_lanes(kname, vname, K, V, 32)
-#define instantiate_keys(kname, K)                                                                   \
-  instantiate_types(kname, "f32", K, F32) instantiate_types(kname, "f16", K, F16) instantiate_types( \
-      kname, "bf16", K, BF16) instantiate_types(kname, "q8_0", K, Q8_0) instantiate_types(kname, "q4_0", K, Q4_0)
+#define instantiate_lanes(name, Format, lanes)                                                     \
+  instantiate_kernel("attention_decode_" name "_" #lanes "_1", attention_decode, Format, lanes, 1) \
+      instantiate_kernel("attention_decode_" name "_" #lanes "_4", attention_decode, Format, lanes, 4)
+#define instantiate_format(name, Format) \
+  instantiate_lanes(name, Format, 8) instantiate_lanes(name, Format, 16) instantiate_lanes(name, Format, 32)
 
-instantiate_keys("f32", F32);
-instantiate_keys("f16", F16);
-instantiate_keys("bf16", BF16);
-instantiate_keys("q8_0", Q8_0);
-instantiate_keys("q4_0", Q4_0);
+instantiate_format("f16", F16);  // for K and V both
+instantiate_format("q8_0", Q8_0);
+instantiate_format("any", AnyFormat);
 instantiate_kernel("attention_merge", attention_merge, 128);

@@ -108,7 +108,7 @@ def decode(kernels: Kernels, batch: int, tokens: int, bandwidth: float) -> None:
 
     def ours() -> None:
         kernels(
-            "attention_decode_f16_f16_16_4",
+            "attention_decode_f16_16_4",
             (kv_heads, splits, batch),
             128,
             [q, sequences, partials, pages.params(), attention, split],

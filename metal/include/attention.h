@@ -27,6 +27,25 @@ METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint la
 
 /// Of the type that kv tells: every thread goes the same way.
 struct AnyFormat {};
+
+template <class Format>
+METAL_FUNC void eight_of(Format, uint, device const uchar* row, uint i, thread float* x) {
+  Format::eight(row, i, x);
+}
+METAL_FUNC void eight_of(AnyFormat, uint type, device const uchar* row, uint i, thread float* x) {
+  switch (type) {
+    case kKvF32:
+      return F32::eight(row, i, x);
+    case kKvBF16:
+      return BF16::eight(row, i, x);
+    case kKvQ8_0:
+      return Q8_0::eight(row, i, x);
+    case kKvQ4_0:
+      return Q4_0::eight(row, i, x);
+    default:
+      return F16::eight(row, i, x);
+  }
+}
 template <>
 METAL_FUNC Rows rows_of<AnyFormat>(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
   switch (value ? kv.v_type : kv.k_type) {

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 INSTANCES = {  # file -> all that is built of it
     "rms_norm": 'instantiate_kernel("rms_norm_8", rms_norm, 8);',
     "attention_prefill": 'instantiate_kernel("attention_prefill_f16_64", attention_prefill, F16, 64, 32);',
-    "attention_decode": 'instantiate_kernel("attention_decode_f16_f16_8_4", attention_decode, F16, F16, 8, 4);\n'
+    "attention_decode": 'instantiate_kernel("attention_decode_f16_8_4", attention_decode, F16, 8, 4);\n'
     'instantiate_kernel("attention_merge", attention_merge, 128);',
 }
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"

@@ -94,7 +94,7 @@ int main(int, char** argv) {
     launch.buffers[0] = q.get(), launch.buffers[1] = &sequence, launch.buffers[2] = partials.get();
     launch.buffers[3] = &kv, launch.buffers[4] = &p, launch.buffers[5] = &split;
     launch.grid = {kKvHeads, kSplits, kRows}, launch.threads = {128, 1, 1};
-    metal_host::run(launch, "attention_decode_f16_f16_8_4");
+    metal_host::run(launch, "attention_decode_f16_8_4");
     launch.buffers[0] = partials.get(), launch.buffers[1] = out.get(), launch.buffers[2] = &kv, launch.buffers[3] = &p;
     launch.buffers[4] = &split, launch.buffers[5] = &sequence;
     launch.grid = {kHeads, kRows, 1};

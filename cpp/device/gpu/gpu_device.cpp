@@ -99,7 +99,7 @@ class GpuDevice final : public Device {
     for (const LinearArgs::Output& output : args.outputs) {
       const LinearEpilogue epilogue{output.bias != nullptr, args.residual.buffer != nullptr};
       const bool single = output.p.in_features % 8 != 0;
-      const bool tiles = !single && output.p.n_rows >= kTileRows;
+      const bool tiles = info_.half_tiles && !single && output.p.n_rows >= kTileRows;
       const uint32_t outputs = tiles ? kTileSide : kLinearOutputs, rows = tiles ? kTileSide : kLinearRows;
       Dispatch launch(tiles ? "linear_tiles" : "linear",
                       {groups(output.p.out_features, outputs), groups(output.p.n_rows, rows)},
@@ -157,9 +157,7 @@ class GpuDevice final : public Device {
       const uint32_t units = groups(most_rows, kPrefillRows) * per_kv_head;
       Dispatch launch("attention_prefill", {groups(units, kPrefillUnits), args.kv.n_kv_heads, args.p.n_sequences},
                       kPrefillUnits * 32);
-      launch.of(args.kv.k_type == kKvF16 && args.kv.v_type == kKvF16 ? "f16" : "any")
-          .of(std::to_string(args.kv.head_dim).c_str())
-          .buffer(args.q);
+      launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
       queue_->dispatch(launch.buffer(args.out).value(args.kv).value(args.p).value(split));
     }
@@ -172,8 +170,10 @@ class GpuDevice final : public Device {
       const uint32_t rows = std::min(wave, args.p.n_rows - row);
       const SplitParams split{row, splits, queries, parts, prefill, {}};
       Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, kDecodeThreads);
-      decode.of(dtype_name(static_cast<DType>(args.kv.k_type))).of(dtype_name(static_cast<DType>(args.kv.v_type)));
-      decode.of(std::to_string(lanes).c_str()).of(std::to_string(queries).c_str()).buffer(args.q);
+      decode.of(kv_format(args.kv, true))
+          .of(std::to_string(lanes).c_str())
+          .of(std::to_string(queries).c_str())
+          .buffer(args.q);
       sequences(decode, args.sequences, args.p.n_sequences);
       // Beside prefill, which writes other rows; but not beside the merge of the wave before.
       if (prefills != 0 && row == 0) decode.beside();
@@ -219,6 +219,11 @@ class GpuDevice final : public Device {
     const uint32_t dim = args.kv.head_dim;
     const bool there = dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256;
     return info_.half_tiles && there ? kPrefillRows : UINT32_MAX;
+  }
+  /// Which instance: of one type of its own, or of any two.
+  static const char* kv_format(const KvParams& kv, bool decode) {
+    if (kv.k_type != kv.v_type) return "any";
+    return kv.k_type == kKvF16 ? "f16" : decode && kv.k_type == kKvQ8_0 ? "q8_0" : "any";
   }
   static uint64_t row_partials(uint64_t n_heads, uint64_t head_dim) {
     return n_heads * kMostSplits * (head_dim + 2) * sizeof(float);
