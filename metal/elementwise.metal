@@ -2,6 +2,7 @@
 #include "kernel.h"
 using namespace metal;
 #include "formats.h"
+#include "gates.h"
 
 constant constexpr uint kThreads = 256;
 
@@ -52,13 +53,6 @@ kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffe
   }
 }
 
-struct Silu {
-  static METAL_FUNC float exponent(float g) { return g; }
-};
-struct Gelu {  // by tanh: 2 sqrt(2 / pi) (g + 0.044715 g^3)
-  static METAL_FUNC float exponent(float g) { return g * 1.5957691216057308f * fma(g * g, 0.044715f, 1.0f); }
-};
-
 /// Grid: groups of kThreads values.
 template <class Gate>
 kernel void gated(device const float* gate [[buffer(0)]], device const float* up [[buffer(1)]],
@@ -66,8 +60,7 @@ kernel void gated(device const float* gate [[buffer(0)]], device const float* up
                   uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
   const ulong i = ulong(group.x) * kThreads + index;
   if (i >= n) return;
-  const float g = gate[i];
-  out[i] = g / (1.0f + precise::exp(-Gate::exponent(g))) * up[i];
+  out[i] = gated_by<Gate>(gate[i]) * up[i];
 }
 
 /// Grid: groups of kThreads values.

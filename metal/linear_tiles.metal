@@ -9,6 +9,8 @@ using namespace metal;
 #include "formats.h"
 #include "tile.h"
 
+constant bool has_bias [[function_constant(0)]];
+constant bool has_residual [[function_constant(1)]];
 constant constexpr uint kSide = 64, kBlock = 32, kStride = kBlock + 8;  // a threadgroup's rows, and its outputs
 constant constexpr uint kThreads = 128, kShares = kSide * 4 / kThreads;
 
@@ -81,9 +83,8 @@ template <class Format, uint kParts, bool kScaled, bool kMinimum>
 kernel void linear_tiles(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
                          device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],
                          device float* out [[buffer(4)]], constant LinearParams& p [[buffer(5)]],
-                         constant LinearEpilogue& epilogue [[buffer(6)]], uint3 group [[threadgroup_position_in_grid]],
-                         uint index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
-                         uint lane [[thread_index_in_simdgroup]]) {
+                         uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]],
+                         uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
   threadgroup uint4 staged_x[2 * kSide * kStride / 8];
   threadgroup uint4 staged_w[kParts * kSide * kStride / 8];
   threadgroup float x_scales[kSide];
@@ -158,8 +159,8 @@ kernel void linear_tiles(device const float* in [[buffer(0)]], device const ucha
         if (r >= p.n_rows || o >= p.out_features) continue;
         const ulong at = ulong(r) * p.out_features + o;
         float y = sums[m][n][i];
-        if (epilogue.has_bias != 0) y += bias[o];
-        if (epilogue.has_residual != 0) y += residual[at];
+        if (has_bias) y += bias[o];
+        if (has_residual) y += residual[at];
         out[at] = y;
       }
 }

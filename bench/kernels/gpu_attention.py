@@ -34,7 +34,7 @@ class Kernels:
                 buffers[i] = slot.data_ptr()
         x, y, z = (*grid, 1, 1)[:3]
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        status = self._launch(name.encode(), x, y, z, threads, buffers, values, sizes, n, stream)
+        status = self._launch(name.encode(), x, y, z, threads, buffers, values, sizes, n, 0, stream)
         if status != 0:
             raise RuntimeError(f"{name}: CUDA error {status}")
 

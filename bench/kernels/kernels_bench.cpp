@@ -49,8 +49,9 @@ void linear(benchmark::State& state, const cases::Case& one) {
   const auto weight = cpu->prepare(data.view(), WeightUse::linear);
   const auto x = filled(*cpu, kernel_tests::random_floats(random, uint64_t{rows} * in));
   const auto y = cpu->allocate(uint64_t{rows} * out * sizeof(float));
-  const LinearArgs args{
-      {x.get(), 0}, {}, {{{rows, in, out, static_cast<u32>(data.type)}, weight.get(), nullptr, {y.get(), 0}}}};
+  LinearArgs args;
+  args.in = {x.get(), 0};
+  args.outputs.push_back({{rows, in, out, static_cast<u32>(data.type)}, weight.get(), nullptr, {y.get(), 0}});
   steps(state, *cpu, {rows, in, 1, 1, 1, 8}, [&] { cpu->linear(args); });
   state.counters["weight_bytes/s"] =
       benchmark::Counter(static_cast<double>(state.iterations() * data.bytes.size()), benchmark::Counter::kIsRate);

@@ -52,6 +52,7 @@ struct DeviceInfo {
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
   bool half_tiles = false;      // 16 rows and more have matrix tiles, which round otherwise: bits depend on the chunks
+  bool fuses = false;           // an rms_norm before a linear, and the gate behind it
   uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
 };
@@ -90,6 +91,14 @@ struct LinearArgs {
   Span in;        // [n_rows, in_features]
   Span residual;  // buffer null: none; may be the same place as out
   std::vector<Output> outputs;
+  // Where the device `fuses`: what comes before and behind in the same call. What lies between is room, written or not.
+  struct Norm {
+    const Weight* weight = nullptr;  // null: none
+    RmsNormParams p{};
+    Span in;  // what is normed; `in` of the linear is then room
+  } norm;
+  enum class Gate : uint32_t { none, swiglu, geglu } gate = Gate::none;
+  Span gated;  // [n_rows, out_features]: of outputs[0], the gate, and outputs[1], which are then room
 };
 /// Rotates `in` [n_rows, n_heads * head_dim] into `out` (may be the same place).
 struct RopeArgs {

@@ -45,16 +45,18 @@ uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
   return least;
 }
 
-Graph verified_and_fused(const Graph& graph) {
+Graph verified_and_fused(const Graph& graph, const DeviceInfo& device) {
   verify(graph);
-  return fuse(graph);
+  Graph fused = fuse(graph);
+  if (device.fuses) chain(fused);
+  return fused;
 }
 
 }  // namespace
 
 CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
-      graph_(verified_and_fused(graph)),
+      graph_(verified_and_fused(graph, device_->info())),
       ledger_(limit_of(options, device_->info())),
       weights_(std::move(file), graph_) {
   if (options.chunk_tokens == 0) throw ValueError("chunk_tokens: expected at least 1, found 0");

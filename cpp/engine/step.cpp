@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -54,7 +55,7 @@ uint32_t StepRunner::rows_of(ValueId value) const {
 }
 
 void StepRunner::begin_step(const Inputs& inputs) {
-  now_ = inputs;
+  now_ = inputs, norm_ = {}, gated_ = nullptr;
   device_.begin(place(scratch_at_), shape_);
 }
 
@@ -177,11 +178,17 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
     case OpKind::rms_norm: {
       const Weight* w = table(0);
       const auto n = static_cast<u32>(w->cols);
-      device_.rms_norm({{rows_of(in) * (width(in) / n), n, op.eps, 0}, w, at(in), at(out)});
+      const RmsNormParams p{rows_of(in) * (width(in) / n), n, op.eps, 0};
+      if (op.with_next)
+        norm_ = {w, p, at(in)};
+      else
+        device_.rms_norm({p, w, at(in), at(out)});
       break;
     }
     case OpKind::linear: {
-      LinearArgs args{at(in), op.inputs.size() > 1 ? at(op.inputs[1]) : Span{}, {}};
+      LinearArgs args;
+      args.in = at(in), args.norm = std::exchange(norm_, {});
+      if (op.inputs.size() > 1) args.residual = at(op.inputs[1]);
       const size_t n = op.outputs.size();
       args.outputs.reserve(n);
       for (size_t i = 0; i < n; ++i) {
@@ -190,6 +197,12 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
                                 w,
                                 op.weights.size() > n + i ? table(n + i) : nullptr,
                                 at(op.outputs[i])});
+      }
+      if (op.with_next) {
+        const Op& gate = *(&op + 1);
+        args.gate = gate.kind == OpKind::swiglu ? LinearArgs::Gate::swiglu : LinearArgs::Gate::geglu;
+        args.gated = at(gate.outputs[0]);
+        gated_ = &gate;
       }
       device_.linear(args);
       break;
@@ -220,9 +233,11 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       break;
     }
     case OpKind::swiglu:
+      if (std::exchange(gated_, nullptr) == &op) break;
       device_.swiglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
       break;
     case OpKind::geglu:
+      if (std::exchange(gated_, nullptr) == &op) break;
       device_.geglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
       break;
     case OpKind::add:

@@ -44,7 +44,7 @@ class StepRunner {
   /// Until the last body and head have completed.
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
-  void abandon() noexcept { settle(last_); }
+  void abandon() noexcept { settle(last_), last_ = 0; }
   /// A token of a row of logits, drawn by the device.
   int32_t draw(std::span<const float> logits, const SampleParams& params);
 
@@ -91,6 +91,8 @@ class StepRunner {
 
   // The step in hand.
   Inputs now_{};
+  LinearArgs::Norm norm_;      // of the linear behind it
+  const Op* gated_ = nullptr;  // the linear before its gate has run it
   uint32_t n_rows_ = 0, n_selected_ = 0, rope_max_seq_len_ = 0;
   std::vector<std::vector<SequenceParams>> sequences_;  // [group][sequence]
 };

@@ -1,5 +1,7 @@
 // Two fusions, neither of which changes an order of summation or a rounding: sibling linears become one op (their input is
 // read, and quantised, once), and an add behind a linear becomes its epilogue.
+#include <algorithm>
+
 #include "graph/graph.h"
 
 namespace foundry {
@@ -53,6 +55,24 @@ void fold_residuals(Graph& graph) {
 }
 
 }  // namespace
+
+void chain(Graph& graph) {
+  for (size_t i = 0; i + 1 < graph.ops.size(); ++i) {
+    Op& op = graph.ops[i];
+    const Op& next = graph.ops[i + 1];
+    const bool only =
+        std::all_of(op.outputs.begin(), op.outputs.end(), [&](ValueId value) { return readers(graph, value) == 1; });
+    if (op.kind == OpKind::rms_norm) {
+      const ValueId x = op.inputs[0];
+      op.with_next =
+          only && next.kind == OpKind::linear && next.inputs[0] == op.outputs[0] &&
+          graph.weights[static_cast<size_t>(op.weights[0])].cols == graph.values[static_cast<size_t>(x)].width;
+    } else if (op.kind == OpKind::linear && op.outputs.size() == 2) {
+      op.with_next = only && (next.kind == OpKind::swiglu || next.kind == OpKind::geglu) && next.inputs == op.outputs &&
+                     op.inputs.size() == 1 && op.weights[2] == kNone && op.weights[3] == kNone;
+    }
+  }
+}
 
 Graph fuse(const Graph& graph) {
   Graph fused = graph;

@@ -51,7 +51,8 @@ struct LayerGroup {
 ///   select_rows (x)            -> (y)
 struct Op {
   OpKind kind{};
-  std::string name;  // "layer 3 attention", for errors
+  bool with_next = false;  // one launch with the op behind it (chain); not serialised: a device's business
+  std::string name;        // "layer 3 attention", for errors
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
   std::vector<WeightId> weights;
@@ -120,6 +121,10 @@ void verify(const Graph& graph);
 /// Siblings that read one value become one linear; an add that follows its only producer becomes the linear's residual.
 /// The result verifies, and gives the same bits: fusions change neither an order of summation nor a rounding.
 Graph fuse(const Graph& graph);
+
+/// For devices that run them as one: marks an rms_norm whose only reader is the linear behind it, and a linear (gate, up), without biases,
+/// whose only reader is the swiglu or geglu behind it. Values in between are then room that nobody else may have at that time.
+void chain(Graph& graph);
 
 /// Byte offsets of the activations in one arena, by lifetime: two values share bytes only when they are never alive together.
 /// A value in rows `tokens` holds max_rows x width floats, `selected` max_selected x width. Offsets are 64-byte aligned.

@@ -99,12 +99,6 @@ struct SampleParams {
   u32 reserved[3];
 };
 
-/// What is added to a linear layer's outputs, on GPUs.
-struct LinearEpilogue {
-  u32 has_bias;
-  u32 has_residual;
-};
-
 /// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments each.
 struct SplitParams {
   u32 first_row;  // of the step: rows first_row .. first_row + the grid's

@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <random>
+#include <set>
 
 #include "base/error.h"
 #include "cpp/tiny_llama.h"
@@ -400,6 +401,30 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
       if (logits[0][i] != logits[1][i]) ++different;
     CHECK_MESSAGE(different == 0, name);
   }
+}
+
+TEST_CASE("graph: what one launch reads and writes has places of its own") {
+  size_t launches = 0;
+  for (Graph g : graphs()) {
+    g = fuse(g);
+    chain(g);
+    const BufferPlan plan = plan_buffers(g, kRows, kSelected);
+    for (size_t i = 0; i < g.ops.size(); ++i) {
+      if (!g.ops[i].with_next) continue;
+      ++launches;
+      std::set<ValueId> values;
+      for (size_t at = i; at == i || g.ops[at - 1].with_next; ++at)
+        for (const auto& list : {g.ops[at].inputs, g.ops[at].outputs}) values.insert(list.begin(), list.end());
+      for (const ValueId a : values)
+        for (const ValueId b : values) {
+          const Value& value = g.values[static_cast<size_t>(a)];
+          const uint64_t from = plan.offsets[static_cast<size_t>(a)], at = plan.offsets[static_cast<size_t>(b)];
+          const uint64_t bytes = uint64_t{value.rows == Rows::tokens ? kRows : kSelected} * value.width * sizeof(float);
+          CHECK((a == b || at < from || at >= from + bytes));
+        }
+    }
+  }
+  CHECK(launches > 4);
 }
 
 TEST_CASE("graph: no buffer is overwritten while its value is needed") {

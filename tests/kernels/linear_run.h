@@ -60,7 +60,8 @@ class LinearRun {
   std::vector<std::vector<float>> run(uint32_t begin, uint32_t n, const std::vector<size_t>& which,
                                       bool residual_in_place) const {
     const Guarded x(*device_, rows_of(inputs_.x, inputs_.in, begin, n));
-    LinearArgs args{x.span(), {}, {}};
+    LinearArgs args;
+    args.in = x.span();
     std::vector<Guarded> out;
     for (const size_t i : which) out.emplace_back(*device_, uint64_t{n} * inputs_.weights[i].rows * sizeof(float));
     std::vector<Guarded> residual;

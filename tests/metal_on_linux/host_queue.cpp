@@ -58,6 +58,7 @@ class HostQueue final : public KernelQueue {
     metal_host::Launch launch;
     launch.grid = {one.grid.x, one.grid.y, one.grid.z};
     launch.threads = {one.threads, 1, 1};
+    launch.constants = one.constants;
     launch.seed = schedule == 0 ? 0 : schedule * 1'000'003 + launches;
     ++launches;
     for (uint32_t i = 0; i < one.n_slots; ++i) {

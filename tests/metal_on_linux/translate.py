@@ -155,6 +155,18 @@ def threadgroup_arrays(source: Source, kernel: Kernel, target: str) -> None:
         source.replace(at, kernel.body + match.end(), by)
 
 
+def function_constants(source: Source, target: str) -> None:
+    pattern = r"^constant\s+(\w+)\s+(\w+)\s*\[\[\s*function_constant\((\d+)\)\s*\]\]\s*;"
+    for match in re.finditer(pattern, source.code, re.M):
+        kind, name, index = match.groups()
+        by = {
+            "host": f"static constexpr metal_host::Constant<{kind}, {index}> {name}{{}};",
+            "cuda": f"static __device__ constexpr metal_cuda::Constant<{kind}, {index}> {name}{{}};",
+            "check": f"extern constant {kind} {name};",
+        }[target]
+        source.replace(match.start(), match.end(), by)
+
+
 def translate(path: Path, target: str) -> str:
     source = Source(path, path.read_text(encoding="utf-8"))
     source.code = without_comments(source.text)
@@ -163,6 +175,7 @@ def translate(path: Path, target: str) -> str:
     if path.suffix == ".h":
         without_spaces(source)
         return source.edited()
+    function_constants(source, target)
     for kernel in found:
         threadgroup_arrays(source, kernel, target)
         for attribute in re.finditer(r"\[\[.*?\]\]", source.code[kernel.begin : kernel.parameters_end]):

@@ -56,9 +56,9 @@ class CudaQueue final : public KernelQueue {
     return buffer;
   }
   void dispatch(const Dispatch& one) override {
-    std::array<void*, 8> buffers{};
-    std::array<const void*, 8> bytes{};
-    std::array<uint32_t, 8> n_bytes{};
+    std::array<void*, kMostSlots> buffers{};
+    std::array<const void*, kMostSlots> bytes{};
+    std::array<uint32_t, kMostSlots> n_bytes{};
     for (uint32_t i = 0; i < one.n_slots; ++i) {
       const Dispatch::Slot& slot = one.slots[i];
       if (slot.buffer != nullptr) {
@@ -69,7 +69,7 @@ class CudaQueue final : public KernelQueue {
       buffers[i] = keep(slot.bytes, slot.n_bytes);
     }
     const int status = foundry_cuda_launch(one.kernel.data(), one.grid.x, one.grid.y, one.grid.z, one.threads,
-                                           buffers.data(), bytes.data(), n_bytes.data(), one.n_slots, nullptr);
+                                           buffers.data(), bytes.data(), n_bytes.data(), one.n_slots, one.constants, nullptr);
     if (status == -1) throw ConsistencyError(std::string("cuda: no kernel ") + one.kernel.data());
     check(static_cast<cudaError_t>(status), one.kernel.data());
   }

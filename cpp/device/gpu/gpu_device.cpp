@@ -48,6 +48,7 @@ Span span_of(const Weight* weight) { return static_cast<const GpuWeight*>(weight
 class GpuDevice final : public Device {
  public:
   GpuDevice(std::unique_ptr<KernelQueue> queue, bool strict) : queue_(std::move(queue)), info_(queue_->info()) {
+    info_.fuses = true;
     if (!strict) return;
     info_.half_tiles = false;
     info_.isa += " strict";  // a saved history names its mode
@@ -95,25 +96,22 @@ class GpuDevice final : public Device {
                          .value(args.p));
   }
 
+  /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
   void linear(const LinearArgs& args) override {
+    const LinearParams& first = args.outputs.front().p;
+    const bool tiles = info_.half_tiles && first.in_features % 8 == 0 && first.n_rows >= kTileRows;
+    if (tiles && args.norm.weight != nullptr) rms_norm({args.norm.p, args.norm.weight, args.norm.in, args.in});
+    bool beside = false;
     for (const LinearArgs::Output& output : args.outputs) {
-      const LinearEpilogue epilogue{output.bias != nullptr, args.residual.buffer != nullptr};
-      const bool single = output.p.in_features % 8 != 0;
-      const bool tiles = info_.half_tiles && !single && output.p.n_rows >= kTileRows;
-      const uint32_t outputs = tiles ? kTileSide : kLinearOutputs, rows = tiles ? kTileSide : kLinearRows;
-      Dispatch launch(tiles ? "linear_tiles" : "linear",
-                      {groups(output.p.out_features, outputs), groups(output.p.n_rows, rows)},
-                      tiles ? kTileThreads : kLinearThreads);
-      launch.of(dtype_name(output.weight->type));
-      if (single) launch.of("single");
-      queue_->dispatch(launch.buffer(args.in)
-                           .buffer(span_of(output.weight))
-                           .buffer(output.bias != nullptr ? span_of(output.bias) : args.in)
-                           .buffer(args.residual.buffer != nullptr ? args.residual : args.in)
-                           .buffer(output.out)
-                           .value(output.p)
-                           .value(epilogue));
+      Dispatch launch = tiles ? tiles_launch(args, output) : rows_launch(args, output);
+      if (beside) launch.beside();
+      beside = true;
+      queue_->dispatch(launch);
+      if (!tiles && args.gate != LinearArgs::Gate::none) return;
     }
+    if (args.gate != LinearArgs::Gate::none)
+      gated(args.gate == LinearArgs::Gate::swiglu ? "swiglu" : "geglu",
+            {first.n_rows, first.out_features, args.outputs[0].out, args.outputs[1].out, args.gated});
   }
 
   void rope(const RopeArgs& args) override {
@@ -231,6 +229,41 @@ class GpuDevice final : public Device {
   static uint64_t wave_rows(const StepShape& shape) {
     const uint64_t row = row_partials(shape.n_heads, shape.head_dim);
     return row == 0 ? 1 : std::clamp<uint64_t>(kMostPartials / row, 1, std::max<uint32_t>(shape.max_rows, 1));
+  }
+
+  static Dispatch tiles_launch(const LinearArgs& args, const LinearArgs::Output& output) {
+    const Grid grid{groups(output.p.out_features, kTileSide), groups(output.p.n_rows, kTileSide)};
+    Dispatch launch("linear_tiles", grid, kTileThreads);
+    launch.of(dtype_name(output.weight->type));
+    bind(launch, args, output, args.in);
+    return launch;
+  }
+
+  static Dispatch rows_launch(const LinearArgs& args, const LinearArgs::Output& output) {
+    const bool norm = args.norm.weight != nullptr, gate = args.gate != LinearArgs::Gate::none;
+    const Grid grid{groups(output.p.out_features, gate ? kLinearOutputs / 2 : kLinearOutputs),
+                    groups(output.p.n_rows, kLinearRows)};
+    Dispatch launch("linear", grid, kLinearThreads);
+    launch.of(dtype_name(output.weight->type));
+    if (output.p.in_features % 8 != 0) launch.of("single");
+    bind(launch, args, output, norm ? args.norm.in : args.in);
+    launch.buffer(norm ? span_of(args.norm.weight) : args.in)
+        .buffer(gate ? span_of(args.outputs[1].weight) : span_of(output.weight))
+        .value(args.norm.p.eps);
+    launch.constant(2, norm).constant(3, gate).constant(4, args.gate == LinearArgs::Gate::geglu);
+    return launch;
+  }
+
+  /// Both kernels' first six; what is not there is never read.
+  static void bind(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& output, Span in) {
+    const bool bias = output.bias != nullptr, residual = args.residual.buffer != nullptr;
+    launch.buffer(in)
+        .buffer(span_of(output.weight))
+        .buffer(bias ? span_of(output.bias) : in)
+        .buffer(residual ? args.residual : in)
+        .buffer(args.gate != LinearArgs::Gate::none && launch.base() == "linear" ? args.gated : output.out)
+        .value(output.p);
+    launch.constant(0, bias).constant(1, residual);
   }
 
   void gated(const char* kernel, const GatedArgs& args) {

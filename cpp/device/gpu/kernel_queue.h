@@ -14,6 +14,8 @@ struct Grid {
   uint32_t x = 1, y = 1, z = 1;
 };
 
+inline constexpr uint32_t kMostSlots = 10;
+
 /// One launch: buffers and small parameters at the indices of the kernel's [[buffer(n)]].
 class Dispatch {
  public:
@@ -64,7 +66,7 @@ class Dispatch {
   std::array<char, 64> kernel{};
   Grid grid;         // threadgroups
   uint32_t threads;  // of a threadgroup
-  std::array<Slot, 8> slots{};
+  std::array<Slot, kMostSlots> slots{};
   uint32_t n_slots = 0;
   bool is_beside = false;
   uint32_t constants = 0, n_constants = 0;  // bits, by index

@@ -314,4 +314,9 @@ uint32_t number(Kind kind) {
   }
 }
 
+bool constant_bit(uint32_t index) {
+  if (index >= 32) fail("a function constant past the 32 that a launch has");
+  return (current->group->launch->constants >> index & 1) != 0;
+}
+
 }  // namespace metal_host

@@ -44,6 +44,14 @@ const char* exchange(const void* value, size_t bytes, const char* what);
 /// Memory of the threadgroup, filled with NaN; the same for each thread that asks for `id`.
 void* threadgroup_memory(int id, size_t bytes);
 
+bool constant_bit(uint32_t index);
+
+/// A function constant, as the launch in hand has it.
+template <class T, int Index>
+struct Constant {
+  operator T() const { return constant_bit(Index); }
+};
+
 enum class Kind { buffer, group, thread, thread_index, global, group_size, grid_size, simdgroup, lane, simdgroups };
 struct Bind {
   Kind kind;
