@@ -9,12 +9,15 @@
 
 #include "base/half.h"
 #include "params.h"
+#include "quant_blocks.h"
 #include "runtime.h"
 
 namespace {
 
 using foundry::AttentionParams;
 using foundry::KvParams;
+using foundry::LinearEpilogue;
+using foundry::LinearParams;
 using foundry::RmsNormParams;
 using foundry::SequenceParams;
 using foundry::SplitParams;
@@ -59,6 +62,26 @@ int main(int, char** argv) {
     launch.buffers[3] = &p;
     launch.grid = {2, 1, 1}, launch.threads = {256, 1, 1};
     metal_host::run(launch, "rms_norm_8");
+    write(out);
+  }
+  for (const bool quantised : {true, false}) {
+    LinearParams p{37, quantised ? 96u : 40u, 69, quantised ? 3u : 0u};
+    LinearEpilogue epilogue{1, 1};
+    const auto in = floats(p.n_rows * p.in_features), bias = floats(p.out_features);
+    const auto residual = floats(p.n_rows * p.out_features), weight = floats(p.out_features * p.in_features);
+    Exact<foundry::BlockQ4_1> blocks(p.out_features * p.in_features / 32);
+    for (size_t i = 0; i < blocks.size; ++i) {
+      foundry::BlockQ4_1& block = blocks.get()[i];
+      block.scale = foundry::f32_to_f16(next()), block.minimum = foundry::f32_to_f16(next());
+      for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(128 + 127 * next());
+    }
+    const Exact<float> out(p.n_rows * p.out_features);
+    launch.buffers[0] = in.get(), launch.buffers[1] = weight.get(), launch.buffers[2] = bias.get();
+    if (quantised) launch.buffers[1] = blocks.get();
+    launch.buffers[3] = residual.get(), launch.buffers[4] = out.get(), launch.buffers[5] = &p;
+    launch.buffers[6] = &epilogue;
+    launch.grid = {2, 1, 1}, launch.threads = {128, 1, 1};
+    metal_host::run(launch, quantised ? "linear_tiles_q4_1" : "linear_tiles_f32");
     write(out);
   }
   constexpr uint32_t kRows = 37, kStart = 5, kHeads = 4, kKvHeads = 2, kDim = 64, kPage = 8, kPages = 6, kSplits = 2;
