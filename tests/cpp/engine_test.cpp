@@ -49,6 +49,16 @@ bool same_bits(const Logits& a, const Logits& b) {
   return true;
 }
 
+/// What a device promises for the same tokens in other chunks: the same bits, or with half_tiles as good as the same.
+bool same_logits(const CompiledModel& model, const Logits& a, const Logits& b) {
+  if (!model.device_info().half_tiles) return same_bits(a, b);
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i)
+    for (size_t j = 0; j < a[i].size(); ++j)
+      if (!(std::fabs(a[i][j] - b[i][j]) <= 2e-3f * (1 + std::fabs(a[i][j])))) return false;
+  return true;
+}
+
 bool finite(const Logits& logits) {
   for (const auto& row : logits)
     for (const float x : row)
@@ -81,7 +91,7 @@ TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threa
         CHECK(session->capacity() - session->position() < page);
         CHECK(session->globals()[0].max_seq_len == session->capacity());
       }
-      CHECK(same_bits(expected, got));
+      CHECK(same_logits(*model, expected, got));
     }
   }
 }
@@ -101,13 +111,13 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
                      (item == 0 ? got_a : got_b).emplace_back(row.begin(), row.end());
                    },
                    {});
-    CHECK(same_bits(expected_a, got_a));
-    CHECK(same_bits(expected_b, got_b));
+    CHECK(same_logits(*model, expected_a, got_a));
+    CHECK(same_logits(*model, expected_b, got_b));
     session_a->rewind(13);
     CHECK(session_a->kv_bytes() == 2 * model->pools()[0]->geometry().page_bytes());
     got_a.resize(13);
     for (auto& row : feed(*session_a, std::span(a).subspan(13))) got_a.push_back(std::move(row));
-    CHECK(same_bits(expected_a, got_a));
+    CHECK(same_logits(*model, expected_a, got_a));
     const std::array twice{BatchItem{session_a.get(), a}, BatchItem{session_a.get(), b}};
     CHECK_THROWS_AS(model->forward(twice, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {}),
                     ValueError);
@@ -190,7 +200,9 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
     const std::vector<float> rest = scored->score(std::span(ids).subspan(20), {});
     CHECK(std::isnan(scores[0]));
     scores.insert(scores.end(), rest.begin(), rest.end());
-    for (size_t i = 1; i < ids.size(); ++i) CHECK(scores[i] == log_probability(logits[i - 1], ids[i]));
+    const double off = model->device_info().half_tiles ? 4e-3 : 0;
+    for (size_t i = 1; i < ids.size(); ++i)
+      CHECK(std::fabs(static_cast<double>(scores[i]) - log_probability(logits[i - 1], ids[i])) <= off);
     CHECK(scored->position() == 50);
 
     const Sampling sampling{0.8f, 20, 0.95f, 0.01f, 42};
