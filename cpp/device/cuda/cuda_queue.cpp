@@ -68,8 +68,9 @@ class CudaQueue final : public KernelQueue {
       bytes[i] = slot.bytes, n_bytes[i] = static_cast<uint32_t>(slot.n_bytes);
       buffers[i] = keep(slot.bytes, slot.n_bytes);
     }
-    const int status = foundry_cuda_launch(one.kernel.data(), one.grid.x, one.grid.y, one.grid.z, one.threads,
-                                           buffers.data(), bytes.data(), n_bytes.data(), one.n_slots, one.constants, nullptr);
+    const int status =
+        foundry_cuda_launch(one.kernel.data(), one.grid.x, one.grid.y, one.grid.z, one.threads, buffers.data(),
+                            bytes.data(), n_bytes.data(), one.n_slots, one.constants, nullptr);
     if (status == -1) throw ConsistencyError(std::string("cuda: no kernel ") + one.kernel.data());
     check(static_cast<cudaError_t>(status), one.kernel.data());
   }

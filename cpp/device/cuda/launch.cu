@@ -34,7 +34,8 @@ metal_cuda::Registered::Registered(const char* name, const void* entry, const vo
 }
 
 int foundry_cuda_launch(const char* kernel, uint32_t x, uint32_t y, uint32_t z, uint32_t threads, void* const* buffers,
-                        const void* const* bytes, const uint32_t* n_bytes, uint32_t n_slots, uint32_t constants, void* stream) {
+                        const void* const* bytes, const uint32_t* n_bytes, uint32_t n_slots, uint32_t constants,
+                        void* stream) {
   const auto found = entries().find(kernel);
   if (found == entries().end()) return -1;
   metal_cuda::Arguments arguments{};
