@@ -66,7 +66,7 @@ kernel void sample(device const float* logits [[buffer(0)]], device int* out [[b
   Room room = {counts, masses};
   device const float* row = logits + ulong(group.x) * vocab_size;
   const uint n = vocab_size;
-  const SampleParams p = params[group.x];
+  device const SampleParams& p = params[group.x];
 
   // The most likely, the lowest id of equals.
   uint best_key = 0, best_id = 0;
