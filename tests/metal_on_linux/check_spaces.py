@@ -91,7 +91,7 @@ FAULTS = {
     "a threadgroup array outside a kernel": Fault(
         "outside a kernel's body", outside="METAL_FUNC void f() { threadgroup float x[4]; x[0] = 1.0f; }"
     ),
-    "a threadgroup variable that is no array": Fault(SPACE, "threadgroup float x; x = 1.0f;"),
+    "a threadgroup variable that is no array": Fault("no array", "threadgroup float x; x = 1.0f;"),
     "a variable in device": Fault(SPACE, "device float x = 1.0f; shared[0] = x;"),
     "min of two types": Fault("ambiguous", "shared[0] = float(min(n, 1));"),
     "max of a float and a whole number": Fault("ambiguous", "shared[0] = max(in[0], 0);"),

@@ -3,8 +3,9 @@
     translate.py FILE.metal --target host|cuda|check -o OUT
     translate.py HEADER.h --target cuda -o OUT
 
-Lines keep their numbers. Only what no macro can express is rewritten: `threadgroup` arrays in kernel bodies, the
-attributes of kernel parameters (they become a table of bindings), and, for CUDA, the address spaces themselves.
+Lines keep their numbers. Only what no macro can express is rewritten: `threadgroup` arrays in kernel bodies, function
+constants, the attributes of kernel parameters (they become a table of bindings), and, for CUDA, the address spaces
+themselves. MSL that is not ours (`foreign`) need not be in our dialect, and may have kernels in its headers.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from pathlib import Path
 
 BUILTINS = {
     "threadgroup_position_in_grid": "group",
-    "thread_position_in_threadgroup": "thread",
+    "thread_position_in_threadgroup": "thread_in_group",
     "thread_index_in_threadgroup": "thread_index",
     "thread_position_in_grid": "global",
     "threads_per_threadgroup": "group_size",
     "threadgroups_per_grid": "grid_size",
+    "threads_per_grid": "grid_threads",
     "simdgroup_index_in_threadgroup": "simdgroup",
     "thread_index_in_simdgroup": "lane",
     "simdgroups_per_threadgroup": "simdgroups",
+    "quadgroup_index_in_threadgroup": "quadgroup",
+    "thread_index_in_quadgroup": "quad_lane",
 }
 MOST_BUFFERS = 31
+ATTRIBUTE = r"\[\[\s*(\w+)\s*(?:\(\s*(\d+)\s*\))?\s*(,\s*function_constant\(\w+\)\s*)?\]\]"
 SPACES = r"\b(?:device|constant|threadgroup|thread)\b"
 
 
@@ -104,25 +109,29 @@ def parameters(code: str) -> list[str]:
     return [*found, current]
 
 
-def kernels(source: Source) -> list[Kernel]:
+def kernels(source: Source, foreign: bool) -> list[Kernel]:
     found = []
-    for match in re.finditer(r"\bkernel\s+void\s+(\w+)\s*\(", source.code):
+    word = r"(?:\bkernel|\[\[\s*kernel\b[^\]]*\]\])" if foreign else r"\bkernel"
+    for match in re.finditer(rf"{word}\s+void\s+(\w+)\s*\(", source.code):
         begin = match.end() - 1
         end = closing(source, begin)
         body = source.code.index("{", end)
         bindings: list[tuple[str, int]] = []
         for parameter in parameters(source.code[begin + 1 : end]):
-            attribute = re.search(r"\[\[\s*(\w+)\s*(?:\(\s*(\d+)\s*\))?\s*\]\]", parameter)
+            attribute = re.search(ATTRIBUTE, parameter)
+            if attribute is None and foreign:  # MSL counts them
+                bindings.append(("buffer", len(bindings)))
+                continue
             if attribute is None:
                 source.fail(begin, f"{match[1]}: a parameter without an attribute: {' '.join(parameter.split())}")
                 raise AssertionError
-            kind, index = attribute[1], int(attribute[2] or 0)
+            kind, index, needed = attribute[1], int(attribute[2] or 0), attribute[3] is None
             if kind == "buffer":
                 if re.search(r"\b(device|constant)\b", parameter) is None:
                     source.fail(begin, f"{match[1]}: buffer({index}) is in neither device nor constant")
-                if index >= MOST_BUFFERS or ("buffer", index) in bindings:
+                if index >= MOST_BUFFERS or {("buffer", index), ("optional_buffer", index)}.intersection(bindings):
                     source.fail(begin, f"{match[1]}: buffer({index}) is past {MOST_BUFFERS - 1}, or bound twice")
-                bindings.append(("buffer", index))
+                bindings.append(("buffer" if needed else "optional_buffer", index))
             elif kind in BUILTINS:
                 bindings.append((BUILTINS[kind], 0))
             else:
@@ -199,16 +208,26 @@ def lint(source: Source, found: list[Kernel]) -> None:
 
 
 def threadgroup_arrays(source: Source, kernel: Kernel, target: str) -> None:
-    pattern = r"\bthreadgroup\s+([\w:<>, ]+?)\s+(\w+)\s*\[([^\]]*)\]\s*;"
+    pattern = r"\bthreadgroup\s+([\w:<>, ]+?)\s+(\w+)\s*((?:\[[^\]]*\]\s*)*);"
     for match in re.finditer(pattern, source.code[kernel.body : kernel.end]):
-        at, (kind, name, size) = kernel.body + match.start(), match.groups()
+        at, (kind, name, sizes) = kernel.body + match.start(), match.groups()
+        size = re.fullmatch(r"\[([^\]]*)\]\s*", sizes)
+        if size is None:
+            source.fail(at, "a threadgroup variable that is no array of one dimension")
+            raise AssertionError
         by = {
-            "host": f"{kind} (&{name})[{size}] = *static_cast<{kind}(*)[{size}]>("
-            f"metal_host::threadgroup_memory({at}, sizeof({kind}) * ({size})));",
-            "cuda": f"__shared__ {kind} {name}[{size}];",
-            "check": f"static threadgroup {kind} {name}[{size}];",
+            "host": f"{kind} (&{name})[{size[1]}] = *static_cast<{kind}(*)[{size[1]}]>("
+            f"metal_host::threadgroup_memory({at}, sizeof({kind}) * ({size[1]})));",
+            "cuda": f"__shared__ {kind} {name}[{size[1]}];",
+            "check": f"static threadgroup {kind} {name}[{size[1]}];",
         }[target]
         source.replace(at, kernel.body + match.end(), by)
+
+
+def without_attributes(source: Source, begin: int, end: int) -> None:
+    """All but the declarations of function constants, which have their own rewriting."""
+    for attribute in re.finditer(r"\[\[(?!\s*function_constant).*?\]\]", source.code[begin:end]):
+        source.replace(begin + attribute.start(), begin + attribute.end(), "")
 
 
 def function_constants(source: Source, target: str) -> None:
@@ -223,39 +242,44 @@ def function_constants(source: Source, target: str) -> None:
         source.replace(match.start(), match.end(), by)
 
 
-def translate(path: Path, target: str) -> str:
+def bindings_of(kernel: Kernel, target: str) -> str:
+    if target == "cuda":
+        numbers = ", ".join(f"int(metal_cuda::Kind::{kind}), {index}" for kind, index in kernel.bindings)
+        return f"using bindings_of_{kernel.name} = metal_cuda::Bindings<{numbers}>;"
+    listed = ", ".join(f"metal_host::Bind{{metal_host::Kind::{kind}, {index}}}" for kind, index in kernel.bindings)
+    return f"static constexpr metal_host::Bind bindings_of_{kernel.name}[] = {{{listed}}};"
+
+
+def translate(path: Path, target: str, foreign: bool = False) -> str:
     source = Source(path, path.read_text(encoding="utf-8"))
     source.code = without_comments(source.text)
-    found = kernels(source)
-    lint(source, found)
-    if path.suffix == ".h":
-        without_spaces(source)
-        return source.edited()
+    found = kernels(source, foreign)
+    if not foreign:
+        lint(source, found)
     function_constants(source, target)
     for kernel in found:
         threadgroup_arrays(source, kernel, target)
-        for attribute in re.finditer(r"\[\[.*?\]\]", source.code[kernel.begin : kernel.parameters_end]):
-            source.replace(kernel.begin + attribute.start(), kernel.begin + attribute.end(), "")
+        without_attributes(source, kernel.begin, kernel.parameters_end)
+    if foreign:  # helpers may have them too
+        rest = [0, *(at for kernel in found for at in (kernel.begin, kernel.parameters_end)), len(source.code)]
+        for begin, end in zip(rest[::2], rest[1::2], strict=True):
+            without_attributes(source, begin, end)
+    tables = [bindings_of(kernel, target) for kernel in found] if target != "check" else []
+    if path.suffix == ".h":
+        if target == "cuda":
+            without_spaces(source)
+        return "\n".join([*tables, f'#line 1 "{path.name}"', source.edited()]) if tables else source.edited()
     namespace = re.search(r"^using namespace metal;", source.code, re.M)
     if namespace is None:
         source.fail(0, "expected `using namespace metal;`")
         raise AssertionError
-    head, tail = ["#include <metal_stdlib>"], []
+    tail = []
     if target != "check":
         source.replace(namespace.start(), namespace.end(), "namespace metal {")
         tail.append("}  // namespace metal")
     if target == "cuda":
         without_spaces(source)
-    for kernel in found:
-        listed = ", ".join(
-            f"metal_{target}::Bind{{metal_{target}::Kind::{kind}, {index}}}" for kind, index in kernel.bindings
-        )
-        if target == "host":
-            head.append(f"static constexpr metal_host::Bind bindings_of_{kernel.name}[] = {{{listed}}};")
-        if target == "cuda":
-            numbers = ", ".join(f"int(metal_cuda::Kind::{kind}), {index}" for kind, index in kernel.bindings)
-            head.append(f"using bindings_of_{kernel.name} = metal_cuda::Bindings<{numbers}>;")
-    return "\n".join([*head, f'#line 1 "{path.name}"', source.edited(), *tail, ""])
+    return "\n".join(["#include <metal_stdlib>", *tables, f'#line 1 "{path.name}"', source.edited(), *tail, ""])
 
 
 def without_spaces(source: Source) -> None:

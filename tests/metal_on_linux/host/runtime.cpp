@@ -284,7 +284,7 @@ Size position(Kind kind) {
   switch (kind) {
     case Kind::group:
       return group.at;
-    case Kind::thread:
+    case Kind::thread_in_group:
       return current->position;
     case Kind::group_size:
       return group.launch->threads;
@@ -294,6 +294,10 @@ Size position(Kind kind) {
       return {group.at.x * group.launch->threads.x + current->position.x,
               group.at.y * group.launch->threads.y + current->position.y,
               group.at.z * group.launch->threads.z + current->position.z};
+    case Kind::grid_threads: {
+      const Size &groups = group.launch->grid, &threads = group.launch->threads;
+      return {groups.x * threads.x, groups.y * threads.y, groups.z * threads.z};
+    }
     default:
       fail("no position of this kind");
   }
@@ -309,6 +313,10 @@ uint32_t number(Kind kind) {
       return current->index % kLanes;
     case Kind::simdgroups:
       return static_cast<uint32_t>(current->group->simdgroups.size());
+    case Kind::quadgroup:
+      return current->index / 4;
+    case Kind::quad_lane:
+      return current->index % 4;
     default:
       return position(kind).x;
   }
@@ -317,6 +325,13 @@ uint32_t number(Kind kind) {
 bool constant_bit(uint32_t index) {
   if (index >= 32) fail("a function constant past the 32 that a launch has");
   return (current->group->launch->constants >> index & 1) != 0;
+}
+
+int32_t constant_number(uint32_t index) {
+  const auto& numbers = current->group->launch->numbers;
+  const auto found = numbers.find(index);
+  if (found == numbers.end()) fail("a function constant that the launch does not have");
+  return found->second;
 }
 
 }  // namespace metal_host

@@ -22,11 +22,12 @@ struct Size {
 struct Launch {
   Launch() { std::fill_n(lengths, kMostBuffers, UINT64_MAX); }
   void* buffers[kMostBuffers] = {};
-  uint64_t lengths[kMostBuffers];  // bytes from there on; all ones: not known
-  Size grid;                       // threadgroups
-  Size threads;                    // of a threadgroup
-  uint64_t seed = 0;               // 0: threads in order
-  uint32_t constants = 0;          // function constants, a bit each
+  uint64_t lengths[kMostBuffers];       // bytes from there on; all ones: not known
+  Size grid;                            // threadgroups
+  Size threads;                         // of a threadgroup
+  uint64_t seed = 0;                    // 0: threads in order
+  uint32_t constants = 0;               // function constants that are bools, a bit each
+  std::map<uint32_t, int32_t> numbers;  // those that are whole numbers, by index
 };
 
 using Body = void (*)(const Launch&);
@@ -44,21 +45,41 @@ const char* exchange(const void* value, size_t bytes, const char* what);
 /// Memory of the threadgroup, filled with NaN; the same for each thread that asks for `id`.
 void* threadgroup_memory(int id, size_t bytes);
 
-bool constant_bit(uint32_t index);
-
-/// A function constant, as the launch in hand has it.
-template <class T, int Index>
-struct Constant {
-  operator T() const { return constant_bit(Index); }
+enum class Kind {
+  buffer,
+  optional_buffer,  // there if a function constant says so
+  group,
+  thread_in_group,
+  thread_index,
+  global,
+  group_size,
+  grid_size,
+  grid_threads,
+  simdgroup,
+  lane,
+  simdgroups,
+  quadgroup,
+  quad_lane
 };
-
-enum class Kind { buffer, group, thread, thread_index, global, group_size, grid_size, simdgroup, lane, simdgroups };
 struct Bind {
   Kind kind;
   int index;
 };
 Size position(Kind kind);  // of those that are triples
 uint32_t number(Kind kind);
+bool constant_bit(uint32_t index);
+int32_t constant_number(uint32_t index);
+
+/// A function constant: its value is the launch's.
+template <class T, uint32_t kIndex>
+struct Constant {
+  operator T() const {
+    if constexpr (std::is_same_v<T, bool>)
+      return constant_bit(kIndex);
+    else
+      return static_cast<T>(constant_number(kIndex));
+  }
+};
 
 template <class P>
 struct Argument {
@@ -67,7 +88,10 @@ struct Argument {
       return static_cast<P>(number(bind.kind));
     } else {
       const Size at = position(bind.kind);
-      return P(at.x, at.y, at.z);
+      if constexpr (std::is_constructible_v<P, uint32_t, uint32_t, uint32_t>)
+        return P(at.x, at.y, at.z);
+      else
+        return P(at.x, at.y);
     }
   }
 };
@@ -80,13 +104,21 @@ T* bound(const Bind& bind, const Launch& launch) {
   if (reinterpret_cast<uintptr_t>(at) % alignof(T) != 0) fail("a buffer that is not aligned as its argument's type");
   return static_cast<T*>(at);
 }
+inline bool is_absent(const Bind& bind, const Launch& launch) {
+  return bind.kind == Kind::optional_buffer && launch.buffers[bind.index] == nullptr;
+}
 template <class P>
 struct Argument<P*> {
-  static P* get(const Bind& bind, const Launch& launch) { return bound<P>(bind, launch); }
+  static P* get(const Bind& bind, const Launch& launch) {
+    return is_absent(bind, launch) ? nullptr : bound<P>(bind, launch);
+  }
 };
 template <class P>
 struct Argument<P&> {
-  static P& get(const Bind& bind, const Launch& launch) { return *bound<P>(bind, launch); }
+  static P& get(const Bind& bind, const Launch& launch) {
+    static std::remove_const_t<P> nobody_reads{};
+    return is_absent(bind, launch) ? nobody_reads : *bound<P>(bind, launch);
+  }
 };
 template <class... P, size_t N, size_t... I>
 void invoke(void (*f)(P...), const Bind (&bind)[N], const Launch& launch, std::index_sequence<I...>) {

@@ -17,6 +17,7 @@ template <class T>
 struct alignas(2 * sizeof(T)) vec<T, 2> {
   T x, y;
   vec() = default;
+  METAL_ANYWHERE explicit vec(T a) : x(a), y(a) {}
   METAL_ANYWHERE vec(T a, T b) : x(a), y(b) {}
   METAL_ANYWHERE T& operator[](int i) { return (&x)[i]; }
   METAL_ANYWHERE const T& operator[](int i) const { return (&x)[i]; }
