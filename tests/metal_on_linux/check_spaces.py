@@ -32,6 +32,7 @@ struct Pair {{
   METAL_FUNC float sum() const {{ return a + b; }}
 }};
 METAL_FUNC float first(device const float* x) {{ return x[0]; }}
+METAL_FUNC float first(device const float* x, uint from) {{ return first(x + from); }}
 {outside}
 template <uint kThreads>
 kernel void probe(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
@@ -41,7 +42,7 @@ kernel void probe(device const float* in [[buffer(0)]], device float* out [[buff
   shared[index] = in[index];
   {inside}
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  out[index] = shared[kThreads - 1 - index] + first(in) + float(min(n, index));
+  out[index] = shared[kThreads - 1 - index] + first(in, 0) + float(min(n, index));
 }}
 instantiate_kernel("probe", probe, 32);
 """
@@ -108,6 +109,9 @@ FAULTS = {
         outside="METAL_FUNC uint g(uint x);\nMETAL_FUNC uint f(uint x) { return x == 0 ? 0 : g(x); }\n"
         "METAL_FUNC uint g(uint x) { return f(x - 1); }",
     ),
+    "a static method that calls itself": Fault(
+        "recursion", outside="struct Bad { static METAL_FUNC uint f(uint x) { return x == 0 ? 0 : Bad::f(x - 1); } };"
+    ),
     "a lambda": Fault("no lambdas", "shared[0] = [](float x) { return x; }(in[0]);"),
     "an exception": Fault("no exceptions", "if (n == 0) throw 1;"),
     "memory from new": Fault("no exceptions, no new", "thread float* x = new float[4]; x[0] = 1.0f;"),
@@ -143,6 +147,28 @@ def casts_between_spaces(tree: str) -> Iterator[str]:
             yield f"near line {line}: a cast to another address space: {to[1] if to else node}\n"
 
 
+def recursions(tree: str) -> Iterator[str]:
+    """Apple's compiler refuses them. Functions, and template instances, are told apart by clang's addresses."""
+    caller, first, names = "", {}, {}
+    calls: dict[str, set[str]] = {}
+    for node in tree.splitlines():
+        declared = re.match(r"\W*(?:Function|CXXMethod)Decl (0x\w+) (?:parent 0x\w+ )?(?:prev (0x\w+) )?", node)
+        if declared:
+            caller = first[declared[1]] = first.get(declared[2], declared[1])
+            name = re.search(r"(\w+) '", node)
+            names[caller] = name[1] if name else node
+        for called in re.findall(r"(?:DeclRefExpr .* (?:Function|CXXMethod)|MemberExpr .*(?:->|\.)\w+) (0x\w+)", node):
+            calls.setdefault(caller, set()).add(called)
+    calls = {caller: {first.get(called, called) for called in all_called} for caller, all_called in calls.items()}
+    for caller, ahead in calls.items():
+        reached: set[str] = set()
+        while ahead:
+            reached |= ahead
+            ahead = set().union(*(calls.get(called, set()) for called in ahead)) - reached
+        if caller in reached:
+            yield f"{names.get(caller, caller)}: recursion\n"
+
+
 def refusal(path: Path, compiler: str) -> str:
     """What the dialect's lint or clang says against a kernel file or a header's text; empty for a good one."""
     try:
@@ -154,7 +180,9 @@ def refusal(path: Path, compiler: str) -> str:
     includes = [f"-I{HERE / 'check'}", f"-I{ROOT / 'metal/include'}"]
     command = [compiler, *FLAGS, *includes, "-Xclang", "-ast-dump", "-fno-color-diagnostics", "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    return done.stderr if done.returncode != 0 else "".join(casts_between_spaces(done.stdout))
+    if done.returncode != 0:
+        return done.stderr
+    return "".join([*casts_between_spaces(done.stdout), *recursions(done.stdout)])
 
 
 def refusals_of_probes(compiler: str) -> Iterator[tuple[str, Fault, str]]:

@@ -50,15 +50,6 @@ class Kernel:
 
 
 @dataclass
-class Function:
-    name: str
-    begin: int  # of its parameters
-    parameters_end: int
-    body: int
-    end: int
-
-
-@dataclass
 class Source:
     path: Path
     text: str
@@ -140,24 +131,15 @@ def kernels(source: Source, foreign: bool) -> list[Kernel]:
     return found
 
 
-def functions(source: Source) -> list[Function]:
-    """Whatever has parameters and a body."""
-    found = []
-    for match in re.finditer(r"\b(?!(?:if|for|while|switch)\b)(\w+)\s*\(", source.code):
-        begin, end = match.end() - 1, closing(source, match.end() - 1)
-        opening = re.compile(r"\s*(?:const\s*)?\{").match(source.code, end + 1)
-        if opening is not None:
-            body = opening.end() - 1
-            found.append(Function(match[1], begin, end, body, closing(source, body)))
-    return found
-
-
-def lint_pointers(source: Source, found: list[Function]) -> None:
+def lint_pointers(source: Source) -> None:
     """Every pointer and reference that is a parameter, a result, a variable or a member names its address space."""
     why = "a pointer or reference without an address space"
-    for function in found:
-        at = function.begin + 1
-        for parameter in parameters(source.code[at : function.parameters_end]):
+    for match in re.finditer(r"\b(?!(?:if|for|while|switch)\b)\w+\s*\(", source.code):
+        end = closing(source, match.end() - 1)
+        if re.compile(r"\s*(?:const\s*)?\{").match(source.code, end + 1) is None:
+            continue  # not the parameters of a function with a body
+        at = match.end()
+        for parameter in parameters(source.code[at:end]):
             if re.search(r"[*&]", parameter.split("=")[0]) and not re.search(SPACES, parameter):
                 source.fail(at + len(parameter) - len(parameter.lstrip()), why)
             at += len(parameter) + 1
@@ -165,23 +147,6 @@ def lint_pointers(source: Source, found: list[Function]) -> None:
     kind = r"(?!(?:return|else|case|using|typedef)\b)[A-Za-z_][\w:]*(?:<[^;{}()]*>)?(?:\s+const)?"
     for match in re.finditer(rf"{before}({kind}\s*[*&]+\s*(?:const\s+)?\w+\s*[=;(,])", source.code):
         source.fail(match.start(1), why)
-
-
-def lint_recursion(source: Source, found: list[Function]) -> None:
-    """No function of the file comes back to itself, whichever overload is meant."""
-    names = {function.name for function in found}
-    calls: dict[str, set[str]] = {name: set() for name in names}
-    for function in found:
-        body = source.code[function.body : function.end]
-        calls[function.name] |= names.intersection(re.findall(r"(?<![\w:.>])(\w+)\s*(?:<[^;{}()]*>)?\s*\(", body))
-    for function in found:
-        reached: set[str] = set()
-        ahead = calls[function.name]
-        while ahead:
-            reached |= ahead
-            ahead = set().union(*(calls[name] for name in ahead)) - reached
-        if function.name in reached:
-            source.fail(function.begin, f"{function.name}: recursion")
 
 
 def lint(source: Source, found: list[Kernel]) -> None:
@@ -202,9 +167,7 @@ def lint(source: Source, found: list[Kernel]) -> None:
     for match in re.finditer(r"^[^#\n]*\bthreadgroup\s+[\w:<>, ]+?\s+\w+\s*\[[^\]]*\]\s*;", source.code, re.M):
         if not any(kernel.body < match.start() < kernel.end for kernel in found):
             source.fail(match.start(), "a threadgroup array outside a kernel's body")
-    defined = functions(source)
-    lint_pointers(source, defined)
-    lint_recursion(source, defined)
+    lint_pointers(source)
 
 
 def threadgroup_arrays(source: Source, kernel: Kernel, target: str) -> None:
