@@ -8,3 +8,10 @@ set_source_files_properties(${software}/software/foundation.mm PROPERTIES COMPIL
 # Registrations and classes that nobody names: objects, all of them.
 target_link_libraries(foundry_device PUBLIC $<TARGET_OBJECTS:foundry_software_metal> $<TARGET_OBJECTS:foundry_metal_kernels>
   $<TARGET_OBJECTS:foundry_metal_runtime>)
+
+if(FOUNDRY_BUILD_TESTS)
+  add_executable(foundry_metal_rules ${software}/software/rules.mm)
+  target_include_directories(foundry_metal_rules PRIVATE tests ${software}/apple)
+  target_compile_options(foundry_metal_rules PRIVATE ${warnings} "$<$<COMPILE_LANGUAGE:OBJCXX>:${objcxx_options}>")
+  target_link_libraries(foundry_metal_rules PRIVATE foundry_engine)
+endif()
