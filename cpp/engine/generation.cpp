@@ -135,6 +135,7 @@ bool Session::start_ahead() {
     if (table.pool().geometry().window != 0) return false;
   try {
     read_saved();
+    ahead_.reserve(runner.steps_ahead());
     if (position + 1 > tokens_.capacity()) tokens_.reserve(2 * tokens_.capacity() + 1);
     grow_to(position + 1);
   } catch (const Error&) {
