@@ -75,7 +75,7 @@ def _model_argument(command: argparse.ArgumentParser) -> None:
 
 
 def _device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="auto", help="auto, cpu, cpu:<instruction set> or reference")
+    command.add_argument("--device", default="auto", help="auto, metal, cpu, cpu:<instruction set> or reference")
     command.add_argument("--threads", type=int, metavar="N", help="by default all cores")
     command.add_argument(
         "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace and K/V, such as 8G"
