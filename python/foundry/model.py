@@ -69,8 +69,8 @@ class CompiledModel:
 
         Args:
             path: the file.
-            device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps), "cpu",
-                "cpu:<instruction set>" or "reference".
+            device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps),
+                "cpu", "cpu:<instruction set>" or "reference".
             memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB,
                 and on Metal at most the working set that the GPU recommends.
             kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. The

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <string>
 
 #include "kernels/support.h"
@@ -41,14 +42,16 @@ int main(int argc, char** argv) {
     doctest::Context context(argc, argv);
     if (const int failed = context.run(); failed != 0 || context.shouldExit()) return failed;
   }
-  size_t kernels = metal_tests::seen.size();
+  std::set<std::string> kernels = metal_tests::seen;
   uint64_t launches = metal_tests::launches;
 #ifdef FOUNDRY_METAL
-  kernels += software_gpu::totals().kernels.size(), launches += software_gpu::totals().launches;
+  kernels.merge(std::set(software_gpu::totals().kernels)), launches += software_gpu::totals().launches;
   if (foundry_objc_live() != 0) return std::printf("%ld objects are left\n", foundry_objc_live()), 1;
 #endif
-  std::printf("%s: %zu of %zu kernels, %llu launches, %llu schedules\n", kernel_tests::only_device.c_str(), kernels,
-              metal_host::kernels().size(), static_cast<unsigned long long>(launches),
+  std::printf("%s: %zu of %zu kernels, %llu launches, %llu schedules\n", kernel_tests::only_device.c_str(),
+              kernels.size(), metal_host::kernels().size(), static_cast<unsigned long long>(launches),
               static_cast<unsigned long long>(schedules));
+  for (const auto& [name, body] : metal_host::kernels())
+    if (!kernels.contains(name)) std::printf("  not run: %s\n", name.c_str());
   return 0;
 }
