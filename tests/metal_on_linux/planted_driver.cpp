@@ -16,7 +16,6 @@ namespace {
 
 using foundry::AttentionParams;
 using foundry::KvParams;
-using foundry::LinearEpilogue;
 using foundry::LinearParams;
 using foundry::RmsNormParams;
 using foundry::SequenceParams;
@@ -66,7 +65,6 @@ int main(int, char** argv) {
   }
   for (const bool quantised : {true, false}) {
     LinearParams p{37, quantised ? 96u : 40u, 69, quantised ? 3u : 0u};
-    LinearEpilogue epilogue{1, 1};
     const auto in = floats(p.n_rows * p.in_features), bias = floats(p.out_features);
     const auto residual = floats(p.n_rows * p.out_features), weight = floats(p.out_features * p.in_features);
     Exact<foundry::BlockQ4_1> blocks(p.out_features * p.in_features / 32);
@@ -79,7 +77,7 @@ int main(int, char** argv) {
     launch.buffers[0] = in.get(), launch.buffers[1] = weight.get(), launch.buffers[2] = bias.get();
     if (quantised) launch.buffers[1] = blocks.get();
     launch.buffers[3] = residual.get(), launch.buffers[4] = out.get(), launch.buffers[5] = &p;
-    launch.buffers[6] = &epilogue;
+    launch.constants = 3;  // bias, residual
     launch.grid = {2, 1, 1}, launch.threads = {128, 1, 1};
     metal_host::run(launch, quantised ? "linear_tiles_q4_1" : "linear_tiles_f32");
     write(out);
