@@ -6,8 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 
-OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "geglu", "add", "select_rows", "sample"}
-OPS |= {"fused"}  # linear with what devices run with it
+OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "geglu", "add", "select_rows"}
+OPS |= {"sample", "fused"}  # fused: linear with what GPUs run beside it
 TYPES = {"f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"}
 
 
