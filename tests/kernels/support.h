@@ -22,8 +22,13 @@ inline constexpr std::byte kGuard{0xFB};   // as f32, f16 or bf16 a large finite
 inline constexpr std::byte kPoison{0xFF};  // a NaN in every float type
 inline constexpr uint64_t kGuardBytes = 256;
 
+/// Of those that tests asked for, the text.
+inline std::set<std::string> cases_seen;
+
 inline std::vector<cases::Case> cases_of(const std::string& op) {
-  return cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op);
+  std::vector<cases::Case> found = cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op);
+  for (const cases::Case& one : found) cases_seen.insert(one.text);
+  return found;
 }
 
 /// Roundings of a sum of n products, each at most kUnit of the running sum: n is the worst case, but errors of both signs cancel as

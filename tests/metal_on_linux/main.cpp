@@ -48,9 +48,9 @@ int main(int argc, char** argv) {
   kernels.merge(std::set(software_gpu::totals().kernels)), launches += software_gpu::totals().launches;
   if (foundry_objc_live() != 0) return std::printf("%ld objects are left\n", foundry_objc_live()), 1;
 #endif
-  std::printf("%s: %zu of %zu kernels, %llu launches, %llu schedules\n", kernel_tests::only_device.c_str(),
-              kernels.size(), metal_host::kernels().size(), static_cast<unsigned long long>(launches),
-              static_cast<unsigned long long>(schedules));
+  std::printf("%s: %zu of %zu kernels, %zu cases, %llu schedules: %llu launches\n", kernel_tests::only_device.c_str(),
+              kernels.size(), metal_host::kernels().size(), kernel_tests::cases_seen.size(),
+              static_cast<unsigned long long>(schedules), static_cast<unsigned long long>(launches));
   for (const auto& [name, body] : metal_host::kernels())
     if (!kernels.contains(name)) std::printf("  not run: %s\n", name.c_str());
   return 0;
