@@ -78,7 +78,7 @@ class FailingDevice final : public Device {
   };
   DeviceInfo info_;
   bool system_ = false;
-  uint64_t left_ = 0, failures_ = 0, allocations_ = 0;
+  std::atomic<uint64_t> left_{0}, failures_{0}, allocations_{0};  // tables are allocated outside the pool's lock
   std::atomic<uint64_t> live_bytes_{0};
 };
 
