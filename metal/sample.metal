@@ -12,6 +12,14 @@ METAL_FUNC uint order_key(float x) {
 }
 METAL_FUNC float value_of(uint key) { return as_type<float>((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key); }
 
+constant constexpr uint kLeastKey = 0x007fffffu;  // of -infinity
+
+/// A NaN or +infinity, told by its bits: compilers of shaders may take it that there are none.
+METAL_FUNC bool is_no_logit(float x) {
+  const uint bits = as_type<uint>(x);
+  return bits == 0x7f800000u || (bits & 0x7fffffffu) > 0x7f800000u;
+}
+
 /// Of the values whose keys pass a threshold: how many, and the sum of exp(x - best).
 struct Sum {
   uint count;
@@ -68,22 +76,32 @@ kernel void sample(device const float* logits [[buffer(0)]], device int* out [[b
   const uint n = vocab_size;
   device const SampleParams& p = params[group.x];
 
-  // The most likely, the lowest id of equals.
-  uint best_key = 0, best_id = 0;
+  // The most likely, the lowest id of equals; and whether a value is no logit.
+  uint best_key = 0, best_id = 0, wrong = 0;
   for (uint i = index; i < n; i += kThreads) {
     const uint key = order_key(row[i]);
     if (key > best_key) best_key = key, best_id = i;
+    wrong |= is_no_logit(row[i]) ? 1 : 0;
   }
   const uint simd_key = simd_max(best_key);
   const uint simd_id = ~simd_max(best_key == simd_key ? ~best_id : 0u);
-  if (lane == 0) part_ties[2 * simdgroup] = simd_key, part_ties[2 * simdgroup + 1] = simd_id;
+  wrong = simd_max(wrong);
+  if (lane == 0) {
+    part_ties[2 * simdgroup] = simd_key, part_ties[2 * simdgroup + 1] = simd_id;
+    part_ties[2 * kSimdgroups + simdgroup] = wrong;
+  }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   best_key = 0, best_id = 0;
   for (uint i = 0; i < kSimdgroups; ++i) {
     const uint key = part_ties[2 * i], id = part_ties[2 * i + 1];
     if (key > best_key || (key == best_key && id < best_id)) best_key = key, best_id = id;
+    wrong |= part_ties[2 * kSimdgroups + i];
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (wrong != 0 || best_key == kLeastKey) {
+    if (index == 0) out[group.x] = -1;
+    return;
+  }
   if (p.temperature == 0.0f || p.top_k == 1) {
     if (index == 0) out[group.x] = int(best_id);
     return;

@@ -1,6 +1,7 @@
 // Typed errors of the core. Each becomes the Python class of the same name (bindings/errors.cpp).
 // A message says what was expected and what was found, or what was needed and what was available.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -45,6 +46,18 @@ struct MemoryLimitError : Error {
 
 /// The step was cancelled; position is where it was.
 struct CancelledError : Error {
+  using Error::Error;
+};
+
+/// No token can be drawn from a row of logits: it holds a NaN or +infinity, or nothing but -infinity.
+struct NumericError : Error {
+  NumericError(const std::string& what, size_t index, uint64_t at) : Error(what), item(index), position(at) {}
+  size_t item;        // of the call's batch: whose row it is
+  uint64_t position;  // of the row: how many tokens lie before it
+};
+
+/// In a child process that was forked in the middle of a call of another thread.
+struct ForkedError : Error {
   using Error::Error;
 };
 

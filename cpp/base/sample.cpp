@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace foundry {
 namespace {
@@ -40,7 +41,18 @@ size_t filter(std::vector<Candidate>& candidates, const SampleParams& p, double 
 
 }  // namespace
 
+bool drawable(std::span<const float> logits) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  bool below = true, any = false;
+  for (const float x : logits) {
+    below &= x < kInfinity;  // false for a NaN
+    any |= x > -kInfinity;
+  }
+  return below && any;
+}
+
 int32_t sample(std::span<const float> logits, const SampleParams& p, std::vector<Candidate>& room) {
+  if (!drawable(logits)) return -1;
   const auto most = std::max_element(logits.begin(), logits.end());
   if (p.temperature == 0 || p.top_k == 1) return static_cast<int32_t>(most - logits.begin());
   const double best = *most;

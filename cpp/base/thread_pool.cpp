@@ -1,9 +1,15 @@
 #include "base/thread_pool.h"
 
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <string>
 #include <system_error>
+#include <thread>
+#include <vector>
 
 #include "base/error.h"
+#include "base/forks.h"
 
 #ifdef __linux__
 #include <sched.h>
@@ -50,66 +56,103 @@ uint32_t default_threads() {
   return n == 0 ? 1 : n;
 }
 
-ThreadPool::ThreadPool(uint32_t n_threads) {
+/// The workers and what they share with the caller, in one place that a forked child can leave as it is.
+struct ThreadPool::Crew {
+  /// As many as the system starts, at most n_workers.
+  explicit Crew(uint32_t n_workers);
+  ~Crew();
+  void run(uint64_t n, Call with, void* of);
+  bool take_task(uint32_t thread);
+  void work(uint32_t thread);
+
+  // The list in hand. `list` is (a count of lists << 32 | tasks not yet taken): whoever takes one by compare-exchange knows that the
+  // list is still alive, and only then reads the fields. So a worker that comes late, or never, keeps nobody waiting.
+  std::atomic<uint64_t> list{0};
+  Call call = nullptr;
+  void* body = nullptr;
+  uint64_t n_tasks = 0;
+  std::atomic<uint64_t> done{0};
+  std::atomic<uint32_t> sleeping{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::vector<std::thread> workers;
+  const uint64_t generation = fork_generation();
+};
+
+ThreadPool::Crew::Crew(uint32_t n_workers) {
+  workers.reserve(n_workers);
+  try {
+    for (uint32_t i = 1; i <= n_workers; ++i) workers.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error&) {  // the caller sees how many there are
+  }
+}
+
+ThreadPool::Crew::~Crew() {
+  {
+    const std::lock_guard lock(mutex);
+    stop = true;
+  }
+  wake.notify_all();
+  for (std::thread& worker : workers) worker.join();
+}
+
+ThreadPool::ThreadPool(uint32_t n_threads) : n_threads_(n_threads == 0 ? 1 : n_threads) {
   if (n_threads > kMaxThreads)
     throw ValueError("threads: expected at most " + std::to_string(kMaxThreads) + ", found " +
                      std::to_string(n_threads));
-  workers_.reserve(n_threads);
-  try {
-    for (uint32_t i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
-  } catch (const std::system_error&) {
-    const size_t started = size();
-    stop();
+  crew_ = std::make_unique<Crew>(n_threads_ - 1);
+  if (const size_t started = crew_->workers.size() + 1; started != n_threads_)
     throw ValueError("threads: the system started " + std::to_string(started) + " of " + std::to_string(n_threads));
-  }
 }
 
-ThreadPool::~ThreadPool() { stop(); }
-
-void ThreadPool::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+ThreadPool::~ThreadPool() {
+  if (crew_->generation != fork_generation()) crew_.release();  // its threads are another process's
 }
 
 void ThreadPool::run(uint64_t n_tasks, Call call, void* body) {
-  call_ = call;
-  body_ = body;
-  n_tasks_ = n_tasks;
-  done_.store(0, std::memory_order_relaxed);
-  list_.store(((list_.load(std::memory_order_relaxed) >> 32) + 1) << 32 | n_tasks);
-  if (sleeping_.load() != 0) {  // sequentially consistent with list_: a worker sees the list, or is seen asleep
-    const std::lock_guard lock(mutex_);
-    wake_.notify_all();
+  if (crew_->generation != fork_generation()) {
+    crew_.release();
+    crew_ = std::make_unique<Crew>(n_threads_ - 1);
   }
-  while (take_task(0)) {}
-  const auto done = [&] { return done_.load(std::memory_order_acquire) == n_tasks; };
-  while (!wait_a_little(done)) {}
+  crew_->run(n_tasks, call, body);
 }
 
-bool ThreadPool::take_task(uint32_t thread) {
-  uint64_t list = list_.load(std::memory_order_acquire);
+void ThreadPool::Crew::run(uint64_t n, Call with, void* of) {
+  call = with;
+  body = of;
+  n_tasks = n;
+  done.store(0, std::memory_order_relaxed);
+  list.store(((list.load(std::memory_order_relaxed) >> 32) + 1) << 32 | n);
+  if (sleeping.load() != 0) {  // sequentially consistent with list: a worker sees the list, or is seen asleep
+    const std::lock_guard lock(mutex);
+    wake.notify_all();
+  }
+  while (take_task(0)) {}
+  const auto all_done = [&] { return done.load(std::memory_order_acquire) == n; };
+  while (!wait_a_little(all_done)) {}
+}
+
+bool ThreadPool::Crew::take_task(uint32_t thread) {
+  uint64_t left = list.load(std::memory_order_acquire);
   do {
-    if ((list & kTasks) == 0) return false;
-  } while (!list_.compare_exchange_weak(list, list - 1, std::memory_order_acq_rel, std::memory_order_acquire));
-  call_(body_, n_tasks_ - (list & kTasks), thread);
-  done_.fetch_add(1, std::memory_order_release);
+    if ((left & kTasks) == 0) return false;
+  } while (!list.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+  call(body, n_tasks - (left & kTasks), thread);
+  done.fetch_add(1, std::memory_order_release);
   return true;
 }
 
-void ThreadPool::work(uint32_t thread) {
-  const auto news = [this] { return (list_.load() & kTasks) != 0 || stop_.load(); };
+void ThreadPool::Crew::work(uint32_t thread) {
+  const auto news = [this] { return (list.load() & kTasks) != 0 || stop.load(); };
   while (true) {
     if (!wait_a_little(news)) {
-      std::unique_lock lock(mutex_);
-      sleeping_.fetch_add(1);
-      wake_.wait(lock, news);
-      sleeping_.fetch_sub(1);
+      std::unique_lock lock(mutex);
+      sleeping.fetch_add(1);
+      wake.wait(lock, news);
+      sleeping.fetch_sub(1);
     }
-    if (stop_.load()) return;
+    if (stop.load()) return;
     while (take_task(thread)) {}
   }
 }

@@ -35,6 +35,10 @@ void translate(const std::exception_ptr& pointer, void*) {
     raise("MemoryLimitError", e.what(), e.needed_bytes, e.available_bytes);
   } catch (const CancelledError& e) {
     raise("CancelledError", e.what());
+  } catch (const NumericError& e) {
+    raise("NumericError", e.what(), e.item, e.position);
+  } catch (const ForkedError& e) {
+    raise("ForkedError", e.what());
   } catch (const ConsistencyError& e) {
     raise("ConsistencyError", e.what());
   } catch (const Error& e) {

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "engine/session.h"
 
 namespace nb = nanobind;
@@ -34,18 +35,25 @@ nb::ndarray<nb::numpy, T, nb::c_contig> array_of(std::unique_ptr<T[]> data, std:
 }
 
 /// Signals are looked at, at most every 20 ms; the callback is called when `done` has changed.
-Progress progress_of(const nb::object& callback) {
+Hooks hooks_of(const nb::object& callback) {
   using Clock = std::chrono::steady_clock;
-  return [callback, told = int64_t{-1}, seen = Clock::now()](uint64_t done, uint64_t total) mutable {
-    const bool news = !callback.is_none() && told != static_cast<int64_t>(done);
+  Hooks hooks;
+  hooks.interrupt = [seen = Clock::now()]() mutable {
+    if (python_is_ending()) throw CancelledError("cancelled: Python is ending");
     const Clock::time_point now = Clock::now();
-    if (!news && now - seen < std::chrono::milliseconds(20)) return;
+    if (now - seen < std::chrono::milliseconds(20)) return;
     seen = now;
-    told = static_cast<int64_t>(done);
-    const nb::gil_scoped_acquire gil;
+    const Acquired gil;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
-    if (news) callback(done, total);
   };
+  if (!callback.is_none())
+    hooks.progress = [callback, told = int64_t{-1}](uint64_t done, uint64_t total) mutable {
+      if (told == static_cast<int64_t>(done)) return;
+      told = static_cast<int64_t>(done);
+      const Acquired gil;
+      callback(done, total);
+    };
+  return hooks;
 }
 
 DType kv_type(const std::string& name) {
@@ -72,6 +80,7 @@ IntDict plan_dict(const PlannedBytes& p) {
 }
 
 IntDict memory_dict(CompiledModel& model) {
+  const ForkGuarded::Inside inside(model.forks());
   nb::dict d;
   for (uint32_t use = 0; use < kMemoryUses; ++use)
     d[memory_use_name(static_cast<MemoryUse>(use))] = model.ledger().used(static_cast<MemoryUse>(use));
@@ -116,16 +125,19 @@ AnyDict observed_dict(const Observed& o) {
   return d;
 }
 
-/// Waits for the step that runs, without the GIL: that step may want it.
+/// A call that may have to wait for another one of this session: without the GIL, and Ctrl-C is heard.
 template <class F>
-auto without_gil(F&& call) {
-  const nb::gil_scoped_release release;
-  return call();
+auto when_free(Session& session, F&& call) {
+  const Hooks hooks = hooks_of(nb::none());
+  return without_gil([&] {
+    const FairGuard lock = session.wait(hooks.interrupt);
+    return call();
+  });
 }
 
 nb::typed<nb::list, IntDict> globals_list(Session& session) {
   nb::list groups;
-  const auto globals = without_gil([&] { return session.globals(); });
+  const auto globals = when_free(session, [&] { return session.globals(); });
   for (size_t g = 0; g < globals.size(); ++g) {
     const KvGeometry& geometry = session.model().pools().at(g)->geometry();
     const KvParams kv = geometry.params();
@@ -161,25 +173,29 @@ class LogitsCharge {
   uint64_t bytes_;
 };
 
-Floats forward(Session& session, const Ids& ids, bool all_logits, const nb::object& callback) {
+Undrawable undrawable(bool allow_nonfinite) { return allow_nonfinite ? Undrawable::give : Undrawable::refuse; }
+
+Floats forward(Session& session, const Ids& ids, bool all_logits, const nb::object& callback, bool allow_nonfinite) {
+  const ForkGuarded::Inside inside(session.model().forks());
   const size_t vocab = session.model().arch().vocab_size, rows = all_logits ? ids.size() : 1;
   const LogitsCharge charge(session.model().admission(), all_logits ? rows * vocab * sizeof(float) : 0);
   std::unique_ptr<float[]> logits(new float[rows * vocab]);
-  const Progress progress = progress_of(callback);
+  const Hooks hooks = hooks_of(callback);
   {
-    const nb::gil_scoped_release release;
+    const Released released;
     session.forward(
         span_of(ids), all_logits ? LogitsOf::all : LogitsOf::last,
         [&](size_t, size_t row, std::span<const float> row_logits) {
           std::memcpy(logits.get() + (all_logits ? row : 0) * vocab, row_logits.data(), row_logits.size_bytes());
         },
-        progress);
+        hooks, undrawable(allow_nonfinite));
   }
   return all_logits ? array_of(std::move(logits), {rows, vocab}) : array_of(std::move(logits), {vocab});
 }
 
 nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
-                                          const std::vector<std::pair<std::shared_ptr<Session>, Ids>>& batch) {
+                                          const std::vector<std::pair<std::shared_ptr<Session>, Ids>>& batch,
+                                          bool allow_nonfinite) {
   const size_t vocab = model.arch().vocab_size;
   std::vector<BatchItem> items;
   std::vector<std::unique_ptr<float[]>> logits;
@@ -187,15 +203,15 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
     items.push_back({session.get(), span_of(ids)});
     logits.emplace_back(new float[vocab]);
   }
-  const Progress progress = progress_of(nb::none());
+  const Hooks hooks = hooks_of(nb::none());
   {
-    const nb::gil_scoped_release release;
+    const Released released;
     model.forward(
         items, LogitsOf::last,
         [&](size_t item, size_t, std::span<const float> row) {
           std::memcpy(logits[item].get(), row.data(), row.size_bytes());
         },
-        progress);
+        hooks, undrawable(allow_nonfinite));
   }
   nb::list result;
   for (auto& one : logits) result.append(array_of(std::move(one), {vocab}));
@@ -220,12 +236,12 @@ const char* finish_name(Finish finish) {
 
 void bind_session(nb::module_& m) {
   nb::class_<Session>(m, "Session")
-      .def("forward", &forward, "ids"_a, "all_logits"_a = false, "progress"_a = nb::none())
+      .def("forward", &forward, "ids"_a, "all_logits"_a = false, "progress"_a = nb::none(), "allow_nonfinite"_a = false)
       .def(
           "score",
           [](Session& s, const Ids& ids, const nb::object& callback) {
-            const Progress progress = progress_of(callback);
-            const std::vector<float> scores = without_gil([&] { return s.score(span_of(ids), progress); });
+            const Hooks hooks = hooks_of(callback);
+            const std::vector<float> scores = without_gil([&] { return s.score(span_of(ids), hooks); });
             std::unique_ptr<float[]> data(new float[scores.size()]);
             std::copy(scores.begin(), scores.end(), data.get());
             return array_of(std::move(data), {scores.size()});
@@ -235,47 +251,55 @@ void bind_session(nb::module_& m) {
           "begin",
           [](Session& s, const Ids& prompt, uint32_t max_new_tokens, float temperature, uint32_t top_k, float top_p,
              float min_p, uint64_t seed, std::vector<int32_t> stop_ids, const nb::object& callback) {
-            const Progress progress = progress_of(callback);
-            const nb::gil_scoped_release release;
+            const Hooks hooks = hooks_of(callback);
+            const Released released;
             return s.begin(span_of(prompt), max_new_tokens, {temperature, top_k, top_p, min_p, seed},
-                           std::move(stop_ids), progress);
+                           std::move(stop_ids), hooks);
           },
           "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f,
           "seed"_a = 0, "stop_ids"_a = std::vector<int32_t>{}, "progress"_a = nb::none())
       .def(
           "next",
           [](Session& s, uint64_t generation) {
-            const Progress progress = progress_of(nb::none());
-            const Session::Next next = without_gil([&] { return s.next(generation, progress); });
+            const Hooks hooks = hooks_of(nb::none());
+            const Session::Next next = without_gil([&] { return s.next(generation, hooks); });
             const char* reason = finish_name(next.finish);
             return NextTuple(
                 nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason))));
           },
           "generation"_a)
-      .def_prop_ro("position", &Session::position, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("capacity", &Session::capacity, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("rewindable_to", &Session::rewindable_to, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("reserved_tokens", &Session::reserved_tokens, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("kv_bytes", &Session::kv_bytes, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("pages_added", &Session::pages_added, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("cached_tokens", &Session::cached_tokens, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("closed", &Session::closed, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("position", &Session::position)
+      .def_prop_ro("capacity", &Session::capacity)
+      .def_prop_ro("rewindable_to", &Session::rewindable_to)
+      .def_prop_ro("reserved_tokens", &Session::reserved_tokens)
+      .def_prop_ro("kv_bytes", &Session::kv_bytes)
+      .def_prop_ro("pages_added", &Session::pages_added)
+      .def_prop_ro("cached_tokens", &Session::cached_tokens)
+      .def_prop_ro("closed", &Session::closed)
       .def("tokens",
            [](Session& s) {
-             const std::vector<int32_t> tokens = without_gil([&] { return s.tokens(); });
+             const std::vector<int32_t> tokens = when_free(s, [&] { return s.tokens(); });
              std::unique_ptr<int32_t[]> data(new int32_t[tokens.size()]);
              std::copy(tokens.begin(), tokens.end(), data.get());
              return array_of(std::move(data), {tokens.size()});
            })
       .def("globals", &globals_list)
-      .def("observe", [](Session& s) { return observed_dict(without_gil([&] { return s.observe(); })); })
-      .def("reserve", &Session::reserve, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def("save", &Session::save, "path"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def("fork", &Session::fork, nb::call_guard<nb::gil_scoped_release>())
-      .def("rewind", &Session::rewind, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("observe", [](Session& s) { return observed_dict(when_free(s, [&] { return s.observe(); })); })
+      .def(
+          "reserve", [](Session& s, uint32_t n) { when_free(s, [&] { s.reserve(n); }); }, "n_tokens"_a)
+      .def(
+          "save", [](Session& s, const std::string& path) { when_free(s, [&] { s.save(path); }); }, "path"_a)
+      .def("fork", [](Session& s) { return when_free(s, [&] { return s.fork(); }); })
+      .def(
+          "rewind", [](Session& s, uint32_t n) { when_free(s, [&] { s.rewind(n); }); }, "n_tokens"_a)
       .def("cancel", &Session::cancel)
-      .def("close", &Session::close, nb::call_guard<nb::gil_scoped_release>())
-      .def("_bend", &Session::bend, "place"_a, "group"_a, "by"_a, nb::call_guard<nb::gil_scoped_release>());
+      .def("close", [](Session& s) { when_free(s, [&] { s.close(); }); })
+      .def(
+          "_bend",
+          [](Session& s, const std::string& place, size_t group, int64_t by) {
+            when_free(s, [&] { s.bend(place, group, by); });
+          },
+          "place"_a, "group"_a, "by"_a);
 }
 
 }  // namespace
@@ -295,11 +319,11 @@ void bind_model(nb::module_& m) {
              options.page_tokens = page_tokens, options.slab_pages = slab_pages;
              options.chunk_tokens = chunk_tokens, options.prefix_cache_bytes = prefix_cache_bytes;
              const LoadProgress progress = [&callback](double fraction) {
-               const nb::gil_scoped_acquire gil;
+               const Acquired gil;
                if (PyErr_CheckSignals() != 0) throw nb::python_error();
                if (!callback.is_none()) callback(fraction);
              };
-             const nb::gil_scoped_release release;
+             const Released released;
              return CompiledModel::load(std::move(file), graph, options, progress);
            }),
            "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0,
@@ -323,8 +347,8 @@ void bind_model(nb::module_& m) {
           },
           "initial_tokens"_a, "reserved_tokens"_a, "step_tokens"_a = 0)
       .def("restore", &CompiledModel::restore, "path"_a, "more_tokens"_a, "step_tokens"_a = 0,
-           nb::call_guard<nb::gil_scoped_release>())
-      .def("forward", &forward_batch, "batch"_a);
+           nb::call_guard<Released>())
+      .def("forward", &forward_batch, "batch"_a, "allow_nonfinite"_a = false);
 }
 
 }  // namespace foundry

@@ -9,18 +9,21 @@
 
 namespace foundry {
 
-void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink,
-                      const Progress& progress) {
+void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
+                      Undrawable undrawable) {
   const std::array items{BatchItem{this, tokens}};
-  model_->forward(items, which, sink, progress);
+  model_->forward(items, which, sink, hooks, undrawable);
 }
 
 uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
-                        std::vector<int32_t> stop_ids, const Progress& progress) {
+                        std::vector<int32_t> stop_ids, const Hooks& hooks) {
   check(sampling);
+  const ForkGuarded::Inside inside(model_->forks());
   const uint64_t cancels = cancels_;
-  const CompiledModel::Turn turn(*model_);
-  const std::lock_guard lock(mutex_);
+  const std::array waiting{BatchItem{this, {}, cancels}};
+  const Poll poll = [&] { model_->poll_of(waiting, hooks); };
+  const CompiledModel::Turn turn(*model_, poll);
+  const FairGuard lock(mutex_, poll);
   quiesce();
   logits_.resize(model_->arch().vocab_size);
   std::vector<int32_t> rows;
@@ -36,13 +39,14 @@ uint64_t Session::begin(std::span<const int32_t> prompt, uint32_t max_new_tokens
         [this](size_t, size_t, std::span<const float> logits) {
           std::copy(logits.begin(), logits.end(), logits_.begin());
         },
-        progress);
+        hooks);
   } catch (...) {
     if (cached_tokens_ != 0) drop_cached();
     cached_tokens_ = 0;
     throw;
   }
   model_->prefix_cache().insert(tokens_, tables_);
+  show();
   pending_ = -1;
   sampling_ = sampling;
   stop_ids_ = std::move(stop_ids);
@@ -83,16 +87,19 @@ void Session::drop_cached() {
   encode_globals();
 }
 
-Session::Next Session::next(uint64_t generation, const Progress& progress) {
-  const CompiledModel::Turn turn(*model_);
-  const std::lock_guard lock(mutex_);
+Session::Next Session::next(uint64_t generation, const Hooks& hooks) {
+  const ForkGuarded::Inside inside(model_->forks());
+  const std::array waiting{BatchItem{this, {}, generation_cancels_}};
+  const Poll poll = [&] { model_->poll_of(waiting, hooks); };
+  const CompiledModel::Turn turn(*model_, poll);
+  const FairGuard lock(mutex_, poll);
   require_open();
   if (generation != generation_)
     throw ValueError("this generation has ended: another call has gone on with its session");
   if (finished_ != Finish::none) return {-1, finished_};
   if (left_ == 0) return {-1, finished_ = Finish::length};
   if (pending_ >= 0 && tokens_.size() >= model_->arch().max_seq_len) return {-1, finished_ = Finish::context};
-  const int32_t token = next_token(progress);
+  const int32_t token = next_token(hooks);
   if (std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end()) {
     drop_ahead();
     return {-1, finished_ = Finish::stop};
@@ -103,7 +110,7 @@ Session::Next Session::next(uint64_t generation, const Progress& progress) {
 }
 
 /// Drawn at the position that it will take: the same seed and history give the same token, whatever came between.
-int32_t Session::next_token(const Progress& progress) {
+int32_t Session::next_token(const Hooks& hooks) {
   StepRunner& runner = *model_->runner_;
   if (pending_ >= 0) {
     if (cancels_ != generation_cancels_) {
@@ -111,18 +118,20 @@ int32_t Session::next_token(const Progress& progress) {
       throw CancelledError("cancelled; the session is where it was before this call");
     }
     while (start_ahead()) {}
-    if (!ahead_.empty()) return next_ahead(progress);
+    if (!ahead_.empty()) return next_ahead(hooks);
     const std::array items{BatchItem{this, std::span<const int32_t>(&pending_, 1), generation_cancels_}};
     model_->run(
         items, LogitsOf::last,
         [this](size_t, size_t, std::span<const float> logits) {
           std::copy(logits.begin(), logits.end(), logits_.begin());
         },
-        progress);
+        hooks);
     pending_ = -1;
   }
   const SampleParams params = params_at(sampling_, tokens_.size());
-  return runner.steps_ahead() == 0 ? sample(logits_, params, candidates_) : runner.draw(logits_, params);
+  const int32_t token = runner.steps_ahead() == 0 ? sample(logits_, params, candidates_) : runner.draw(logits_, params);
+  if (token < 0) throw undrawable_error(0, tokens_.size() - 1);
+  return token;
 }
 
 bool Session::start_ahead() {
@@ -150,15 +159,17 @@ bool Session::start_ahead() {
   return true;
 }
 
-int32_t Session::next_ahead(const Progress& progress) {
+int32_t Session::next_ahead(const Hooks& hooks) {
   int32_t token = -1;
   try {
     stepping_ = true;  // the callback may look, and change nothing
-    if (progress) progress(0, 1);
+    if (hooks.interrupt) hooks.interrupt();
+    if (hooks.progress) hooks.progress(0, 1);
     stepping_ = false;
     const StepRunner::Ahead first = ahead_.front();
     ahead_.erase(ahead_.begin());
     token = model_->runner_->take(first);
+    if (token < 0) throw undrawable_error(0, tokens_.size());
   } catch (...) {
     stepping_ = false;
     drop_ahead();
@@ -174,10 +185,13 @@ void Session::drop_ahead() noexcept {
   ahead_.clear();
 }
 
-std::vector<float> Session::score(std::span<const int32_t> tokens, const Progress& progress) {
+std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& hooks) {
+  const ForkGuarded::Inside inside(model_->forks());
   const uint64_t cancels = cancels_;
-  const CompiledModel::Turn turn(*model_);
-  const std::lock_guard lock(mutex_);
+  const std::array waiting{BatchItem{this, {}, cancels}};
+  const Poll poll = [&] { model_->poll_of(waiting, hooks); };
+  const CompiledModel::Turn turn(*model_, poll);
+  const FairGuard lock(mutex_, poll);
   quiesce();
   if (tokens.empty()) throw ValueError("expected at least one token, found none");
   std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
@@ -199,7 +213,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Progres
           const size_t i = row + 1 - back;  // this row predicts tokens[i]
           if (i < tokens.size()) result[i] = log_probability(logits, tokens[i]);
         },
-        progress);
+        hooks);
   } catch (...) {
     if (back != 0) tokens_.push_back(rows.front());
     scored_from_ = 0;

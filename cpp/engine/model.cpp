@@ -1,10 +1,12 @@
 #include "engine/model.h"
 
 #include <algorithm>
+#include <list>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/sample.h"
 #include "engine/session.h"
 
 namespace foundry {
@@ -54,6 +56,13 @@ Graph verified_and_fused(const Graph& graph, const DeviceInfo& device) {
 
 }  // namespace
 
+NumericError undrawable_error(size_t item, uint64_t position) {
+  return NumericError("the logits at position " + std::to_string(position) +
+                          " hold a NaN or +infinity, or nothing but -infinity: no token can be drawn from them; "
+                          "the session is where it was before this call",
+                      item, position);
+}
+
 CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
       graph_(verified_and_fused(graph, device_->info())),
@@ -78,7 +87,9 @@ CompiledModel::~CompiledModel() {
 
 std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph,
                                                    const ModelOptions& options, const LoadProgress& progress) {
-  std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options));
+  const std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options), [](CompiledModel* m) {
+    if (!m->forks_.abandoned()) delete m;  // else its locks may be held by threads that a fork left behind
+  });
   const WeightBytes weights = model->weights_.plan(*model->device_);
   const uint64_t workspace = model->runner_->workspace_bytes();
   const uint64_t needed = weights.mapped + weights.private_ + workspace;
@@ -99,6 +110,7 @@ std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> fil
 }
 
 PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_rows) const {
+  const ForkGuarded::Inside inside(forks_);
   const WeightBytes weights = weights_.plan(*device_);
   PlannedBytes p;
   p.weights_mapped = weights.mapped;
@@ -124,10 +136,12 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
 }
 
 std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
-  return std::make_shared<Session>(shared_from_this(), capacity);
+  const ForkGuarded::Inside inside(forks_);
+  return Session::owned(new Session(shared_from_this(), capacity));
 }
 
 std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_t more, uint32_t step) {
+  const ForkGuarded::Inside inside(forks_);
   auto saved = std::make_shared<const SavedHistory>(path, *this);
   const auto n = static_cast<uint32_t>(saved->image.tokens.size());
   auto session = open_session({0, 0, step});
@@ -144,30 +158,30 @@ uint64_t CompiledModel::fingerprint() const {
   return fingerprint_;
 }
 
-CompiledModel::Turn::Turn(CompiledModel& model) : model_(model) {
-  if (model.stepping_ == std::this_thread::get_id())
-    throw ValueError("called from a progress callback of this model, while its step runs");
-  lock_ = std::unique_lock(model.step_mutex_);
-  model.stepping_ = std::this_thread::get_id();
+CompiledModel::Turn::Turn(CompiledModel& model, const Poll& poll) : model_(model) {
+  if (model.turn_.mine()) throw ValueError("called from a progress callback of this model, while its step runs");
+  model.turn_.lock(poll);
 }
 
 void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
-                            const Progress& progress) {
+                            const Hooks& hooks, Undrawable undrawable) {
+  const ForkGuarded::Inside inside(forks_);
   std::vector<BatchItem> made(items.begin(), items.end());
   for (BatchItem& item : made) item.cancels = item.session->cancels_;
-  const Turn turn(*this);
+  const Poll poll = [&] { poll_of(made, hooks); };
+  const Turn turn(*this, poll);
   std::vector<Session*> sessions;
   for (const BatchItem& item : items) sessions.push_back(item.session);
   std::sort(sessions.begin(), sessions.end());  // one order of locking for every thread
   if (std::adjacent_find(sessions.begin(), sessions.end()) != sessions.end())
     throw ValueError("a batch holds a session twice; expected each once");
-  std::vector<std::unique_lock<std::recursive_mutex>> locks;
+  std::list<FairGuard> locks;
   for (Session* session : sessions) {
     if (session->model_.get() != this) throw ValueError("a batch holds a session of another model");
-    locks.emplace_back(session->mutex_);
+    locks.emplace_back(session->mutex_, poll);
     session->quiesce();
   }
-  run(made, which, sink, progress);
+  run(made, which, sink, hooks, undrawable);
   for (const BatchItem& item : items) item.session->end_generation();
 }
 
@@ -183,8 +197,18 @@ struct CompiledModel::Stepping {
   std::span<const BatchItem> items;
 };
 
-void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
-                        const Progress& progress) {
+/// What ends a call early while it waits or runs: a cancel of one of its sessions, its caller's interrupt, or a fork that left it
+/// in a child process.
+void CompiledModel::poll_of(std::span<const BatchItem> items, const Hooks& hooks) const {
+  for (const BatchItem& item : items)
+    if (item.session->cancels_ != item.cancels)
+      throw CancelledError("cancelled; the session is where it was before this call");
+  if (forks_.abandoned()) throw ForkedError("the process was forked in the middle of this call");
+  if (hooks.interrupt) hooks.interrupt();
+}
+
+void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
+                        Undrawable undrawable) {
   // Plan: everything that can fail for want of tokens or memory.
   uint64_t total = 0;
   for (const BatchItem& item : items) {
@@ -215,10 +239,8 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
     // Apply: chunks of the rows of all items, laid end to end.
     uint64_t done = 0;
     const Poll poll = [&] {
-      for (const BatchItem& item : items)
-        if (item.session->cancels_ != item.cancels)
-          throw CancelledError("cancelled; the session is where it was before this call");
-      if (progress) progress(done, total);
+      poll_of(items, hooks);
+      if (hooks.progress) hooks.progress(done, total);
     };
     size_t item = 0, offset = 0;
     std::vector<RowRun> runs;
@@ -249,7 +271,10 @@ void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const 
         const float* logits = runner_->run_head(std::span(selected).subspan(at, n));
         for (size_t i = 0; i < n; ++i) {
           const auto [of, row] = origin[static_cast<size_t>(selected[at + i])];
-          sink(of, row, {logits + i * arch().vocab_size, arch().vocab_size});
+          const std::span values(logits + i * arch().vocab_size, arch().vocab_size);
+          if (undrawable == Undrawable::refuse && !drawable(values))
+            throw undrawable_error(of, items[of].session->tokens_.size() + row);
+          sink(of, row, values);
         }
       }
       done += origin.size();

@@ -1,15 +1,16 @@
 // CompiledModel: a graph fused for its device, prepared weights, the page pools that its sessions share, one workspace.
 // Thread-safe; steps of its sessions run one after another.
 #pragma once
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "base/error.h"
+#include "base/fair_lock.h"
+#include "base/forks.h"
 #include "engine/admission.h"
 #include "engine/prefix_cache.h"
 #include "engine/step.h"
@@ -48,6 +49,12 @@ struct Capacity {
 /// Called as prefill goes on: rows done, rows in all. May throw: the step is abandoned, positions stay.
 using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
+/// What a call tells, and what it listens to while it waits and runs. What either throws abandons the call.
+struct Hooks {
+  Progress progress;  // between layers of its own steps
+  Poll interrupt;     // the same, and at least every 20 ms while it waits for others
+};
+
 /// What a step is asked for: these tokens behind the session's position.
 struct BatchItem {
   Session* session = nullptr;
@@ -58,6 +65,11 @@ struct BatchItem {
 /// Receives logits [vocab] of one row of one item, in ascending order.
 using LogitsSink = std::function<void(size_t item, size_t row, std::span<const float> logits)>;
 enum class LogitsOf : uint32_t { last, all };
+/// What a row of logits that no token can be drawn from (a NaN, +infinity, nothing but -infinity) does to the call.
+enum class Undrawable : uint32_t { refuse, give };  // NumericError, and nothing commits; or the row as it is
+
+/// Of the row at this position, of an item of a batch.
+NumericError undrawable_error(size_t item, uint64_t position);
 
 class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
  public:
@@ -85,7 +97,11 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
 
   /// One ragged step. All items or none: pages are found for all before a kernel runs, positions commit together at the
   /// end. Generations under way in these sessions end.
-  void forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress);
+  void forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
+               Undrawable undrawable = Undrawable::refuse);
+
+  /// Whoever calls a model or a session is inside.
+  ForkGuarded& forks() { return forks_; }
 
  private:
   friend class Session;
@@ -93,18 +109,19 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   /// on the thread that runs a step: a progress callback can't step.
   class Turn {
    public:
-    explicit Turn(CompiledModel& model);
-    ~Turn() { model_.stepping_ = std::thread::id(); }
+    Turn(CompiledModel& model, const Poll& poll);
+    ~Turn() { model_.turn_.unlock(); }
     Turn(const Turn&) = delete;
 
    private:
     CompiledModel& model_;
-    std::unique_lock<std::mutex> lock_;
   };
   struct Stepping;
+  void poll_of(std::span<const BatchItem> items, const Hooks& hooks) const;
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
   /// The step itself; the caller has the turn and the sessions' locks.
-  void run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Progress& progress);
+  void run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
+           Undrawable undrawable = Undrawable::refuse);
 
   std::unique_ptr<Device> device_;
   Graph graph_;
@@ -115,8 +132,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Buffer> workspace_;
-  std::mutex step_mutex_;
-  std::atomic<std::thread::id> stepping_;  // who has the turn
+  FairLock turn_;
+  mutable ForkGuarded forks_;
   mutable std::once_flag fingerprint_once_;
   mutable uint64_t fingerprint_ = 0;
 };

@@ -25,6 +25,7 @@ Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity)
     throw;
   }
   pages_added_ = 0;
+  show();
   step_ = std::max<uint32_t>(capacity.step, 1);  // from here on: the first pages are what was asked for
 }
 
@@ -40,6 +41,7 @@ Session::Session(Forked, const Session& parent)
   for (const PageTable& table : parent.tables_)
     tables_.push_back(table.share(static_cast<uint32_t>(table.pool().geometry().pages_for(tokens_.size()))));
   encode_globals();
+  show();
 }
 
 void Session::take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t reserved) {
@@ -56,6 +58,7 @@ void Session::take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t res
   unread_ = std::move(saved);
   settle();
   encode_globals();
+  show();
 }
 
 void Session::read_saved() {
@@ -65,20 +68,28 @@ void Session::read_saved() {
 }
 
 void Session::save(const std::string& path) {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   quiesce();
   read_saved();
   write_history(path, *model_, tokens_, tables_);
 }
 
 std::shared_ptr<Session> Session::fork() {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   quiesce();
   read_saved();
-  std::shared_ptr<Session> child(new Session(Forked{}, *this));
+  const std::shared_ptr<Session> child = owned(new Session(Forked{}, *this));
   child->claim(reserved_);
   claim(reserved_);  // the tail is shared now
   return child;
+}
+
+std::shared_ptr<Session> Session::owned(Session* session) {
+  return std::shared_ptr<Session>(session, [](Session* s) {
+    if (!s->model_->forks().abandoned()) delete s;
+  });
 }
 
 Session::~Session() { close(); }
@@ -97,9 +108,40 @@ void Session::quiesce() {
   drop_ahead();
 }
 
-uint32_t Session::position() const {
-  const std::lock_guard lock(mutex_);
-  return static_cast<uint32_t>(tokens_.size());
+Session::Figures Session::figures() const {
+  const ForkGuarded::Inside inside(model_->forks());
+  const std::lock_guard lock(figures_mutex_);
+  return figures_;
+}
+
+uint32_t Session::position() const { return figures().position; }
+uint32_t Session::capacity() const { return figures().capacity; }
+uint32_t Session::rewindable_to() const { return figures().rewindable_to; }
+uint32_t Session::reserved_tokens() const { return figures().reserved; }
+uint32_t Session::cached_tokens() const { return figures().cached; }
+uint64_t Session::kv_bytes() const { return figures().kv_bytes; }
+uint64_t Session::pages_added() const { return figures().pages_added; }
+bool Session::closed() const { return figures().closed; }
+
+void Session::show_memory() noexcept {
+  uint64_t bytes = 0;
+  for (const PageTable& table : tables_) bytes += table.held() * table.pool().geometry().page_bytes();
+  const uint32_t capacity = capacity_now();
+  const std::lock_guard lock(figures_mutex_);
+  figures_.capacity = capacity;
+  figures_.kv_bytes = bytes;
+  figures_.pages_added = pages_added_;
+}
+
+void Session::show() noexcept {
+  show_memory();
+  const uint32_t rewindable = rewindable_now();
+  const std::lock_guard lock(figures_mutex_);
+  figures_.position = static_cast<uint32_t>(tokens_.size());
+  figures_.rewindable_to = rewindable;
+  figures_.reserved = reserved_;
+  figures_.cached = cached_tokens_;
+  figures_.closed = closed_;
 }
 
 uint32_t Session::capacity_now() const {
@@ -121,50 +163,15 @@ uint32_t Session::rewindable_now() const {
   return static_cast<uint32_t>(least);
 }
 
-uint32_t Session::rewindable_to() const {
-  const std::lock_guard lock(mutex_);
-  return rewindable_now();
-}
-
-uint32_t Session::capacity() const {
-  const std::lock_guard lock(mutex_);
-  return capacity_now();
-}
-
-uint32_t Session::reserved_tokens() const {
-  const std::lock_guard lock(mutex_);
-  return reserved_;
-}
-
-uint64_t Session::kv_bytes() const {
-  const std::lock_guard lock(mutex_);
-  uint64_t bytes = 0;
-  for (const PageTable& table : tables_) bytes += table.held() * table.pool().geometry().page_bytes();
-  return bytes;
-}
-
-uint64_t Session::pages_added() const {
-  const std::lock_guard lock(mutex_);
-  return pages_added_;
-}
-
-uint32_t Session::cached_tokens() const {
-  const std::lock_guard lock(mutex_);
-  return cached_tokens_;
-}
-
-bool Session::closed() const {
-  const std::lock_guard lock(mutex_);
-  return closed_;
-}
-
 std::vector<int32_t> Session::tokens() const {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   return tokens_;
 }
 
 std::vector<SequenceParams> Session::globals() const {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   return globals_;
 }
 
@@ -180,6 +187,7 @@ void Session::encode_globals() {
         capacity_tokens(tables_[g].size(), tables_[g].pool().geometry().page_tokens, model_->arch().max_seq_len);
   }
   rope_max_seq_len_ = capacity_now();
+  show_memory();
 }
 
 Session::Held Session::held() const {
@@ -282,13 +290,17 @@ void Session::commit(std::span<const int32_t> tokens) {
     drops = drops || passed != 0;
     next_claims_[g] = claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
   }
-  if (!drops) return;
+  if (!drops) {
+    show();
+    return;
+  }
   model_->admission().settle(claims_, next_claims_);
   claims_.swap(next_claims_);
   for (PageTable& table : tables_)
     table.drop_before(static_cast<uint32_t>(table.pool().geometry().first_kept(tokens_.size())));
   settle();
   encode_globals();
+  show();
 }
 
 uint32_t Session::first_written(size_t group) const {
@@ -305,7 +317,8 @@ void Session::restore(const Held& before) noexcept {
 }
 
 void Session::reserve(uint32_t n_tokens) {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   require_open();
   const uint32_t most = model_->arch().max_seq_len;
   if (n_tokens > most)
@@ -314,10 +327,12 @@ void Session::reserve(uint32_t n_tokens) {
   claim(n_tokens);
   reserved_ = n_tokens;
   encode_globals();
+  show();
 }
 
 void Session::rewind(uint32_t n_tokens) {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   quiesce();
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
@@ -338,10 +353,12 @@ void Session::rewind(uint32_t n_tokens) {
   settle();
   end_generation();
   encode_globals();
+  show();
 }
 
 void Session::close() {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   if (closed_) return;
   require_idle();
   drop_ahead();
@@ -359,10 +376,12 @@ void Session::close() {
   logits_ = {};
   end_generation();
   encode_globals();
+  show();
 }
 
 Observed Session::observe() const {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   Observed o{};
   for (size_t g = 0; g < tables_.size(); ++g) {
     const PageTable& table = tables_[g];
@@ -396,7 +415,8 @@ Observed Session::observe() const {
 }
 
 void Session::bend(const std::string& place, size_t group, int64_t by) {
-  const std::lock_guard lock(mutex_);
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(mutex_);
   const auto bent = [by](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(value + by); };
   if (place == "encoded.max_seq_len") {
     bent(globals_.at(group).max_seq_len);

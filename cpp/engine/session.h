@@ -35,6 +35,8 @@ enum class Finish : uint32_t { none, stop, length, context };
 
 class Session {
  public:
+  /// Sessions are shared; one that a fork has left in the middle of a call is never destroyed (base/forks.h).
+  static std::shared_ptr<Session> owned(Session* session);
   Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity);
   /// A session of its own with this history and promise, on the same pages: no K/V byte is copied. The first write to a shared
   /// page, by whoever makes it, copies that page.
@@ -43,6 +45,13 @@ class Session {
   Session(const Session&) = delete;
 
   CompiledModel& model() { return *model_; }
+  /// Until the call that runs on this session has ended, so that what follows does not wait: for callers that listen meanwhile.
+  FairGuard wait(const Poll& poll) const {
+    const ForkGuarded::Inside inside(model_->forks());
+    return FairGuard(mutex_, poll);
+  }
+
+  // Figures: as the last call that ended left them, or for the memory held as the call that runs has it. They never wait.
   uint32_t position() const;
   /// Tokens that the pages cover; windowed groups, which take the same pages again, count where there are no others.
   uint32_t capacity() const;
@@ -52,6 +61,9 @@ class Session {
   uint64_t kv_bytes() const;     // of the pages held
   uint64_t pages_added() const;  // since the session began, its initial pages left out
   bool closed() const;
+  uint32_t cached_tokens() const;  // of the last begin(): found in the model's prefix cache, and not computed
+
+  // These wait for the call that runs.
   std::vector<int32_t> tokens() const;
   std::vector<SequenceParams> globals() const;  // by group, as kernels are given them
   Observed observe() const;
@@ -67,7 +79,8 @@ class Session {
   void close();
 
   /// Feeds tokens; ends a generation under way. See CompiledModel::forward.
-  void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Progress& progress);
+  void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
+               Undrawable undrawable = Undrawable::refuse);
 
   // Generation: begin() prefills, next() gives a token at a time until `finish` is set. The last token given is not in the
   // history until the next begin() feeds it, before its prompt; rewind, forward and score drop it.
@@ -77,13 +90,11 @@ class Session {
   };
   /// Returns the generation's number, which next() takes: ValueError once another call has ended that generation.
   uint64_t begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
-                 std::vector<int32_t> stop_ids, const Progress& progress);
-  Next next(uint64_t generation, const Progress& progress);
-  /// Of the last begin(): tokens whose K/V was found in the model's prefix cache, and not computed.
-  uint32_t cached_tokens() const;
+                 std::vector<int32_t> stop_ids, const Hooks& hooks);
+  Next next(uint64_t generation, const Hooks& hooks);
 
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
-  std::vector<float> score(std::span<const int32_t> tokens, const Progress& progress);
+  std::vector<float> score(std::span<const int32_t> tokens, const Hooks& hooks);
 
   /// Tests only: changes one figure at its own place, to be seen by the consistency asserts.
   void bend(const std::string& place, size_t group, int64_t by);
@@ -118,16 +129,24 @@ class Session {
   void settle() noexcept;
   void restore(const Held& held) noexcept;
   void encode_globals();
+  struct Figures {
+    uint32_t position, capacity, rewindable_to, reserved, cached;
+    uint64_t kv_bytes, pages_added;
+    bool closed;
+  };
+  void show_memory() noexcept;  // capacity, K/V bytes and what goes with them
+  void show() noexcept;         // all figures, for a call has ended
+  Figures figures() const;
   uint32_t take_cached(std::span<const int32_t> rows);
   void drop_cached();
   void read_saved();  // the pages of a restored history, once
   void end_generation() { pending_ = -1, ++generation_; }
-  int32_t next_token(const Progress& progress);
+  int32_t next_token(const Hooks& hooks);
   // Generation on a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
   /// One more, where the device, the generation's end and memory let it. What is short shows when no step is under way.
   bool start_ahead();
-  int32_t next_ahead(const Progress& progress);  // the token of the first, whose own is history then
-  void drop_ahead() noexcept;                    // all of them: their tokens were never told
+  int32_t next_ahead(const Hooks& hooks);  // the token of the first, whose own is history then
+  void drop_ahead() noexcept;              // all of them: their tokens were never told
   uint32_t capacity_now() const;
   uint32_t rewindable_now() const;
 
@@ -137,7 +156,9 @@ class Session {
   void take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t reserved);
 
   std::shared_ptr<CompiledModel> model_;
-  mutable std::recursive_mutex mutex_;
+  mutable FairLock mutex_;
+  mutable std::mutex figures_mutex_;
+  Figures figures_{};  // as others see them
   std::vector<PageTable> tables_;        // by group
   std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
   uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_
@@ -149,8 +170,8 @@ class Session {
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;
-  std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made
-  uint64_t generation_cancels_ = 0;   // when the generation began
+  std::atomic<uint64_t> cancels_{0};             // so far: a call looks whether there are more than when it was made
+  std::atomic<uint64_t> generation_cancels_{0};  // when the generation began
   bool closed_ = false;
   bool stepping_ = false;
 

@@ -3,20 +3,17 @@
 #pragma once
 #include <array>
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/fair_lock.h"
 #include "engine/weights.h"
 #include "graph/graph.h"
 #include "kv/kv.h"
 
 namespace foundry {
-
-/// Called between layers; throws to abandon the step.
-using Poll = std::function<void()>;
 
 /// A run of rows of one sequence. `globals` is the session's own encoding, one per layer group (session.cpp, encode_globals).
 struct RowRun {
@@ -37,7 +34,8 @@ class StepRunner {
   uint32_t max_rows() const { return shape_.max_rows; }
   uint32_t max_selected() const { return max_selected_; }
 
-  /// At most max_rows() rows in all. K and V of each row are in the pages once finish() has returned.
+  /// At most max_rows() rows in all. K and V of each row are in the pages once finish() has returned. The poll is called between
+  /// layers.
   void run_body(std::span<const RowRun> runs, const Poll& poll);
   /// Logits [rows.size(), vocab] of rows of the last body; valid until the next call. At most max_selected() rows.
   const float* run_head(std::span<const int32_t> rows);
@@ -45,7 +43,7 @@ class StepRunner {
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
   void abandon() noexcept { settle(last_), last_ = 0; }
-  /// A token of a row of logits, drawn by the device.
+  /// A token of a row of logits, drawn by the device; -1 where none can be (base/sample.h).
   int32_t draw(std::span<const float> logits, const SampleParams& params);
 
   // Steps that run ahead of the host: a token of one sequence goes in, and the next one is drawn where it was computed.
@@ -57,7 +55,7 @@ class StepRunner {
   uint32_t steps_ahead() const { return device_.info().steps_ahead; }
   /// Nothing: all places are taken. `token` is what goes in, or what the step `after` draws.
   std::optional<Ahead> start(const RowRun& run, const SampleParams& params, int32_t token, const Ahead* after);
-  /// Its token, once it has completed; or waits for it, whatever becomes of it. Both give the place back.
+  /// Its token, once it has completed, as draw() has it; or waits for it, whatever becomes of it. Both give the place back.
   int32_t take(const Ahead& step);
   void drop(const Ahead& step) noexcept;
 

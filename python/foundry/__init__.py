@@ -11,9 +11,11 @@ if TYPE_CHECKING:
         CancelledError,
         ConsistencyError,
         ContextOverflowError,
+        ForkedError,
         FoundryError,
         MemoryLimitError,
         ModelFormatError,
+        NumericError,
     )
     from foundry.generate import Completion, Piece, SamplingParams
     from foundry.hub import pull
@@ -31,10 +33,12 @@ __all__ = [
     "Completion",
     "ConsistencyError",
     "ContextOverflowError",
+    "ForkedError",
     "FoundryError",
     "MemoryLimitError",
     "MemoryPlan",
     "ModelFormatError",
+    "NumericError",
     "Piece",
     "SamplingParams",
     "Session",

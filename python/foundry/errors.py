@@ -43,5 +43,23 @@ class CancelledError(FoundryError):
     """The call was cancelled; the session is where it was before."""
 
 
+class NumericError(FoundryError):
+    """No token can be drawn from a row of logits: it has a NaN or +infinity, or nothing but -infinity. Nothing was committed.
+
+    Attributes:
+        session: whose row it is: the ``Session``, or its place in the batch where that is not known.
+        position: tokens before the row's own.
+    """
+
+    def __init__(self, message: str, session: object, position: int) -> None:
+        super().__init__(message)
+        self.session = session
+        self.position = position
+
+
+class ForkedError(FoundryError):
+    """In a forked child: another thread was in a call of this model when the process forked, so it can't be used there."""
+
+
 class ConsistencyError(FoundryError):
     """Two figures that must agree do not: a bug of Foundry's."""

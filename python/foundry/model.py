@@ -16,7 +16,7 @@ from foundry.checks import MOST_BYTES, text, whole
 from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit
 from foundry.models import build_graph
-from foundry.session import Session, TokenIds, as_ids
+from foundry.session import Session, TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 256
@@ -192,13 +192,18 @@ class CompiledModel:
         session.check_consistency()
         return session
 
-    def forward(self, batch: Sequence[tuple[Session, TokenIds]]) -> list[npt.NDArray[np.float32]]:
+    def forward(
+        self, batch: Sequence[tuple[Session, TokenIds]], *, allow_nonfinite: bool = False
+    ) -> list[npt.NDArray[np.float32]]:
         """One step over several sessions, ragged; all or none. Returns each one's last logits, [vocab] float32.
 
         Raises:
             ValueError: a session twice, or one of another model.
+            NumericError: logits with a NaN or +infinity, or nothing but -infinity, unless ``allow_nonfinite``.
         """
-        return self._core.forward([(session._core, as_ids(ids)) for session, ids in batch])
+        sessions = [session for session, _ in batch]
+        with named(*sessions):
+            return self._core.forward([(session._core, as_ids(ids)) for session, ids in batch], allow_nonfinite)
 
     def __repr__(self) -> str:
         return f"CompiledModel({self.arch!r}, device='{self.device}', threads={self.threads})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from foundry import _core, consistency
 from foundry import generate as generation
 from foundry.checks import text, whole
+from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece, SamplingParams
 
 if TYPE_CHECKING:
@@ -36,6 +38,17 @@ def as_ids(token_ids: TokenIds) -> npt.NDArray[np.int32]:
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
+@contextmanager
+def named(*sessions: Session) -> Iterator[None]:
+    """A NumericError of the core names a session by its place in the batch; callers get the session."""
+    try:
+        yield
+    except NumericError as error:
+        if isinstance(error.session, int):
+            error.session = sessions[error.session]
+        raise
+
+
 class Session:
     """Made by ``CompiledModel.session``; a context manager. Calls are atomic: they complete, or change nothing.
 
@@ -48,7 +61,12 @@ class Session:
         self._checked_capacity = -1
 
     def forward(
-        self, token_ids: TokenIds, all_logits: bool = False, progress: Progress | None = None
+        self,
+        token_ids: TokenIds,
+        all_logits: bool = False,
+        progress: Progress | None = None,
+        *,
+        allow_nonfinite: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Feeds tokens and returns logits.
 
@@ -56,6 +74,7 @@ class Session:
             token_ids: [n], at least one.
             all_logits: every row's logits instead of the last one's.
             progress: called with (tokens done, tokens in all) after each chunk.
+            allow_nonfinite: return rows with NaN or infinity too, instead of raising NumericError.
 
         Returns:
             [vocab] float32, or [n, vocab] with ``all_logits``.
@@ -64,15 +83,18 @@ class Session:
             ContextOverflowError: position + n passes ``max_seq_len``.
             MemoryLimitError: the pages can't be had.
             CancelledError: ``cancel`` was called.
+            NumericError: a row that is returned has a NaN or +infinity, or nothing but -infinity.
             ValueError: no tokens, an id outside the vocabulary, or a closed session.
         """
-        logits = self._core.forward(as_ids(token_ids), all_logits, progress)
+        with named(self):
+            logits = self._core.forward(as_ids(token_ids), all_logits, progress, allow_nonfinite)
         self._check()
         return logits
 
     def score(self, token_ids: TokenIds, progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """[n] float32: log p(token_ids[i] | history, token_ids[:i]) in nats. NaN for a session's first token."""
-        scores = self._core.score(as_ids(token_ids), progress)
+        with named(self):
+            scores = self._core.score(as_ids(token_ids), progress)
         self._check()
         return scores
 
@@ -158,15 +180,17 @@ class Session:
         """Feeds the prompt of a generation; ``next``, given the number returned, then gives its tokens."""
         most = whole("max_new_tokens", max_new_tokens)
         p = params
-        generation = self._core.begin(
-            as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
-        )
+        with named(self):
+            generation = self._core.begin(
+                as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
+            )
         self._check()
         return generation
 
     def next(self, generation: int) -> tuple[int, FinishReason | None]:
         """The next token of a generation, or (-1, finish_reason). ValueError once another call has ended it."""
-        token_id, reason = self._core.next(generation)
+        with named(self):
+            token_id, reason = self._core.next(generation)
         self._check()
         return token_id, cast("FinishReason | None", reason)
 

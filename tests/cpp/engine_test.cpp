@@ -146,9 +146,10 @@ TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
   const std::span<const int32_t> first = std::span(ids).first(200);
   const uint64_t held = model->ledger().used(MemoryUse::kv);
   CHECK_THROWS_AS(session->forward(first, LogitsOf::last, sink,
-                                   [](uint64_t done, uint64_t) {
-                                     if (done >= 64) throw CancelledError("stop");
-                                   }),
+                                   {[](uint64_t done, uint64_t) {
+                                      if (done >= 64) throw CancelledError("stop");
+                                    },
+                                    {}}),
                   CancelledError);
   CHECK(session->position() == 0);
   CHECK(model->ledger().used(MemoryUse::kv) == held);

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "kernels/support.h"
 
 namespace foundry::kernel_tests {
@@ -58,6 +60,37 @@ TEST_CASE("sample draws as its definition does") {
                         one.text, ": row ", r, " at ", params[r].uniform, " found ", found[r]);
       }
     }
+  }
+}
+
+TEST_CASE("sample draws nothing from a row with a NaN or +infinity, or with nothing but -infinity") {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr uint32_t kVocab = 1000;
+  for (const std::string& name : all_devices()) {
+    TestDevice device(name);
+    for (const float temperature : {0.0f, 1.0f})
+      for (const uint32_t at : {0u, 1u, 511u, 999u}) {
+        // Rows: a NaN of either sign, +infinity, all -infinity, all but one -infinity, and -infinity among others.
+        std::vector<std::vector<float>> rows(6, std::vector<float>(kVocab, 0.5f));
+        rows[0][at] = kNan, rows[1][at] = -kNan, rows[2][at] = kInfinity;
+        rows[3].assign(kVocab, -kInfinity);
+        rows[4].assign(kVocab, -kInfinity), rows[4][at] = -3;
+        rows[5][at] = 2, rows[5][(at + 1) % kVocab] = -kInfinity;
+        std::vector<float> logits;
+        for (const auto& row : rows) logits.insert(logits.end(), row.begin(), row.end());
+        const auto n = static_cast<uint32_t>(rows.size());
+        const std::vector<SampleParams> params(n,
+                                               SampleParams{temperature, 0, temperature == 0 ? 1 : 0.9f, 0, 1e-6f, {}});
+        const Guarded in(*device, logits), out(*device, n * sizeof(int32_t));
+        device.step(plain_shape(n, kVocab), "rows that hold no logits",
+                    [&] { device->sample({n, kVocab, params.data(), in.span(), out.span()}); });
+        const std::vector<int32_t> found = out.read<int32_t>();
+        for (const size_t row : {0, 1, 2, 3})
+          CHECK_MESSAGE(found[row] == -1, name, ": row ", row, " found ", found[row]);
+        CHECK_MESSAGE(found[4] == static_cast<int32_t>(at), name, ": found ", found[4]);
+        CHECK_MESSAGE(found[5] >= 0, name, ": found ", found[5]);
+        if (temperature == 0) CHECK(found[5] == static_cast<int32_t>(at));
+      }
   }
 }
 

@@ -1,0 +1,54 @@
+#include "base/fair_lock.h"
+
+#include <chrono>
+
+namespace foundry {
+
+void FairLock::lock(const Poll& poll) {
+  const std::thread::id me = std::this_thread::get_id();
+  std::unique_lock lock(mutex_);
+  if (owner_ == me) {
+    ++depth_;
+    return;
+  }
+  const uint64_t ticket = next_ticket_++;
+  waiting_.push_back(ticket);
+  const auto place = std::prev(waiting_.end());
+  const auto my_turn = [&] { return depth_ == 0 && waiting_.front() == ticket; };
+  try {
+    while (!my_turn()) {
+      if (!poll) {
+        changed_.wait(lock);
+        continue;
+      }
+      // The system's clock: the thread sanitizer knows its wait.
+      changed_.wait_until(lock, std::chrono::system_clock::now() + std::chrono::milliseconds(kPollMs));
+      if (my_turn()) break;
+      lock.unlock();
+      poll();
+      lock.lock();
+    }
+  } catch (...) {
+    if (!lock.owns_lock()) lock.lock();
+    waiting_.erase(place);
+    changed_.notify_all();
+    throw;
+  }
+  waiting_.erase(place);
+  owner_ = me;
+  depth_ = 1;
+}
+
+void FairLock::unlock() {
+  const std::lock_guard lock(mutex_);
+  if (--depth_ != 0) return;
+  owner_ = std::thread::id();
+  changed_.notify_all();
+}
+
+bool FairLock::mine() const {
+  const std::lock_guard lock(mutex_);
+  return depth_ != 0 && owner_ == std::this_thread::get_id();
+}
+
+}  // namespace foundry

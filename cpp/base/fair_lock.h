@@ -1,0 +1,48 @@
+// A recursive lock that is given out in the order in which it was asked for, and whose waiters can give up: each calls its poll at
+// least every kPollMs, and what that throws ends the wait.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <thread>
+
+namespace foundry {
+
+/// Called while a call waits or runs; throws to abandon it.
+using Poll = std::function<void()>;
+
+class FairLock {
+ public:
+  FairLock() = default;
+  FairLock(const FairLock&) = delete;
+
+  /// Waits behind everybody who came before. A poll is called without any lock of this class held.
+  void lock(const Poll& poll = {});
+  void unlock();
+  /// This thread has it.
+  bool mine() const;
+
+ private:
+  static constexpr int kPollMs = 20;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::list<uint64_t> waiting_;  // tickets, in order
+  uint64_t next_ticket_ = 0;
+  std::thread::id owner_;
+  uint32_t depth_ = 0;
+};
+
+/// Holds a FairLock for a scope; waiting for it may be given up.
+class FairGuard {
+ public:
+  explicit FairGuard(FairLock& lock, const Poll& poll = {}) : lock_(lock) { lock_.lock(poll); }
+  ~FairGuard() { lock_.unlock(); }
+  FairGuard(const FairGuard&) = delete;
+
+ private:
+  FairLock& lock_;
+};
+
+}  // namespace foundry
