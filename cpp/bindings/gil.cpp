@@ -61,7 +61,8 @@ void on_exit() {
   }
   PyEval_RestoreThread(state);
   // What the frames of other threads hold, or held before a fork, is never given back: that is no leak of ours.
-  if (fork_generation() != 0 || nb::cast<int>(nb::module_::import_("threading").attr("active_count")()) > 1) nb::set_leak_warnings(false);
+  if (fork_generation() != 0 || nb::cast<int>(nb::module_::import_("threading").attr("active_count")()) > 1)
+    nb::set_leak_warnings(false);
 }
 
 }  // namespace

@@ -158,7 +158,7 @@ class Session {
   std::shared_ptr<CompiledModel> model_;
   mutable FairLock mutex_;
   mutable std::mutex figures_mutex_;
-  Figures figures_{};  // as others see them
+  Figures figures_{};                    // as others see them
   std::vector<PageTable> tables_;        // by group
   std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
   uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_

@@ -44,7 +44,7 @@ class CancelledError(FoundryError):
 
 
 class NumericError(FoundryError):
-    """No token can be drawn from a row of logits: it has a NaN or +infinity, or nothing but -infinity. Nothing was committed.
+    """A row of logits that no token can be drawn from: a NaN or +infinity, or nothing but -infinity. Nothing commits.
 
     Attributes:
         session: whose row it is: the ``Session``, or its place in the batch where that is not known.
@@ -58,7 +58,7 @@ class NumericError(FoundryError):
 
 
 class ForkedError(FoundryError):
-    """In a forked child: another thread was in a call of this model when the process forked, so it can't be used there."""
+    """In a forked child: another thread was in a call of this model when the process forked; it can't be used there."""
 
 
 class ConsistencyError(FoundryError):

@@ -112,8 +112,10 @@ TEST_CASE("limits: activations that are no numbers show in the logits") {
                        [&](size_t, size_t, std::span<const float> row) {
                          for (const float x : row) numbers += std::isfinite(x) ? 1 : 0;
                        },
-                       {});
+                       {}, Undrawable::give);
       CHECK_MESSAGE(numbers == 0, device);
+      CHECK_THROWS_AS(session->forward(std::vector<int32_t>{1}, LogitsOf::last, {}, {}), NumericError);
+      CHECK(session->position() == 3);
     }
 }
 
