@@ -26,7 +26,6 @@ PYTHON_ORDER = [
     "checks",
     "models",
     "capacity",
-    "consistency",
     "memory",
     "hub",
     "chat",

@@ -5,12 +5,12 @@
 namespace foundry {
 
 // What Python is given, told to its type checkers.
-using IntDict = nanobind::typed<nanobind::dict, nanobind::str, int>;
 using AnyDict = nanobind::typed<nanobind::dict, nanobind::str, nanobind::any>;
 
 void bind_errors(nanobind::module_& m);
 void bind_gguf(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
+void bind_session(nanobind::module_& m);
 void bind_model(nanobind::module_& m);
 
 }  // namespace foundry

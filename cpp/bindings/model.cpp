@@ -1,20 +1,16 @@
-// CompiledModel and Session for Python. Steps run without the GIL; a progress call takes it, and lets Ctrl-C through.
+// CompiledModel for Python, and the figures that it tells.
 #include "engine/model.h"
 
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <chrono>
 #include <cstring>
 
 #include "base/error.h"
-#include "bindings/bindings.h"
-#include "bindings/gil.h"
-#include "engine/session.h"
+#include "bindings/calls.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -22,175 +18,29 @@ using namespace nb::literals;
 namespace foundry {
 namespace {
 
-using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Floats = nb::ndarray<nb::numpy, float, nb::c_contig>;
-
-std::span<const int32_t> span_of(const Ids& ids) { return {ids.data(), ids.size()}; }
-
-template <class T>
-nb::ndarray<nb::numpy, T, nb::c_contig> array_of(std::unique_ptr<T[]> data, std::initializer_list<size_t> shape) {
-  T* raw = data.release();
-  const nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-  return nb::ndarray<nb::numpy, T, nb::c_contig>(raw, shape, owner);
-}
-
-/// Signals are looked at, at most every 20 ms; the callback is called when `done` has changed.
-Hooks hooks_of(const nb::object& callback) {
-  using Clock = std::chrono::steady_clock;
-  Hooks hooks;
-  hooks.interrupt = [seen = Clock::now()]() mutable {
-    if (python_is_ending()) throw CancelledError("cancelled: Python is ending");
-    const Clock::time_point now = Clock::now();
-    if (now - seen < std::chrono::milliseconds(20)) return;
-    seen = now;
-    const Acquired gil;
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  };
-  if (!callback.is_none())
-    hooks.progress = [callback, told = int64_t{-1}](uint64_t done, uint64_t total) mutable {
-      if (told == static_cast<int64_t>(done)) return;
-      told = static_cast<int64_t>(done);
-      const Acquired gil;
-      callback(done, total);
-    };
-  return hooks;
-}
-
 DType kv_type(const std::string& name) {
   for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0})
     if (name == dtype_name(type)) return type;
   throw ValueError("kv_dtype: expected f32, f16, bf16, q8_0 or q4_0, found \"" + name + "\"");
 }
 
-IntDict plan_dict(const PlannedBytes& p) {
-  nb::dict d;
-  d["weights_mapped"] = p.weights_mapped;
-  d["weights_private"] = p.weights_private;
-  d["kv_initial"] = p.kv_initial;
-  d["kv_reserved"] = p.kv_reserved;
-  d["workspace"] = p.workspace;
-  d["logits"] = p.logits;
-  d["page_tokens"] = p.page_tokens;
-  d["page_bytes"] = p.page_bytes;
-  d["slab_bytes"] = p.slab_bytes;
-  d["limit"] = p.limit;
-  d["available"] = p.available;
-  d["fits"] = p.fits;
-  return d;
-}
-
-IntDict memory_dict(CompiledModel& model) {
-  const ForkGuarded::Inside inside(model.forks());
-  nb::dict d;
-  for (uint32_t use = 0; use < kMemoryUses; ++use)
-    d[memory_use_name(static_cast<MemoryUse>(use))] = model.ledger().used(static_cast<MemoryUse>(use));
-  d["total"] = model.ledger().total();
-  d["prefix_cache"] = model.prefix_cache().bytes();
-  d["promised"] = model.admission().promised_bytes();
-  d["limit"] = model.ledger().limit();
-  return d;
-}
-
-AnyDict observed_dict(const Observed& o) {
-  nb::list groups;
-  for (const Observed::Group& group : o.groups) {
-    nb::dict d;
-    d["window"] = group.window;
-    d["encoded.pages"] = group.encoded_pages;
-    d["table.pages_at"] = group.table_pages_at;
-    d["encoded.max_seq_len"] = group.encoded_max_seq_len;
-    d["encoded.n_pages"] = group.encoded_n_pages;
-    d["encoded.first_page"] = group.encoded_first_page;
-    d["encoded.page_tokens"] = group.encoded_page_tokens;
-    d["encoded.page_bytes"] = group.encoded_page_bytes;
-    d["table.pages"] = group.table_pages;
-    d["table.first"] = group.table_first;
-    d["table.held"] = group.table_held;
-    d["table.addresses"] = group.table_addresses;
-    d["table.nulls"] = group.table_nulls;
-    nb::list lengths;
-    for (const uint64_t length : group.slab_lengths) lengths.append(length);
-    d["pool.slab_lengths"] = lengths;
-    d["pool.slab_bytes"] = group.slab_bytes;
-    d["pool.used_pages"] = group.used_pages;
-    groups.append(d);
-  }
-  nb::dict d;
-  d["groups"] = groups;
-  d["encoded.rope_max_seq_len"] = o.encoded_rope_max_seq_len;
-  d["ledger.kv_bytes"] = o.ledger_kv_bytes;
-  d["arch.max_seq_len"] = o.arch_max_seq_len;
-  d["session.capacity"] = o.capacity;
-  d["session.position"] = o.position;
-  return d;
-}
-
-/// A call that may have to wait for another one of this session: without the GIL, and Ctrl-C is heard.
-template <class F>
-auto when_free(Session& session, F&& call) {
-  const Hooks hooks = hooks_of(nb::none());
-  return without_gil([&] {
-    const FairGuard lock = session.wait(hooks.interrupt);
-    return call();
-  });
-}
-
-nb::typed<nb::list, IntDict> globals_list(Session& session) {
-  nb::list groups;
-  const auto globals = when_free(session, [&] { return session.globals(); });
-  for (size_t g = 0; g < globals.size(); ++g) {
-    const KvGeometry& geometry = session.model().pools().at(g)->geometry();
-    const KvParams kv = geometry.params();
-    nb::dict d;
-    d["max_seq_len"] = globals[g].max_seq_len;
-    d["n_pages"] = globals[g].n_pages;
-    d["first_page"] = globals[g].first_page;
-    d["window"] = geometry.window;
-    d["page_tokens"] = kv.page_tokens;
-    d["tile_tokens"] = kv.tile_tokens;
-    d["page_bytes"] = kv.page_bytes;
-    d["layer_stride_bytes"] = kv.layer_stride_bytes;
-    d["head_stride_bytes"] = kv.head_stride_bytes;
-    d["k_part_bytes"] = kv.k_part_bytes;
-    d["n_kv_heads"] = kv.n_kv_heads;
-    d["head_dim"] = kv.head_dim;
-    groups.append(d);
-  }
-  return nb::typed<nb::list, IntDict>(groups);
-}
-
-/// Bytes of logits held by a call, promised like any memory.
-class LogitsCharge {
- public:
-  LogitsCharge(Admission& admission, uint64_t bytes) : admission_(admission), bytes_(bytes) {
-    admission_.charge_logits(bytes);
-  }
-  ~LogitsCharge() { admission_.credit_logits(bytes_); }
-  LogitsCharge(const LogitsCharge&) = delete;
-
- private:
-  Admission& admission_;
-  uint64_t bytes_;
+/// Bytes allocated and promised now.
+struct MemoryFigures {
+  uint64_t weights_mapped, weights_private, kv, workspace, logits, total, prefix_cache, promised, limit;
 };
 
-Undrawable undrawable(bool allow_nonfinite) { return allow_nonfinite ? Undrawable::give : Undrawable::refuse; }
-
-Floats forward(Session& session, const Ids& ids, bool all_logits, const nb::object& callback, bool allow_nonfinite) {
-  const ForkGuarded::Inside inside(session.model().forks());
-  const size_t vocab = session.model().arch().vocab_size, rows = all_logits ? ids.size() : 1;
-  const LogitsCharge charge(session.model().admission(), all_logits ? rows * vocab * sizeof(float) : 0);
-  std::unique_ptr<float[]> logits(new float[rows * vocab]);
-  const Hooks hooks = hooks_of(callback);
-  {
-    const Released released;
-    session.forward(
-        span_of(ids), all_logits ? LogitsOf::all : LogitsOf::last,
-        [&](size_t, size_t row, std::span<const float> row_logits) {
-          std::memcpy(logits.get() + (all_logits ? row : 0) * vocab, row_logits.data(), row_logits.size_bytes());
-        },
-        hooks, undrawable(allow_nonfinite));
-  }
-  return all_logits ? array_of(std::move(logits), {rows, vocab}) : array_of(std::move(logits), {vocab});
+MemoryFigures memory(CompiledModel& model) {
+  const ForkGuarded::Inside inside(model.forks());
+  const MemoryLedger& ledger = model.ledger();
+  return {ledger.used(MemoryUse::weights_mapped),
+          ledger.used(MemoryUse::weights_private),
+          ledger.used(MemoryUse::kv),
+          ledger.used(MemoryUse::workspace),
+          ledger.used(MemoryUse::logits),
+          ledger.total(),
+          model.memory().prefixes().bytes(),
+          model.memory().admission().promised_bytes(),
+          ledger.limit()};
 }
 
 nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
@@ -204,109 +54,55 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
     logits.emplace_back(new float[vocab]);
   }
   const Hooks hooks = hooks_of(nb::none());
-  {
-    const Released released;
+  without_gil([&] {
     model.forward(
         items, LogitsOf::last,
         [&](size_t item, size_t, std::span<const float> row) {
           std::memcpy(logits[item].get(), row.data(), row.size_bytes());
         },
         hooks, undrawable(allow_nonfinite));
-  }
+  });
   nb::list result;
   for (auto& one : logits) result.append(array_of(std::move(one), {vocab}));
   return result;
 }
 
-using NextTuple = nb::typed<nb::tuple, int, std::optional<nb::str>>;
-
-const char* finish_name(Finish finish) {
-  switch (finish) {
-    case Finish::none:
-      return nullptr;
-    case Finish::stop:
-      return "stop";
-    case Finish::length:
-      return "length";
-    case Finish::context:
-      return "context";
-  }
-  return nullptr;
-}
-
-void bind_session(nb::module_& m) {
-  nb::class_<Session>(m, "Session")
-      .def("forward", &forward, "ids"_a, "all_logits"_a = false, "progress"_a = nb::none(), "allow_nonfinite"_a = false)
-      .def(
-          "score",
-          [](Session& s, const Ids& ids, const nb::object& callback) {
-            const Hooks hooks = hooks_of(callback);
-            const std::vector<float> scores = without_gil([&] { return s.score(span_of(ids), hooks); });
-            std::unique_ptr<float[]> data(new float[scores.size()]);
-            std::copy(scores.begin(), scores.end(), data.get());
-            return array_of(std::move(data), {scores.size()});
-          },
-          "ids"_a, "progress"_a = nb::none())
-      .def(
-          "begin",
-          [](Session& s, const Ids& prompt, uint32_t max_new_tokens, float temperature, uint32_t top_k, float top_p,
-             float min_p, uint64_t seed, std::vector<int32_t> stop_ids, const nb::object& callback) {
-            const Hooks hooks = hooks_of(callback);
-            const Released released;
-            return s.begin(span_of(prompt), max_new_tokens, {temperature, top_k, top_p, min_p, seed},
-                           std::move(stop_ids), hooks);
-          },
-          "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0, "top_p"_a = 1.0f, "min_p"_a = 0.0f,
-          "seed"_a = 0, "stop_ids"_a = std::vector<int32_t>{}, "progress"_a = nb::none())
-      .def(
-          "next",
-          [](Session& s, uint64_t generation) {
-            const Hooks hooks = hooks_of(nb::none());
-            const Session::Next next = without_gil([&] { return s.next(generation, hooks); });
-            const char* reason = finish_name(next.finish);
-            return NextTuple(
-                nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason))));
-          },
-          "generation"_a)
-      .def_prop_ro("position", &Session::position)
-      .def_prop_ro("capacity", &Session::capacity)
-      .def_prop_ro("rewindable_to", &Session::rewindable_to)
-      .def_prop_ro("reserved_tokens", &Session::reserved_tokens)
-      .def_prop_ro("kv_bytes", &Session::kv_bytes)
-      .def_prop_ro("pages_added", &Session::pages_added)
-      .def_prop_ro("cached_tokens", &Session::cached_tokens)
-      .def_prop_ro("closed", &Session::closed)
-      .def("tokens",
-           [](Session& s) {
-             const std::vector<int32_t> tokens = when_free(s, [&] { return s.tokens(); });
-             std::unique_ptr<int32_t[]> data(new int32_t[tokens.size()]);
-             std::copy(tokens.begin(), tokens.end(), data.get());
-             return array_of(std::move(data), {tokens.size()});
-           })
-      .def("globals", &globals_list)
-      .def("observe", [](Session& s) { return observed_dict(when_free(s, [&] { return s.observe(); })); })
-      .def(
-          "reserve", [](Session& s, uint32_t n) { when_free(s, [&] { s.reserve(n); }); }, "n_tokens"_a)
-      .def(
-          "save", [](Session& s, const std::string& path) { when_free(s, [&] { s.save(path); }); }, "path"_a)
-      .def("fork", [](Session& s) { return when_free(s, [&] { return s.fork(); }); })
-      .def(
-          "rewind", [](Session& s, uint32_t n) { when_free(s, [&] { s.rewind(n); }); }, "n_tokens"_a)
-      .def("cancel", &Session::cancel)
-      .def("close", [](Session& s) { when_free(s, [&] { s.close(); }); })
-      .def(
-          "_bend",
-          [](Session& s, const std::string& place, size_t group, int64_t by) {
-            when_free(s, [&] { s.bend(place, group, by); });
-          },
-          "place"_a, "group"_a, "by"_a);
+void bind_figures(nb::module_& m) {
+  nb::class_<PlannedBytes>(m, "PlannedBytes")
+      .def_ro("weights_mapped", &PlannedBytes::weights_mapped)
+      .def_ro("weights_private", &PlannedBytes::weights_private)
+      .def_ro("kv_initial", &PlannedBytes::kv_initial)
+      .def_ro("kv_reserved", &PlannedBytes::kv_reserved)
+      .def_ro("workspace", &PlannedBytes::workspace)
+      .def_ro("logits", &PlannedBytes::logits)
+      .def_ro("page_tokens", &PlannedBytes::page_tokens)
+      .def_ro("page_bytes", &PlannedBytes::page_bytes)
+      .def_ro("slab_bytes", &PlannedBytes::slab_bytes)
+      .def_ro("limit", &PlannedBytes::limit)
+      .def_ro("available", &PlannedBytes::available)
+      .def_ro("fits", &PlannedBytes::fits);
+  nb::class_<MemoryFigures>(m, "MemoryFigures")
+      .def_ro("weights_mapped", &MemoryFigures::weights_mapped)
+      .def_ro("weights_private", &MemoryFigures::weights_private)
+      .def_ro("kv", &MemoryFigures::kv)
+      .def_ro("workspace", &MemoryFigures::workspace)
+      .def_ro("logits", &MemoryFigures::logits)
+      .def_ro("total", &MemoryFigures::total)
+      .def_ro("prefix_cache", &MemoryFigures::prefix_cache)
+      .def_ro("promised", &MemoryFigures::promised)
+      .def_ro("limit", &MemoryFigures::limit);
+  nb::class_<Scheduler::Counts>(m, "StepCounts")
+      .def_ro("steps", &Scheduler::Counts::steps)
+      .def_ro("rows", &Scheduler::Counts::rows)
+      .def_ro("decode_steps", &Scheduler::Counts::decode_steps)
+      .def_ro("decode_rows", &Scheduler::Counts::decode_rows);
 }
 
 }  // namespace
 
 void bind_model(nb::module_& m) {
   m.def("device_names", &device_names);
-  bind_session(m);
+  bind_figures(m);
   nb::class_<CompiledModel>(m, "Model")
       .def(nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads,
                        uint64_t memory_limit, const std::string& k_type, const std::string& v_type,
@@ -336,10 +132,12 @@ void bind_model(nb::module_& m) {
       .def(
           "plan",
           [](const CompiledModel& model, uint32_t initial, uint32_t reserved, uint64_t rows) {
-            return plan_dict(model.plan({initial, reserved, 0}, rows));
+            return model.plan({initial, reserved, 0}, rows);
           },
           "initial_tokens"_a, "reserved_tokens"_a, "all_logits_rows"_a = 0)
-      .def("memory", &memory_dict)
+      .def("memory", &memory)
+      .def_prop_ro("counts", [](CompiledModel& model) { return model.scheduler().counts(); })
+      .def_prop_rw("check_every_step", &CompiledModel::checks_every_step, &CompiledModel::set_check_every_step)
       .def(
           "session",
           [](CompiledModel& model, uint32_t initial, uint32_t reserved, uint32_t step) {

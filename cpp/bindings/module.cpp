@@ -7,5 +7,6 @@ NB_MODULE(_core, m) {
   foundry::bind_exit(m);
   foundry::bind_gguf(m);
   foundry::bind_graph(m);
+  foundry::bind_session(m);
   foundry::bind_model(m);
 }

@@ -6,14 +6,12 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "base/sample.h"
 #include "engine/session.h"
 
 namespace foundry {
 namespace {
 
-constexpr uint32_t kMaxSelected = 16;               // rows of logits made at a time
-constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
+constexpr uint32_t kMaxSelected = 16;  // rows of logits made at a time
 
 KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options,
                        uint32_t step_tokens) {
@@ -34,11 +32,6 @@ KvGeometry geometry_of(const LayerGroup& group, const Device& device, const Mode
   return g;
 }
 
-uint32_t slab_pages(const KvGeometry& geometry, uint32_t wanted) {
-  if (wanted != 0) return wanted;
-  return static_cast<uint32_t>(std::clamp<uint64_t>(kSlabBytes / geometry.page_bytes(), 1, 64));
-}
-
 uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
   if (options.memory_limit != 0) return options.memory_limit;
   uint64_t least = UINT64_MAX;
@@ -56,29 +49,24 @@ Graph verified_and_fused(const Graph& graph, const DeviceInfo& device) {
 
 }  // namespace
 
-NumericError undrawable_error(size_t item, uint64_t position) {
-  return NumericError("the logits at position " + std::to_string(position) +
-                          " hold a NaN or +infinity, or nothing but -infinity: no token can be drawn from them; "
-                          "the session is where it was before this call",
-                      item, position);
-}
-
 CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
       graph_(verified_and_fused(graph, device_->info())),
       ledger_(limit_of(options, device_->info())),
-      weights_(std::move(file), graph_) {
+      weights_(std::move(file), graph_),
+      check_every_step_(options.check_every_step) {
   if (options.chunk_tokens == 0) throw ValueError("chunk_tokens: expected at least 1, found 0");
   const uint32_t rows = std::min(options.chunk_tokens, graph_.arch.max_seq_len);
+  std::vector<KvGeometry> geometries;
   std::vector<KvParams> kv;
   for (const LayerGroup& group : graph_.groups) {
-    const KvGeometry geometry = geometry_of(group, *device_, options, rows);
-    kv.push_back(geometry.params());
-    pools_.push_back(std::make_unique<PagePool>(*device_, ledger_, geometry, slab_pages(geometry, options.slab_pages)));
+    geometries.push_back(geometry_of(group, *device_, options, rows));
+    kv.push_back(geometries.back().params());
   }
-  prefix_cache_ = std::make_unique<PrefixCache>(pools_, options.prefix_cache_bytes);
-  admission_ = std::make_unique<Admission>(ledger_, pools_, [this] { return prefix_cache_->evict_one(); });
+  memory_ = std::make_unique<ContextMemory>(*device_, ledger_, geometries, graph_.arch.max_seq_len, options.slab_pages,
+                                            options.prefix_cache_bytes);
   runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
+  scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
 
 CompiledModel::~CompiledModel() {
@@ -118,36 +106,34 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   p.workspace = runner_->workspace_bytes();
   p.logits = all_logits_rows * graph_.arch.vocab_size * sizeof(float);
   Admission::Pages initial, reserved;
-  for (const auto& pool : pools_) {
+  for (const auto& pool : memory_->pools()) {
     initial.push_back(pool->geometry().pages_ahead(0, capacity.initial));
     reserved.push_back(pool->geometry().most_pages(std::max(capacity.initial, capacity.reserved)));
   }
-  p.kv_initial = admission_->cost_bytes(initial);
-  p.kv_reserved = admission_->cost_bytes(reserved);
-  for (const auto& pool : pools_) {
+  p.kv_initial = memory_->admission().cost_bytes(initial);
+  p.kv_reserved = memory_->admission().cost_bytes(reserved);
+  for (const auto& pool : memory_->pools()) {
     p.page_tokens = pool->geometry().page_tokens;
     p.page_bytes += pool->geometry().page_bytes();
     p.slab_bytes += pool->slab_bytes();
   }
   p.limit = ledger_.limit();
-  p.available = admission_->available_bytes();
+  p.available = memory_->admission().available_bytes();
   p.fits = p.kv_reserved + p.logits <= p.available;
   return p;
 }
 
 std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
   const ForkGuarded::Inside inside(forks_);
-  return Session::owned(new Session(shared_from_this(), capacity));
+  return Session::open(shared_from_this(), capacity);
 }
 
 std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_t more, uint32_t step) {
   const ForkGuarded::Inside inside(forks_);
   auto saved = std::make_shared<const SavedHistory>(path, *this);
   const auto n = static_cast<uint32_t>(saved->image.tokens.size());
-  auto session = open_session({0, 0, step});
-  session->take_saved(std::move(saved),
-                      static_cast<uint32_t>(std::min<uint64_t>(uint64_t{n} + more, arch().max_seq_len)));
-  return session;
+  const auto promised = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{n} + more, arch().max_seq_len));
+  return Session::open(shared_from_this(), std::move(saved), promised, step);
 }
 
 uint64_t CompiledModel::fingerprint() const {
@@ -158,135 +144,63 @@ uint64_t CompiledModel::fingerprint() const {
   return fingerprint_;
 }
 
-CompiledModel::Turn::Turn(CompiledModel& model, const Poll& poll) : model_(model) {
-  if (model.turn_.mine()) throw ValueError("called from a progress callback of this model, while its step runs");
-  model.turn_.lock(poll);
+/// While it lives, these sessions refuse to be changed by their own callbacks.
+struct InCall {
+  explicit InCall(const std::vector<Session*>& sessions, bool Session::* flag) : of(sessions), in_call(flag) {
+    for (Session* session : of) session->*in_call = true;
+  }
+  ~InCall() {
+    for (Session* session : of) session->*in_call = false;
+  }
+  InCall(const InCall&) = delete;
+  const std::vector<Session*>& of;
+  bool Session::* in_call;
+};
+
+void CompiledModel::run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard) {
+  const InCall calls(sessions, &Session::in_call_);
+  try {
+    scheduler_->run(request, heard);
+  } catch (const ForkedError&) {  // in the child: the locks that giving back would take may be held for ever
+    if (forks_.abandoned()) new std::vector<Request::Item>(std::move(request.items));
+    throw;
+  }
+  for (size_t i = 0; i < sessions.size(); ++i) sessions[i]->commit(request.items[i]);
 }
 
 void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
                             const Hooks& hooks, Undrawable undrawable) {
   const ForkGuarded::Inside inside(forks_);
-  std::vector<BatchItem> made(items.begin(), items.end());
-  for (BatchItem& item : made) item.cancels = item.session->cancels_;
-  const Poll poll = [&] { poll_of(made, hooks); };
-  const Turn turn(*this, poll);
-  std::vector<Session*> sessions;
+  scheduler_->refuse_callback();
+  if (items.empty()) return;
+  std::vector<Session*> sessions, in_order;
+  std::vector<Hooks> cancels;  // each hears its own session's
   for (const BatchItem& item : items) sessions.push_back(item.session);
-  std::sort(sessions.begin(), sessions.end());  // one order of locking for every thread
-  if (std::adjacent_find(sessions.begin(), sessions.end()) != sessions.end())
-    throw ValueError("a batch holds a session twice; expected each once");
-  std::list<FairGuard> locks;
   for (Session* session : sessions) {
     if (session->model_.get() != this) throw ValueError("a batch holds a session of another model");
-    locks.emplace_back(session->mutex_, poll);
+    cancels.push_back(session->heard(hooks, session->cancels_));
+  }
+  Hooks heard = cancels.front();
+  heard.interrupt = [&cancels] {
+    for (const Hooks& one : cancels) one.interrupt();
+  };
+  in_order = sessions;
+  std::sort(in_order.begin(), in_order.end());  // one order of locking for every thread
+  if (std::adjacent_find(in_order.begin(), in_order.end()) != in_order.end())
+    throw ValueError("a batch holds a session twice; expected each once");
+  std::list<FairGuard> locks;
+  for (Session* session : in_order) {
+    locks.emplace_back(session->calls_, heard.interrupt);
     session->quiesce();
   }
-  run(made, which, sink, hooks, undrawable);
-  for (const BatchItem& item : items) item.session->end_generation();
-}
-
-/// While it lives, these sessions refuse to be changed.
-struct CompiledModel::Stepping {
-  explicit Stepping(std::span<const BatchItem> of) : items(of) {
-    for (const BatchItem& item : items) item.session->stepping_ = true;
-  }
-  ~Stepping() {
-    for (const BatchItem& item : items) item.session->stepping_ = false;
-  }
-  Stepping(const Stepping&) = delete;
-  std::span<const BatchItem> items;
-};
-
-/// What ends a call early while it waits or runs: a cancel of one of its sessions, its caller's interrupt, or a fork that left it
-/// in a child process.
-void CompiledModel::poll_of(std::span<const BatchItem> items, const Hooks& hooks) const {
-  for (const BatchItem& item : items)
-    if (item.session->cancels_ != item.cancels)
-      throw CancelledError("cancelled; the session is where it was before this call");
-  if (forks_.abandoned()) throw ForkedError("the process was forked in the middle of this call");
-  if (hooks.interrupt) hooks.interrupt();
-}
-
-void CompiledModel::run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
-                        Undrawable undrawable) {
-  // Plan: everything that can fail for want of tokens or memory.
-  uint64_t total = 0;
+  Request request;
   for (const BatchItem& item : items) {
-    if (item.tokens.empty()) throw ValueError("expected at least one token, found none");
-    for (size_t i = 0; i < item.tokens.size(); ++i)
-      if (item.tokens[i] < 0 || static_cast<uint32_t>(item.tokens[i]) >= arch().vocab_size)
-        throw ValueError("token " + std::to_string(i) + ": expected an id from 0 to " +
-                         std::to_string(arch().vocab_size - 1) + ", found " + std::to_string(item.tokens[i]));
-    const uint64_t end = item.session->tokens_.size() + item.tokens.size();
-    if (end > arch().max_seq_len)
-      throw ContextOverflowError("context: needed " + std::to_string(end) + " tokens, available " +
-                                     std::to_string(arch().max_seq_len) + " (the model's max_seq_len)",
-                                 static_cast<int64_t>(end), arch().max_seq_len);
-    total += item.tokens.size();
+    item.session->validate(item.tokens);
+    request.items.push_back(item.session->item_of(item.tokens));
   }
-  std::vector<Session::Held> before;
-  for (const BatchItem& item : items) before.push_back(item.session->held());
-  const Stepping stepping(items);
-  try {
-    for (const BatchItem& item : items) {
-      item.session->read_saved();
-      std::vector<int32_t>& tokens = item.session->tokens_;
-      if (const size_t end = tokens.size() + item.tokens.size(); end > tokens.capacity())
-        tokens.reserve(std::max(end, 2 * tokens.capacity()));
-      item.session->grow_to(item.session->tokens_.size() + item.tokens.size());
-    }
-
-    // Apply: chunks of the rows of all items, laid end to end.
-    uint64_t done = 0;
-    const Poll poll = [&] {
-      poll_of(items, hooks);
-      if (hooks.progress) hooks.progress(done, total);
-    };
-    size_t item = 0, offset = 0;
-    std::vector<RowRun> runs;
-    std::vector<std::pair<size_t, size_t>> origin;  // of each row of the chunk: item, row
-    std::vector<int32_t> selected;
-    while (item < items.size()) {
-      runs.clear(), origin.clear(), selected.clear();
-      runner_->finish();  // windows take pages again that the chunk before reads
-      while (item < items.size() && origin.size() < runner_->max_rows()) {
-        Session& session = *items[item].session;
-        const size_t n = std::min<size_t>(items[item].tokens.size() - offset, runner_->max_rows() - origin.size());
-        const size_t start = session.tokens_.size() + offset;
-        session.roll_to(start, start + n);
-        runs.push_back({session.globals_, items[item].tokens.subspan(offset, n), static_cast<uint32_t>(start),
-                        session.rope_max_seq_len_});
-        for (size_t i = 0; i < n; ++i) {
-          const bool last = offset + i + 1 == items[item].tokens.size();
-          if (which == LogitsOf::all || last) selected.push_back(static_cast<int32_t>(origin.size()));
-          origin.emplace_back(item, offset + i);
-        }
-        offset += n;
-        if (offset == items[item].tokens.size()) ++item, offset = 0;
-      }
-      runner_->run_body(runs, poll);
-      for (size_t at = 0; at < selected.size(); at += runner_->max_selected()) {
-        const size_t n = std::min<size_t>(runner_->max_selected(), selected.size() - at);
-        if (at != 0) poll();
-        const float* logits = runner_->run_head(std::span(selected).subspan(at, n));
-        for (size_t i = 0; i < n; ++i) {
-          const auto [of, row] = origin[static_cast<size_t>(selected[at + i])];
-          const std::span values(logits + i * arch().vocab_size, arch().vocab_size);
-          if (undrawable == Undrawable::refuse && !drawable(values))
-            throw undrawable_error(of, items[of].session->tokens_.size() + row);
-          sink(of, row, values);
-        }
-      }
-      done += origin.size();
-      poll();
-    }
-    runner_->finish();
-  } catch (...) {
-    runner_->abandon();
-    for (size_t i = 0; i < items.size(); ++i) items[i].session->restore(before[i]);
-    throw;
-  }
-  for (const BatchItem& item : items) item.session->commit(item.tokens);
+  request.which = which, request.sink = sink, request.undrawable = undrawable, request.check = check_every_step_;
+  run(request, sessions, heard);
+  for (Session* session : sessions) session->end_generation();
 }
 
 }  // namespace foundry

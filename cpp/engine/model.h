@@ -1,20 +1,18 @@
 // CompiledModel: a graph fused for its device, prepared weights, the page pools that its sessions share, one workspace.
 // Thread-safe; steps of its sessions run one after another.
 #pragma once
-#include <functional>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "base/error.h"
-#include "base/fair_lock.h"
 #include "base/forks.h"
-#include "engine/admission.h"
-#include "engine/prefix_cache.h"
+#include "engine/scheduler.h"
 #include "engine/step.h"
 #include "engine/weights.h"
+#include "kv/context_memory.h"
 
 namespace foundry {
 
@@ -30,6 +28,7 @@ struct ModelOptions {
   uint32_t chunk_tokens = 512;  // rows of one step: prefill goes in chunks of this
   uint64_t prefix_cache_bytes = 0;
   uint64_t machine_limit = 0;  // what the machine can spare; 0: not known
+  bool check_every_step = false;
 };
 
 /// Bytes that a run takes, made before anything of it is allocated.
@@ -46,30 +45,11 @@ struct Capacity {
   uint32_t step = 0;
 };
 
-/// Called as prefill goes on: rows done, rows in all. May throw: the step is abandoned, positions stay.
-using Progress = std::function<void(uint64_t done, uint64_t total)>;
-
-/// What a call tells, and what it listens to while it waits and runs. What either throws abandons the call.
-struct Hooks {
-  Progress progress;  // between layers of its own steps
-  Poll interrupt;     // the same, and at least every 20 ms while it waits for others
-};
-
 /// What a step is asked for: these tokens behind the session's position.
 struct BatchItem {
   Session* session = nullptr;
   std::span<const int32_t> tokens;
-  uint64_t cancels = 0;  // of the session when the call was made, which may be long before its turn; forward() sets it
 };
-
-/// Receives logits [vocab] of one row of one item, in ascending order.
-using LogitsSink = std::function<void(size_t item, size_t row, std::span<const float> logits)>;
-enum class LogitsOf : uint32_t { last, all };
-/// What a row of logits that no token can be drawn from (a NaN, +infinity, nothing but -infinity) does to the call.
-enum class Undrawable : uint32_t { refuse, give };  // NumericError, and nothing commits; or the row as it is
-
-/// Of the row at this position, of an item of a batch.
-NumericError undrawable_error(size_t item, uint64_t position);
 
 class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
  public:
@@ -82,9 +62,10 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   const Graph& graph() const { return graph_; }
   const DeviceInfo& device_info() const { return device_->info(); }
   const MemoryLedger& ledger() const { return ledger_; }
-  const std::vector<std::unique_ptr<PagePool>>& pools() const { return pools_; }
-  Admission& admission() { return *admission_; }
-  PrefixCache& prefix_cache() { return *prefix_cache_; }
+  ContextMemory& memory() { return *memory_; }
+  const ContextMemory& memory() const { return *memory_; }
+  Scheduler& scheduler() { return *scheduler_; }
+  StepRunner& runner() { return *runner_; }
   /// As a session of `capacity` would take; all_logits_rows rows of logits are returned at once.
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
 
@@ -95,45 +76,34 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   /// Of weights and graph: what a saved history belongs to.
   uint64_t fingerprint() const;
 
-  /// One ragged step. All items or none: pages are found for all before a kernel runs, positions commit together at the
-  /// end. Generations under way in these sessions end.
+  /// Rows of several sessions, ragged. All items or none: positions commit together at the end. Generations under way in these sessions
+  /// end.
   void forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
                Undrawable undrawable = Undrawable::refuse);
 
   /// Whoever calls a model or a session is inside.
   ForkGuarded& forks() { return forks_; }
+  /// The consistency asserts run before steps that grow a sequence; or before all.
+  bool checks_every_step() const { return check_every_step_; }
+  void set_check_every_step(bool on) { check_every_step_ = on; }
 
  private:
   friend class Session;
-  /// Steps, one at a time: taken before any session's lock, so that whoever waits for its turn holds up nobody else. ValueError
-  /// on the thread that runs a step: a progress callback can't step.
-  class Turn {
-   public:
-    Turn(CompiledModel& model, const Poll& poll);
-    ~Turn() { model_.turn_.unlock(); }
-    Turn(const Turn&) = delete;
-
-   private:
-    CompiledModel& model_;
-  };
-  struct Stepping;
-  void poll_of(std::span<const BatchItem> items, const Hooks& hooks) const;
+  friend struct SequenceTester;
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
-  /// The step itself; the caller has the turn and the sessions' locks.
-  void run(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
-           Undrawable undrawable = Undrawable::refuse);
+  /// Runs a request whose items are these sessions', in order, and commits it.
+  void run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard);
 
   std::unique_ptr<Device> device_;
   Graph graph_;
   MemoryLedger ledger_;
   WeightStore weights_;
-  std::vector<std::unique_ptr<PagePool>> pools_;
-  std::unique_ptr<PrefixCache> prefix_cache_;  // gives its pages back before the pools go
-  std::unique_ptr<Admission> admission_;
+  std::unique_ptr<ContextMemory> memory_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Buffer> workspace_;
-  FairLock turn_;
   mutable ForkGuarded forks_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::atomic<bool> check_every_step_;
   mutable std::once_flag fingerprint_once_;
   mutable uint64_t fingerprint_ = 0;
 };

@@ -48,8 +48,8 @@ SavedHistory::SavedHistory(const std::string& name, const CompiledModel& model)
   if (image.fingerprint != model.fingerprint()) fail("saved with another model");
   if (image.device != device_of(model))
     fail("device: expected " + device_of(model) + ", found " + image.device + ": its bits would not be this device's");
-  if (image.groups.size() != model.pools().size())
-    fail("layer groups: expected " + std::to_string(model.pools().size()) + ", found " +
+  if (image.groups.size() != model.memory().pools().size())
+    fail("layer groups: expected " + std::to_string(model.memory().pools().size()) + ", found " +
          std::to_string(image.groups.size()));
   if (image.tokens.size() > model.arch().max_seq_len)
     fail("tokens: expected at most " + std::to_string(model.arch().max_seq_len) + ", found " +
@@ -58,7 +58,7 @@ SavedHistory::SavedHistory(const std::string& name, const CompiledModel& model)
     if (token < 0 || static_cast<uint32_t>(token) >= model.arch().vocab_size)
       fail("a token outside the vocabulary: " + std::to_string(token));
   for (size_t g = 0; g < image.groups.size(); ++g) {
-    const KvGeometry& expected = model.pools()[g]->geometry();
+    const KvGeometry& expected = model.memory().pools()[g]->geometry();
     if (layout(image.groups[g].geometry) != layout(expected))
       fail("layout: expected " + layout(expected) + ", found " + layout(image.groups[g].geometry));
     const uint64_t first = image.groups[g].first_page, pages = expected.pages_for(image.tokens.size());

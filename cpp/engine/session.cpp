@@ -4,441 +4,250 @@
 #include <limits>
 
 #include "base/error.h"
+#include "kv/consistency.h"
 
 namespace foundry {
 
-Session::Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity) : model_(std::move(model)) {
-  const uint32_t most = model_->arch().max_seq_len;
-  const uint32_t reserved = std::max(capacity.initial, capacity.reserved);
-  if (reserved > most)
-    throw ContextOverflowError(
-        "context: needed " + std::to_string(reserved) + " tokens, available " + std::to_string(most), reserved, most);
-  for (const auto& pool : model_->pools()) tables_.emplace_back(*pool);
-  globals_.resize(tables_.size());
-  claims_.assign(tables_.size(), 0);
-  next_claims_ = claims_;
-  reserve(reserved);
-  try {
-    grow_to(capacity.initial);
-  } catch (...) {
-    close();
-    throw;
-  }
-  pages_added_ = 0;
-  show();
-  step_ = std::max<uint32_t>(capacity.step, 1);  // from here on: the first pages are what was asked for
+Session::Session(std::shared_ptr<CompiledModel> model, std::unique_ptr<Sequence> sequence)
+    : model_(std::move(model)), sequence_(std::move(sequence)) {}
+
+/// One that a fork of the process has left in the middle of a call is never destroyed (base/forks.h).
+std::shared_ptr<Session> Session::shared(Session* session) {
+  return {session, [](Session* s) {
+            if (!s->model_->forks().abandoned()) delete s;
+          }};
 }
 
-Session::Session(Forked, const Session& parent)
-    : model_(parent.model_),
-      globals_(parent.globals_.size()),
-      claims_(parent.claims_.size(), 0),
-      next_claims_(claims_),
-      tokens_(parent.tokens_),
-      reserved_(parent.reserved_),
-      step_(parent.step_),
-      pending_(parent.pending_) {
-  for (const PageTable& table : parent.tables_)
-    tables_.push_back(table.share(static_cast<uint32_t>(table.pool().geometry().pages_for(tokens_.size()))));
-  encode_globals();
-  show();
+std::shared_ptr<Session> Session::open(std::shared_ptr<CompiledModel> model, const Capacity& capacity) {
+  auto sequence = std::make_unique<Sequence>(model->memory());
+  sequence->promise(std::max(capacity.initial, capacity.reserved));
+  sequence->hold(capacity.initial);
+  sequence->set_step(capacity.step);  // from here on: the first pages are what was asked for
+  return shared(new Session(std::move(model), std::move(sequence)));
 }
 
-void Session::take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t reserved) {
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = tables_[g].pool().geometry().most_pages(reserved);
-  model_->admission().exchange(claims_, next_claims_);
-  claims_.swap(next_claims_);
-  std::vector<int32_t> tokens = saved->image.tokens;
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    tables_[g].drop_before(saved->image.groups[g].first_page);
-    tables_[g].grow(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens.size())));
-  }
-  tokens_.swap(tokens);
-  reserved_ = reserved;
-  unread_ = std::move(saved);
-  settle();
-  encode_globals();
-  show();
-}
-
-void Session::read_saved() {
-  if (unread_ == nullptr) return;
-  unread_->read(tables_, tokens_.size());
-  unread_ = nullptr;
-}
-
-void Session::save(const std::string& path) {
-  const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  quiesce();
-  read_saved();
-  write_history(path, *model_, tokens_, tables_);
-}
-
-std::shared_ptr<Session> Session::fork() {
-  const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  quiesce();
-  read_saved();
-  const std::shared_ptr<Session> child = owned(new Session(Forked{}, *this));
-  child->claim(reserved_);
-  claim(reserved_);  // the tail is shared now
-  return child;
-}
-
-std::shared_ptr<Session> Session::owned(Session* session) {
-  return std::shared_ptr<Session>(session, [](Session* s) {
-    if (!s->model_->forks().abandoned()) delete s;
-  });
+std::shared_ptr<Session> Session::open(std::shared_ptr<CompiledModel> model, std::shared_ptr<const SavedHistory> saved,
+                                       uint32_t promised, uint32_t step) {
+  auto sequence = std::make_unique<Sequence>(model->memory());
+  std::vector<uint32_t> first_pages;
+  for (const KvImage::Group& group : saved->image.groups) first_pages.push_back(group.first_page);
+  sequence->take(saved->image.tokens, first_pages, promised);
+  sequence->set_step(step);
+  auto session = shared(new Session(std::move(model), std::move(sequence)));
+  session->unread_ = std::move(saved);
+  session->has_unread_ = true;
+  return session;
 }
 
 Session::~Session() { close(); }
+
+void Session::require_idle() const {
+  if (in_call_) throw ValueError("called from a progress callback of the session's own step");
+}
 
 void Session::require_open() const {
   if (closed_) throw ValueError("the session is closed");
   require_idle();
 }
 
-void Session::require_idle() const {
-  if (stepping_) throw ValueError("called from a progress callback of the session's own step");
-}
-
 void Session::quiesce() {
   require_open();
-  drop_ahead();
+  if (generation_ != nullptr) generation_->drop_ahead();
 }
 
-Session::Figures Session::figures() const {
+void Session::end_generation() {
+  generation_ = nullptr;
+  const std::lock_guard commits(commit_mutex_);
+  pending_ = -1;
+}
+
+void Session::read_saved() {
+  if (unread_ == nullptr) return;
+  unread_->read(sequence_->tables(), sequence_->figures().position);
+  unread_ = nullptr;
+  has_unread_ = false;
+}
+
+Sequence::Figures Session::figures() const {
   const ForkGuarded::Inside inside(model_->forks());
-  const std::lock_guard lock(figures_mutex_);
-  return figures_;
-}
-
-uint32_t Session::position() const { return figures().position; }
-uint32_t Session::capacity() const { return figures().capacity; }
-uint32_t Session::rewindable_to() const { return figures().rewindable_to; }
-uint32_t Session::reserved_tokens() const { return figures().reserved; }
-uint32_t Session::cached_tokens() const { return figures().cached; }
-uint64_t Session::kv_bytes() const { return figures().kv_bytes; }
-uint64_t Session::pages_added() const { return figures().pages_added; }
-bool Session::closed() const { return figures().closed; }
-
-void Session::show_memory() noexcept {
-  uint64_t bytes = 0;
-  for (const PageTable& table : tables_) bytes += table.held() * table.pool().geometry().page_bytes();
-  const uint32_t capacity = capacity_now();
-  const std::lock_guard lock(figures_mutex_);
-  figures_.capacity = capacity;
-  figures_.kv_bytes = bytes;
-  figures_.pages_added = pages_added_;
-}
-
-void Session::show() noexcept {
-  show_memory();
-  const uint32_t rewindable = rewindable_now();
-  const std::lock_guard lock(figures_mutex_);
-  figures_.position = static_cast<uint32_t>(tokens_.size());
-  figures_.rewindable_to = rewindable;
-  figures_.reserved = reserved_;
-  figures_.cached = cached_tokens_;
-  figures_.closed = closed_;
-}
-
-uint32_t Session::capacity_now() const {
-  const uint32_t most = model_->arch().max_seq_len;
-  const bool all_windowed =
-      std::all_of(tables_.begin(), tables_.end(), [](const PageTable& t) { return t.pool().geometry().window != 0; });
-  uint32_t least = most;
-  for (const PageTable& table : tables_) {
-    const KvGeometry& geometry = table.pool().geometry();
-    if (geometry.window == 0 || all_windowed)
-      least = std::min(least, capacity_tokens(table.size(), geometry.page_tokens, most));
-  }
-  return least;
-}
-
-uint32_t Session::rewindable_now() const {
-  uint64_t least = 0;
-  for (const PageTable& table : tables_) least = std::max(least, table.pool().geometry().rewindable_to(table.first()));
-  return static_cast<uint32_t>(least);
+  return sequence_->figures();
 }
 
 std::vector<int32_t> Session::tokens() const {
   const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  return tokens_;
+  return sequence_->tokens();
 }
 
 std::vector<SequenceParams> Session::globals() const {
   const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  return globals_;
+  return sequence_->globals();
 }
 
-/// The one place where what kernels see is taken from the page tables.
-void Session::encode_globals() {
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    SequenceParams& params = globals_[g];
-    params = {};
-    params.pages = tables_[g].addresses_at();
-    params.n_pages = tables_[g].size();
-    params.first_page = tables_[g].first();
-    params.max_seq_len =
-        capacity_tokens(tables_[g].size(), tables_[g].pool().geometry().page_tokens, model_->arch().max_seq_len);
-  }
-  rope_max_seq_len_ = capacity_now();
-  show_memory();
-}
-
-Session::Held Session::held() const {
-  Held held{{}, claims_, pages_added_};
-  for (const PageTable& table : tables_) held.pages.push_back(table.size());
-  return held;
-}
-
-uint64_t Session::claim_of(size_t group, uint32_t reserved) const {
-  const PageTable& table = tables_[group];
-  const KvGeometry& geometry = table.pool().geometry();
-  const uint64_t most = geometry.most_pages(reserved), all = geometry.pages_for(reserved);
-  const uint32_t tail = first_written(group);
-  return std::min(most - std::min<uint64_t>(most, table.held()), all - std::min<uint64_t>(all, table.size())) +
-         (tail < table.size() && table.shared(tail) ? 1 : 0);
-}
-
-void Session::claim(uint32_t reserved) {
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, reserved);
-  model_->admission().exchange(claims_, next_claims_);
-  claims_.swap(next_claims_);
-}
-
-void Session::settle() noexcept {
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, reserved_);
-  model_->admission().settle(claims_, next_claims_);
-  claims_.swap(next_claims_);
-}
-
-void Session::grow_to(uint64_t n_tokens) {
-  const uint32_t capacity = capacity_now();
-  // At least the policy's step, at most what the model can ever use.
-  const uint64_t target = n_tokens <= capacity ? capacity
-                                               : std::min<uint64_t>(std::max<uint64_t>(n_tokens, capacity + step_),
-                                                                    model_->arch().max_seq_len);
-  Admission::Pages pages(tables_.size());  // of each table, when all is done but the rolling
-  make_room(target, n_tokens);
-  bool changes = false;
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    const KvGeometry& geometry = tables_[g].pool().geometry();
-    const uint64_t to = geometry.window == 0 ? target : n_tokens;
-    pages[g] = geometry.pages_for(to_keep()) + geometry.pages_ahead(to_keep(), to);
-    uint64_t acquired = pages[g] - std::min<uint64_t>(pages[g], tables_[g].size());
-    for (uint32_t i = first_written(g); i < tables_[g].size(); ++i) acquired += tables_[g].shared(i) ? 1 : 0;
-    changes = changes || acquired != 0;
-    next_claims_[g] = std::max(claims_[g], acquired);
-  }
-  if (!changes) return;
-  const Held before = held();
-  model_->admission().exchange(claims_, next_claims_);  // what is about to be acquired is claimed first
-  claims_.swap(next_claims_);
-  try {
-    for (size_t g = 0; g < tables_.size(); ++g) {
-      for (uint32_t i = first_written(g); i < tables_[g].size(); ++i)
-        if (tables_[g].shared(i)) tables_[g].unshare(i);
-      pages_added_ += tables_[g].grow(static_cast<uint32_t>(std::max<uint64_t>(pages[g], tables_[g].size())));
-    }
-    settle();
-  } catch (...) {
-    restore(before);
-    throw;
-  }
-  encode_globals();
-}
-
-void Session::make_room(uint64_t target, uint64_t n_tokens) {
-  try {
-    for (PageTable& table : tables_) {
-      const KvGeometry& geometry = table.pool().geometry();
-      table.make_room(static_cast<uint32_t>(geometry.pages_for(geometry.window == 0 ? target : n_tokens)));
-    }
-  } catch (...) {
-    encode_globals();
-    throw;
-  }
-  encode_globals();
-}
-
-void Session::roll_to(uint64_t first, uint64_t end) {
-  bool rolls = false;
-  for (PageTable& table : tables_) {
-    const KvGeometry& geometry = table.pool().geometry();
-    const auto pages = static_cast<uint32_t>(geometry.pages_for(end));
-    if (pages <= table.size()) continue;
-    const uint64_t seen = first - std::min<uint64_t>(first, geometry.window - 1);
-    table.roll(static_cast<uint32_t>(geometry.pages_for(to_keep())), static_cast<uint32_t>(seen / geometry.page_tokens),
-               pages);
-    rolls = true;
-  }
-  if (rolls) encode_globals();
-}
-
-void Session::commit(std::span<const int32_t> tokens) {
-  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-  bool drops = false;
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    const KvGeometry& geometry = tables_[g].pool().geometry();
-    const uint64_t kept = geometry.first_kept(tokens_.size()),
-                   passed = kept - std::min<uint64_t>(kept, tables_[g].first());
-    drops = drops || passed != 0;
-    next_claims_[g] = claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
-  }
-  if (!drops) {
-    show();
-    return;
-  }
-  model_->admission().settle(claims_, next_claims_);
-  claims_.swap(next_claims_);
-  for (PageTable& table : tables_)
-    table.drop_before(static_cast<uint32_t>(table.pool().geometry().first_kept(tokens_.size())));
-  settle();
-  encode_globals();
-  show();
-}
-
-uint32_t Session::first_written(size_t group) const {
-  return static_cast<uint32_t>(tokens_.size() / tables_[group].pool().geometry().page_tokens);
-}
-
-void Session::restore(const Held& before) noexcept {
-  model_->admission().settle(claims_, before.claims);
-  std::copy(before.claims.begin(), before.claims.end(), claims_.begin());
-  for (size_t g = 0; g < tables_.size(); ++g)
-    tables_[g].unroll(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(to_keep())), before.pages[g]);
-  pages_added_ = before.pages_added;
-  encode_globals();
-}
-
-void Session::reserve(uint32_t n_tokens) {
+Sequence::Observed Session::observe() const {
   const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  require_open();
-  const uint32_t most = model_->arch().max_seq_len;
-  if (n_tokens > most)
-    throw ContextOverflowError(
-        "context: needed " + std::to_string(n_tokens) + " tokens, available " + std::to_string(most), n_tokens, most);
-  claim(n_tokens);
-  reserved_ = n_tokens;
-  encode_globals();
-  show();
+  return sequence_->observe();
 }
 
-void Session::rewind(uint32_t n_tokens) {
+void Session::check() const { check_consistent(observe()); }
+
+std::shared_ptr<Session> Session::fork(const Poll& poll) {
   const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
+  if (calls_.mine()) require_idle();
+  if (closed_) throw ValueError("the session is closed");
+  if (has_unread_) {  // both would read the same pages
+    const FairGuard lock(calls_, poll);
+    quiesce();
+    read_saved();
+  }
+  const std::lock_guard commits(commit_mutex_);
+  const auto child = shared(new Session(model_, sequence_->fork()));
+  child->pending_ = pending_;
+  return child;
+}
+
+void Session::save(const std::string& path, const Poll& poll) {
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(calls_, poll);
   quiesce();
-  if (n_tokens > tokens_.size())
-    throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
-                     std::to_string(n_tokens));
-  if (n_tokens != 0 && n_tokens < rewindable_now())
-    throw ValueError("rewind: expected 0 or at least " + std::to_string(rewindable_now()) +
-                     ", for windows have passed what was before, found " + std::to_string(n_tokens));
-  tokens_.resize(n_tokens);
-  // What is given back stays promised: claimed before it goes, so that nobody else gets it.
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    const KvGeometry& geometry = tables_[g].pool().geometry();
-    next_claims_[g] = geometry.most_pages(reserved_) + 1;
-    if (geometry.window == 0) next_claims_[g] -= std::min(next_claims_[g] - 1, geometry.pages_for(n_tokens));
-  }
-  model_->admission().settle(claims_, next_claims_);
-  claims_.swap(next_claims_);
-  for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
-  settle();
-  end_generation();
-  encode_globals();
-  show();
+  read_saved();
+  write_history(path, *model_, sequence_->tokens(), sequence_->tables());
 }
 
-void Session::close() {
+void Session::reserve(uint32_t n_tokens, const Poll& poll) {
   const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
+  const FairGuard lock(calls_, poll);
+  require_open();
+  sequence_->promise(n_tokens);
+}
+
+void Session::rewind(uint32_t n_tokens, const Poll& poll) {
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(calls_, poll);
+  quiesce();
+  sequence_->rewind(n_tokens);
+  end_generation();
+}
+
+void Session::close(const Poll& poll) {
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(calls_, poll);
   if (closed_) return;
   require_idle();
-  drop_ahead();
+  if (generation_ != nullptr) generation_->drop_ahead();
   closed_ = true;
   try {
-    if (unread_ == nullptr) model_->prefix_cache().insert(tokens_, tables_);
+    if (unread_ == nullptr) sequence_->keep_prefix();
   } catch (const std::bad_alloc&) {  // then it is not kept
   }
-  for (PageTable& table : tables_) table.truncate(0);
-  model_->admission().drop(claims_);
+  sequence_->clear();
   unread_ = nullptr;
-  tokens_.clear();
-  tokens_.shrink_to_fit();
-  reserved_ = 0;
-  logits_ = {};
+  has_unread_ = false;
   end_generation();
-  encode_globals();
-  show();
 }
 
-Observed Session::observe() const {
-  const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  Observed o{};
-  for (size_t g = 0; g < tables_.size(); ++g) {
-    const PageTable& table = tables_[g];
-    const PagePool& pool = table.pool();
-    const KvParams params = pool.geometry().params();
-    Observed::Group& group = o.groups.emplace_back();
-    group.window = pool.geometry().window;
-    group.encoded_pages = globals_[g].pages;
-    group.table_pages_at = table.addresses_at();
-    group.encoded_max_seq_len = globals_[g].max_seq_len;
-    group.encoded_n_pages = globals_[g].n_pages;
-    group.encoded_first_page = globals_[g].first_page;
-    group.encoded_page_tokens = params.page_tokens;
-    group.encoded_page_bytes = params.page_bytes;
-    group.table_pages = table.size();
-    group.table_first = table.first();
-    group.table_held = table.held();
-    group.table_addresses = table.addresses().size();
-    group.table_nulls =
-        static_cast<uint64_t>(std::count(table.addresses().begin(), table.addresses().end(), uint64_t{0}));
-    group.slab_lengths = pool.slab_lengths();
-    group.slab_bytes = pool.slab_bytes();
-    group.used_pages = pool.used_pages();
-  }
-  o.encoded_rope_max_seq_len = rope_max_seq_len_;
-  o.ledger_kv_bytes = model_->ledger().used(MemoryUse::kv);
-  o.arch_max_seq_len = model_->arch().max_seq_len;
-  o.capacity = capacity_now();
-  o.position = tokens_.size();
-  return o;
+Hooks Session::heard(const Hooks& hooks, uint64_t cancels) const {
+  Hooks heard;
+  heard.interrupt = [this, &hooks, cancels] {
+    if (cancels_ != cancels) throw CancelledError("cancelled; the session is where it was before this call");
+    if (model_->forks().abandoned()) throw ForkedError("the process was forked in the middle of this call");
+    if (hooks.interrupt) hooks.interrupt();
+  };
+  if (hooks.progress) heard.progress = [&hooks](uint64_t done, uint64_t total) { hooks.progress(done, total); };
+  return heard;
 }
 
-void Session::bend(const std::string& place, size_t group, int64_t by) {
+void Session::validate(std::span<const int32_t> tokens, uint32_t back) const {
+  const Arch& arch = model_->arch();
+  if (tokens.empty()) throw ValueError("expected at least one token, found none");
+  for (size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= arch.vocab_size)
+      throw ValueError("token " + std::to_string(i) + ": expected an id from 0 to " +
+                       std::to_string(arch.vocab_size - 1) + ", found " + std::to_string(tokens[i]));
+  sequence_->require_room(tokens.size() - back);
+}
+
+Request::Item Session::item_of(std::span<const int32_t> tokens, uint32_t back) {
+  return {sequence_.get(), tokens, back, [this] { read_saved(); }};
+}
+
+void Session::commit(Request::Item& item) {
+  const std::lock_guard commits(commit_mutex_);
+  item.reservation->commit(item.tokens.subspan(item.back));
+  pending_ = -1;
+}
+
+void Session::advance(std::span<const int32_t> tokens, const Hooks& heard, const LogitsSink& sink, LogitsOf which,
+                      uint32_t back) {
+  validate(tokens, back);
+  Request request;
+  request.items.push_back(item_of(tokens, back));
+  request.which = which, request.sink = sink, request.check = model_->checks_every_step();
+  model_->run(request, {this}, heard);
+}
+
+void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
+                      Undrawable undrawable) {
+  const BatchItem item{this, tokens};
+  model_->forward({&item, 1}, which, sink, hooks, undrawable);
+}
+
+std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& hooks) {
   const ForkGuarded::Inside inside(model_->forks());
-  const FairGuard lock(mutex_);
-  const auto bent = [by](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(value + by); };
-  if (place == "encoded.max_seq_len") {
-    bent(globals_.at(group).max_seq_len);
-  } else if (place == "encoded.pages") {
-    bent(globals_.at(group).pages);
-  } else if (place == "encoded.n_pages") {
-    bent(globals_.at(group).n_pages);
-  } else if (place == "encoded.first_page") {
-    bent(globals_.at(group).first_page);
-  } else if (place == "encoded.rope_max_seq_len") {
-    bent(rope_max_seq_len_);
-  } else if (place == "table.pages") {  // a page that nobody told the kernels of
-    tables_.at(group).grow(static_cast<uint32_t>(tables_[group].size() + by));
-    globals_.at(group).pages = tables_[group].addresses_at();
-  } else if (place == "table.first") {  // one that they think is there
-    tables_.at(group).drop_before(static_cast<uint32_t>(tables_[group].first() + by));
-  } else if (place == "ledger.kv_bytes") {
-    by > 0 ? model_->ledger_.charge(MemoryUse::kv, static_cast<uint64_t>(by))
-           : model_->ledger_.credit(MemoryUse::kv, static_cast<uint64_t>(-by));
-  } else {
-    throw ValueError("bend: no place \"" + place + "\"");
+  model_->scheduler().refuse_callback();
+  const Hooks heard = this->heard(hooks, cancels_);
+  const FairGuard lock(calls_, heard.interrupt);
+  quiesce();
+  if (tokens.empty()) throw ValueError("expected at least one token, found none");
+  std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  // Where there is a history its last row is run again, for its logits: the same token at the same position writes the same bits.
+  const std::vector<int32_t> history = sequence_->tokens();
+  const uint32_t back = history.empty() ? 0 : 1;
+  std::vector<int32_t> rows;
+  rows.reserve(tokens.size() + 1);
+  if (back != 0) rows.push_back(history.back());
+  rows.insert(rows.end(), tokens.begin(), tokens.end());
+  const auto sink = [&](size_t, size_t row, std::span<const float> logits) {
+    const size_t i = row + 1 - back;  // this row predicts tokens[i]
+    if (i < tokens.size()) result[i] = log_probability(logits, tokens[i]);
+  };
+  advance(rows, heard, sink, LogitsOf::all, back);
+  end_generation();
+  return result;
+}
+
+std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, Generation::Options options,
+                                              const Hooks& hooks) {
+  foundry::check(options.sampling);
+  const ForkGuarded::Inside inside(model_->forks());
+  model_->scheduler().refuse_callback();
+  const uint64_t cancels = cancels_;
+  const Hooks heard = this->heard(hooks, cancels);
+  const FairGuard lock(calls_, heard.interrupt);
+  quiesce();
+  std::vector<int32_t> rows;
+  rows.reserve(prompt.size() + 1);
+  if (pending_ >= 0) rows.push_back(pending_);
+  rows.insert(rows.end(), prompt.begin(), prompt.end());
+  const std::shared_ptr<Generation> generation(new Generation(*this, std::move(options), cancels));
+  generation_ = nullptr;
+  validate(rows);
+  uint32_t cached = 0;
+  if (position() == 0) {
+    unread_ = nullptr, has_unread_ = false;  // rewound to nothing before it was read
+    cached = sequence_->adopt_prefix(rows);
   }
+  cached_tokens_ = 0;
+  try {
+    advance(std::span(rows).subspan(cached), heard,
+            [&](size_t, size_t, std::span<const float> logits) { generation->take_logits(logits); });
+  } catch (...) {
+    if (cached != 0) sequence_->drop_prefix();
+    throw;
+  }
+  sequence_->keep_prefix();
+  cached_tokens_ = cached;
+  generation_ = generation;
+  return generation;
 }
 
 }  // namespace foundry

@@ -1,190 +1,102 @@
-// Session: a token history, the pages that hold its K/V, and what kernels are told of them.
-// Each call is atomic: it completes, or throws and leaves position, history and promise as they were.
+// Session: a sequence of a model, and the calls on it, one at a time. Each is atomic: it completes, or throws and leaves position,
+// history and promise as they were.
 #pragma once
-#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "base/sample.h"
+#include "base/fair_lock.h"
+#include "engine/generation.h"
 #include "engine/model.h"
-#include "engine/sampler.h"
 #include "engine/saved.h"
+#include "kv/sequence.h"
 
 namespace foundry {
 
-/// What a session says of itself, each figure from its own place: python/foundry/consistency.py compares them.
-struct Observed {
-  struct Group {
-    uint64_t window;
-    uint64_t encoded_pages, table_pages_at;  // addresses of the table
-    uint64_t encoded_max_seq_len, encoded_n_pages, encoded_first_page, encoded_page_tokens, encoded_page_bytes;
-    uint64_t table_pages, table_first, table_held, table_addresses, table_nulls;  // nulls: addresses of no page
-    std::vector<uint64_t> slab_lengths;
-    uint64_t slab_bytes, used_pages;
-  };
-  std::vector<Group> groups;
-  uint64_t encoded_rope_max_seq_len, ledger_kv_bytes, arch_max_seq_len, capacity, position;
-};
-
-enum class Finish : uint32_t { none, stop, length, context };
-
 class Session {
  public:
-  /// Sessions are shared; one that a fork has left in the middle of a call is never destroyed (base/forks.h).
-  static std::shared_ptr<Session> owned(Session* session);
-  Session(std::shared_ptr<CompiledModel> model, const Capacity& capacity);
-  /// A session of its own with this history and promise, on the same pages: no K/V byte is copied. The first write to a shared
-  /// page, by whoever makes it, copies that page.
-  std::shared_ptr<Session> fork();
+  static std::shared_ptr<Session> open(std::shared_ptr<CompiledModel> model, const Capacity& capacity);
+  /// With a history whose pages are read by the step that first needs them, promised `promised` tokens.
+  static std::shared_ptr<Session> open(std::shared_ptr<CompiledModel> model, std::shared_ptr<const SavedHistory> saved,
+                                       uint32_t promised, uint32_t step);
+  /// A session of its own with the committed history and promise, on the same pages: no K/V byte is copied, and a step of this one that
+  /// runs is not waited for.
+  std::shared_ptr<Session> fork(const Poll& poll = {});
   ~Session();
   Session(const Session&) = delete;
 
   CompiledModel& model() { return *model_; }
-  /// Until the call that runs on this session has ended, so that what follows does not wait: for callers that listen meanwhile.
-  FairGuard wait(const Poll& poll) const {
-    const ForkGuarded::Inside inside(model_->forks());
-    return FairGuard(mutex_, poll);
-  }
 
-  // Figures: as the last call that ended left them, or for the memory held as the call that runs has it. They never wait.
-  uint32_t position() const;
-  /// Tokens that the pages cover; windowed groups, which take the same pages again, count where there are no others.
-  uint32_t capacity() const;
-  /// The least position, apart from 0, that rewind() can go back to: windows have passed what earlier ones would see.
-  uint32_t rewindable_to() const;
-  uint32_t reserved_tokens() const;
-  uint64_t kv_bytes() const;     // of the pages held
-  uint64_t pages_added() const;  // since the session began, its initial pages left out
-  bool closed() const;
-  uint32_t cached_tokens() const;  // of the last begin(): found in the model's prefix cache, and not computed
-
-  // These wait for the call that runs.
+  // Figures: they never wait, and say what has been committed; of memory, what is held now.
+  Sequence::Figures figures() const;
+  uint32_t position() const { return figures().position; }
+  /// Of the last prompt: tokens found in the model's prefix tree, and not computed.
+  uint32_t cached_tokens() const { return cached_tokens_; }
+  bool closed() const { return closed_; }
   std::vector<int32_t> tokens() const;
   std::vector<SequenceParams> globals() const;  // by group, as kernels are given them
-  Observed observe() const;
+  Sequence::Observed observe() const;
+  /// The consistency asserts (kv/consistency.h), now.
+  void check() const;
 
+  // These wait for the call that runs; the poll may end that.
   /// Promises room for n_tokens in all.
-  void reserve(uint32_t n_tokens);
+  void reserve(uint32_t n_tokens, const Poll& poll = {});
   /// Writes history and pages to a file, whole or not at all. IoError leaves the old file.
-  void save(const std::string& path);
-  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to().
-  void rewind(uint32_t n_tokens);
+  void save(const std::string& path, const Poll& poll = {});
+  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
+  void rewind(uint32_t n_tokens, const Poll& poll = {});
+  void close(const Poll& poll = {});
+
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
   void cancel() { ++cancels_; }
-  void close();
 
   /// Feeds tokens; ends a generation under way. See CompiledModel::forward.
   void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
                Undrawable undrawable = Undrawable::refuse);
-
-  // Generation: begin() prefills, next() gives a token at a time until `finish` is set. The last token given is not in the
-  // history until the next begin() feeds it, before its prompt; rewind, forward and score drop it.
-  struct Next {
-    int32_t token = -1;
-    Finish finish = Finish::none;
-  };
-  /// Returns the generation's number, which next() takes: ValueError once another call has ended that generation.
-  uint64_t begin(std::span<const int32_t> prompt, uint32_t max_new_tokens, const Sampling& sampling,
-                 std::vector<int32_t> stop_ids, const Hooks& hooks);
-  Next next(uint64_t generation, const Hooks& hooks);
-
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
   std::vector<float> score(std::span<const int32_t> tokens, const Hooks& hooks);
-
-  /// Tests only: changes one figure at its own place, to be seen by the consistency asserts.
-  void bend(const std::string& place, size_t group, int64_t by);
+  /// Feeds the prompt, behind the last token of the generation before; the generation then gives tokens.
+  std::shared_ptr<Generation> generate(std::span<const int32_t> prompt, Generation::Options options,
+                                       const Hooks& hooks);
 
  private:
   friend class CompiledModel;
-  // Under mutex_, called by CompiledModel::forward.
-  void require_open() const;
-  void quiesce();                 // open, and no step of it is under way any more
-  void require_idle() const;      // the lock lets a callback of the running step in: it may look, and change nothing
-  struct Held {                   // what a failed step puts back
-    std::vector<uint32_t> pages;  // by group
-    Admission::Pages claims;
-    uint64_t pages_added;
-  };
-  Held held() const;
-  /// Makes the positions from the current one to n_tokens writable: pages for them, none of them shared.
-  void grow_to(uint64_t n_tokens);
-  /// Room in the tables for so many tokens; where they lie is told to kernels anew.
-  void make_room(uint64_t target, uint64_t n_tokens);
-  /// The next rows of a call are first .. end: windowed groups take pages there that earlier rows of it no longer see.
-  void roll_to(uint64_t first, uint64_t end);
-  /// The call has completed: these tokens are history, and pages that windows have passed go.
-  void commit(std::span<const int32_t> tokens);
-  /// The history that a failed call goes back to: what it holds is not taken for other rows.
-  uint64_t to_keep() const { return std::max<uint64_t>(tokens_.size(), scored_from_); }
-  uint32_t first_written(size_t group) const;  // index of the page that the next token goes to
-  /// Pages that a promise of `reserved` tokens may still take: those not held, and a copy of the next one written if it is shared.
-  uint64_t claim_of(size_t group, uint32_t reserved) const;
-  /// Tells admission what is claimed now, and may be refused; settle() after changes that claim nothing new.
-  void claim(uint32_t reserved);
-  void settle() noexcept;
-  void restore(const Held& held) noexcept;
-  void encode_globals();
-  struct Figures {
-    uint32_t position, capacity, rewindable_to, reserved, cached;
-    uint64_t kv_bytes, pages_added;
-    bool closed;
-  };
-  void show_memory() noexcept;  // capacity, K/V bytes and what goes with them
-  void show() noexcept;         // all figures, for a call has ended
-  Figures figures() const;
-  uint32_t take_cached(std::span<const int32_t> rows);
-  void drop_cached();
-  void read_saved();  // the pages of a restored history, once
-  void end_generation() { pending_ = -1, ++generation_; }
-  int32_t next_token(const Hooks& hooks);
-  // Generation on a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
-  /// One more, where the device, the generation's end and memory let it. What is short shows when no step is under way.
-  bool start_ahead();
-  int32_t next_ahead(const Hooks& hooks);  // the token of the first, whose own is history then
-  void drop_ahead() noexcept;              // all of them: their tokens were never told
-  uint32_t capacity_now() const;
-  uint32_t rewindable_now() const;
+  friend class Generation;
+  friend struct SequenceTester;
+  Session(std::shared_ptr<CompiledModel> model, std::unique_ptr<Sequence> sequence);
+  static std::shared_ptr<Session> shared(Session* session);
 
-  struct Forked {};
-  Session(Forked, const Session& parent);
-  /// As saved; the pages are there, their bytes come with read_saved().
-  void take_saved(std::shared_ptr<const SavedHistory> saved, uint32_t reserved);
+  // With calls_ held.
+  void require_idle() const;  // the lock lets a callback of the call that runs in: it may look, and change nothing
+  void require_open() const;
+  void quiesce();     // open, and no step of it is under way any more
+  void read_saved();  // the pages of a restored history, once
+  void end_generation();
+  /// The hooks of a call, which also hear a cancel since `cancels` and a fork of the process.
+  Hooks heard(const Hooks& hooks, uint64_t cancels) const;
+  void validate(std::span<const int32_t> tokens, uint32_t back = 0) const;
+  Request::Item item_of(std::span<const int32_t> tokens, uint32_t back = 0);
+  void commit(Request::Item& item);
+  /// Runs one request over these tokens and commits; nothing is pending then.
+  void advance(std::span<const int32_t> tokens, const Hooks& heard, const LogitsSink& sink,
+               LogitsOf which = LogitsOf::last, uint32_t back = 0);
 
   std::shared_ptr<CompiledModel> model_;
-  mutable FairLock mutex_;
-  mutable std::mutex figures_mutex_;
-  Figures figures_{};                    // as others see them
-  std::vector<PageTable> tables_;        // by group
-  std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
-  uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_
-  Admission::Pages claims_;              // as admission has them
-  Admission::Pages next_claims_;         // room to work them out in
+  FairLock calls_;  // one at a time
+  std::unique_ptr<Sequence> sequence_;
   std::shared_ptr<const SavedHistory> unread_;
-  std::vector<int32_t> tokens_;  // the history: position == tokens_.size()
-  uint32_t scored_from_ = 0;     // while score() runs the last row again: the history with it
-  uint32_t reserved_ = 0;
-  uint32_t step_ = 0;
-  uint64_t pages_added_ = 0;
-  std::atomic<uint64_t> cancels_{0};             // so far: a call looks whether there are more than when it was made
-  std::atomic<uint64_t> generation_cancels_{0};  // when the generation began
-  bool closed_ = false;
-  bool stepping_ = false;
-
-  std::vector<std::pair<float, int32_t>> candidates_;  // room for sample()
-  Sampling sampling_;
-  std::vector<int32_t> stop_ids_;
-  std::vector<float> logits_;  // of the last row, while a generation runs
-  uint32_t left_ = 0;
-  uint32_t cached_tokens_ = 0;
-  int32_t pending_ = -1;                  // sampled, not yet fed
-  std::vector<StepRunner::Ahead> ahead_;  // in order; the first is fed pending_
-  Finish finished_ = Finish::stop;
-  uint64_t generation_ = 0;  // counts them
+  std::atomic<bool> has_unread_{false};
+  std::mutex commit_mutex_;  // history and pending token change together, for forks; before the sequence's own
+  int32_t pending_ = -1;     // drawn, given to the caller, not yet fed
+  std::shared_ptr<Generation> generation_;
+  std::atomic<uint32_t> cached_tokens_{0};
+  std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made
+  std::atomic<bool> closed_{false};
+  bool in_call_ = false;  // a request of it is with the scheduler
 };
 
 }  // namespace foundry

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/dtype.h"
@@ -80,6 +81,10 @@ class PagePool {
   uint32_t used_pages() const;
   uint32_t slab_count() const;
   std::vector<uint64_t> slab_lengths() const;  // each buffer's own length
+  /// While it is held nobody takes or gives a page, and the pool's slabs are what the ledger says.
+  std::unique_lock<std::mutex> freeze() const { return std::unique_lock(mutex_); }
+  /// Each slab's own length, and used pages, while frozen.
+  std::pair<std::vector<uint64_t>, uint64_t> figures(const std::unique_lock<std::mutex>& frozen) const;
   /// Fill newly acquired pages with 0xFF (NaN in every float type): tests see any read past what was written.
   void set_poison(bool on);
 

@@ -141,6 +141,16 @@ std::vector<uint64_t> PagePool::slab_lengths() const {
   return lengths;
 }
 
+std::pair<std::vector<uint64_t>, uint64_t> PagePool::figures(const std::unique_lock<std::mutex>&) const {
+  std::pair<std::vector<uint64_t>, uint64_t> figures{{}, 0};
+  for (const auto& slab : slabs_) {
+    if (slab == nullptr) continue;
+    figures.first.push_back(slab->buffer->bytes());
+    figures.second += slab->used;
+  }
+  return figures;
+}
+
 void PagePool::set_poison(bool on) {
   const std::lock_guard lock(mutex_);
   poison_ = on;

@@ -98,7 +98,7 @@ def stream(
     tokenizer = session.model.tokenizer
     began = time.perf_counter()
     stop_ids = [] if params.ignore_eos else sorted(tokenizer.stop_ids)
-    generation = session.begin(prompt_ids, max_new_tokens, params, stop_ids, progress)
+    tokens = session.begin(prompt_ids, max_new_tokens, params, stop_ids, progress)
     fed = len(prompt_ids) - session.cached_tokens
     cached_tokens += session.cached_tokens
     first = now = time.perf_counter()
@@ -107,7 +107,7 @@ def stream(
     count = 0
     reason: FinishReason | None = None
     while reason is None:
-        token, reason = session.next(generation)
+        token, reason = tokens.next()
         token_id = token if reason is None else None
         now = time.perf_counter()
         if token_id is not None:

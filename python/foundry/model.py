@@ -20,6 +20,17 @@ from foundry.session import Session, TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 256
+_MEMORY = (
+    "weights_mapped",
+    "weights_private",
+    "kv",
+    "workspace",
+    "logits",
+    "total",
+    "prefix_cache",
+    "promised",
+    "limit",
+)
 
 
 def existing(path: str | os.PathLike[str]) -> str:
@@ -43,13 +54,21 @@ class CompiledModel:
 
     Attributes:
         arch: name, n_layers, n_heads, n_kv_heads, head_dim, hidden_size, vocab_size, max_seq_len.
-        check_every_step: compare all globals after every call, not only after changes of capacity.
+        check_every_step: compare all globals before every step, not only before those that grow a session.
     """
 
     def __init__(self, file: _core.GgufFile, core: _core.Model, check_every_step: bool) -> None:
         self._file = file
         self._core = core
         self.check_every_step = check_every_step
+
+    @property
+    def check_every_step(self) -> bool:
+        return self._core.check_every_step
+
+    @check_every_step.setter
+    def check_every_step(self, on: bool) -> None:
+        self._core.check_every_step = on
 
     @staticmethod
     def load(
@@ -136,25 +155,26 @@ class CompiledModel:
         """What such a run takes, to the byte; allocates nothing. ``all_logits`` counts [prompt_tokens, vocab] f32."""
         decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
         p = self._core.plan(decision.initial, decision.reserved, prompt_tokens if all_logits else 0)
-        weights = p["weights_mapped"] + p["weights_private"]
+        weights = p.weights_mapped + p.weights_private
         return MemoryPlan(
             weights=weights,
-            weights_mapped=p["weights_mapped"],
-            weights_private=p["weights_private"],
-            kv=p["kv_reserved"],
-            kv_initial=p["kv_initial"],
-            workspace=p["workspace"],
-            logits=p["logits"],
-            total=weights + p["kv_reserved"] + p["workspace"] + p["logits"],
+            weights_mapped=p.weights_mapped,
+            weights_private=p.weights_private,
+            kv=p.kv_reserved,
+            kv_initial=p.kv_initial,
+            workspace=p.workspace,
+            logits=p.logits,
+            total=weights + p.kv_reserved + p.workspace + p.logits,
             reserved_tokens=decision.reserved,
-            available=p["available"],
-            fits=bool(p["fits"]),
+            available=p.available,
+            fits=bool(p.fits),
         )
 
     def memory(self) -> dict[str, int]:
         """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit, and
         prefix_cache, which is a part of kv."""
-        return self._core.memory()
+        found = self._core.memory()
+        return {name: getattr(found, name) for name in _MEMORY}
 
     def session(
         self, prompt_tokens: int = 0, max_new_tokens: int = DEFAULT_NEW_TOKENS, policy: CapacityPolicy | None = None

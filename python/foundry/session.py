@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from foundry import _core, consistency
+from foundry import _core
 from foundry import generate as generation
 from foundry.checks import text, whole
 from foundry.errors import NumericError
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from foundry.model import CompiledModel
 
 Progress = Callable[[int, int], None]
+_GLOBALS = (
+    "max_seq_len",
+    "n_pages",
+    "first_page",
+    "window",
+    "page_tokens",
+    "tile_tokens",
+    "page_bytes",
+    "layer_stride_bytes",
+    "head_stride_bytes",
+    "k_part_bytes",
+    "n_kv_heads",
+    "head_dim",
+)
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -49,6 +63,20 @@ def named(*sessions: Session) -> Iterator[None]:
         raise
 
 
+class TokenStream:
+    """A generation's tokens, each computed when it is asked for."""
+
+    def __init__(self, session: Session, core: _core.Generation) -> None:
+        self._session = session
+        self._core = core
+
+    def next(self) -> tuple[int, FinishReason | None]:
+        """The next token, or (-1, finish_reason). ValueError once another call of the session has ended it."""
+        with named(self._session):
+            token_id, reason = self._core.next()
+        return token_id, cast("FinishReason | None", reason)
+
+
 class Session:
     """Made by ``CompiledModel.session``; a context manager. Calls are atomic: they complete, or change nothing.
 
@@ -58,7 +86,6 @@ class Session:
     def __init__(self, model: CompiledModel, core: _core.Session) -> None:
         self.model = model
         self._core = core
-        self._checked_capacity = -1
 
     def forward(
         self,
@@ -87,16 +114,12 @@ class Session:
             ValueError: no tokens, an id outside the vocabulary, or a closed session.
         """
         with named(self):
-            logits = self._core.forward(as_ids(token_ids), all_logits, progress, allow_nonfinite)
-        self._check()
-        return logits
+            return self._core.forward(as_ids(token_ids), all_logits, progress, allow_nonfinite)
 
     def score(self, token_ids: TokenIds, progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """[n] float32: log p(token_ids[i] | history, token_ids[:i]) in nats. NaN for a session's first token."""
         with named(self):
-            scores = self._core.score(as_ids(token_ids), progress)
-        self._check()
-        return scores
+            return self._core.score(as_ids(token_ids), progress)
 
     def generate(
         self,
@@ -176,23 +199,15 @@ class Session:
         params: SamplingParams,
         stop_ids: list[int],
         progress: Progress | None = None,
-    ) -> int:
-        """Feeds the prompt of a generation; ``next``, given the number returned, then gives its tokens."""
+    ) -> TokenStream:
+        """Feeds the prompt of a generation, which then gives its tokens one after the other."""
         most = whole("max_new_tokens", max_new_tokens)
         p = params
         with named(self):
-            generation = self._core.begin(
+            core = self._core.generate(
                 as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
             )
-        self._check()
-        return generation
-
-    def next(self, generation: int) -> tuple[int, FinishReason | None]:
-        """The next token of a generation, or (-1, finish_reason). ValueError once another call has ended it."""
-        with named(self):
-            token_id, reason = self._core.next(generation)
-        self._check()
-        return token_id, cast("FinishReason | None", reason)
+        return TokenStream(self, core)
 
     @property
     def position(self) -> int:
@@ -233,7 +248,7 @@ class Session:
 
         The figures at the top are those of the group that sees everything, or of the first where all have windows.
         """
-        groups = self._core.globals()
+        groups = [{name: getattr(group, name) for name in _GLOBALS} for group in self._core.globals()]
         first = next((group for group in groups if group["window"] == 0), groups[0])
         return {**first, "groups": groups}
 
@@ -259,7 +274,6 @@ class Session:
             MemoryLimitError: it can't be promised.
         """
         self._core.reserve(whole("n_tokens", n_tokens))
-        self._check()
 
     def fork(self) -> Session:
         """Another session with the same history and promise, on the same pages: no K/V byte is copied.
@@ -288,7 +302,6 @@ class Session:
             ValueError: past the history, or between 0 and ``rewindable_to``.
         """
         self._core.rewind(whole("position", position))
-        self._check()
 
     def cancel(self) -> None:
         """From any thread: the call that runs ends with CancelledError and changes nothing."""
@@ -299,15 +312,11 @@ class Session:
         self._core.close()
 
     def check_consistency(self) -> None:
-        """Raises ConsistencyError where what kernels are told and what is allocated differ."""
-        observed = self._core.observe()
-        consistency.check(observed)
-        self._checked_capacity = observed["session.capacity"]
+        """Raises ConsistencyError where what kernels are told and what is allocated differ.
 
-    def _check(self) -> None:
-        """After each call: the asserts, where the capacity has changed or the model is told to check every step."""
-        if self.model.check_every_step or self._core.capacity != self._checked_capacity:
-            self.check_consistency()
+        Steps that grow a session check so before they run, and all steps with ``check_every_step``.
+        """
+        self._core.check()
 
     def __enter__(self) -> Session:
         return self

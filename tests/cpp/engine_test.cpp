@@ -24,7 +24,7 @@ struct Fixture {
                                       uint32_t slab_pages = 3, uint32_t chunk = 32, uint64_t limit = 0) {
     ModelOptions options{{device, threads}, limit, DType::f16, DType::f16, page_tokens, slab_pages, chunk};
     auto model = CompiledModel::load(file.open(), graph, options, {});
-    for (const auto& pool : model->pools()) pool->set_poison(true);
+    for (const auto& pool : model->memory().pools()) pool->set_poison(true);
     return model;
   }
   std::vector<int32_t> tokens(size_t n, uint32_t seed = 5) const {
@@ -87,9 +87,9 @@ TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threa
       for (const size_t n : {1, 2, 64, 5, 1, 100, 117}) {
         for (auto& row : feed(*session, std::span(ids).subspan(at, n))) got.push_back(std::move(row));
         at += n;
-        CHECK(session->capacity() >= session->position());
-        CHECK(session->capacity() - session->position() < page);
-        CHECK(session->globals()[0].max_seq_len == session->capacity());
+        CHECK(session->figures().capacity >= session->position());
+        CHECK(session->figures().capacity - session->position() < page);
+        CHECK(session->globals()[0].max_seq_len == session->figures().capacity);
       }
       CHECK(same_logits(*model, expected, got));
     }
@@ -114,7 +114,7 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
     CHECK(same_logits(*model, expected_a, got_a));
     CHECK(same_logits(*model, expected_b, got_b));
     session_a->rewind(13);
-    CHECK(session_a->kv_bytes() == 2 * model->pools()[0]->geometry().page_bytes());
+    CHECK(session_a->figures().kv_bytes == 2 * model->memory().pools()[0]->geometry().page_bytes());
     got_a.resize(13);
     for (auto& row : feed(*session_a, std::span(a).subspan(13))) got_a.push_back(std::move(row));
     CHECK(same_logits(*model, expected_a, got_a));
@@ -140,7 +140,7 @@ TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
   const std::array bad{int32_t{96}};
   CHECK_THROWS_AS(session->forward(bad, LogitsOf::last, sink, {}), ValueError);
   CHECK(session->position() == 0);
-  CHECK(session->capacity() == 8);
+  CHECK(session->figures().capacity == 8);
 
   // Thrown from the progress call in mid-prefill: pages go back, the same tokens then give the same bits.
   const std::span<const int32_t> first = std::span(ids).first(200);
@@ -158,14 +158,14 @@ TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
 
   // Exactly the context, then one more.
   feed(*session, std::span(ids).subspan(200, 100));
-  CHECK(session->capacity() == 300);
+  CHECK(session->figures().capacity == 300);
   CHECK_THROWS_AS(session->forward(std::span(ids).last(1), LogitsOf::last, sink, {}), ContextOverflowError);
   CHECK(session->position() == 300);
 }
 
 TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
   auto roomy = load("cpu");
-  const uint64_t slab = roomy->pools()[0]->slab_bytes(), base = roomy->ledger().total();
+  const uint64_t slab = roomy->memory().pools()[0]->slab_bytes(), base = roomy->ledger().total();
   auto model = load("cpu", 1, 8, 3, 32, base + 4 * slab);  // room for 12 pages of 8 tokens
   auto promised = model->open_session({8, 72, 1});         // 9 pages: three slabs
   CHECK(model->ledger().used(MemoryUse::kv) == slab);
@@ -176,7 +176,7 @@ TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
     CHECK(e.needed_bytes == 2 * slab);
     CHECK(e.available_bytes == slab);
   }
-  CHECK(model->admission().promised_bytes() == 3 * slab);
+  CHECK(model->memory().admission().promised_bytes() == 3 * slab);
   auto small = model->open_session({8, 24, 1});
   CHECK_THROWS_AS(feed(*small, tokens(25)), MemoryLimitError);  // past its promise, into nothing
   CHECK(small->position() == 0);
@@ -185,7 +185,7 @@ TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
   feed(*promised, tokens(20, 3));
   promised->close();
   CHECK(model->ledger().used(MemoryUse::kv) == 0);
-  CHECK(model->admission().promised_bytes() == 0);
+  CHECK(model->memory().admission().promised_bytes() == 0);
   CHECK_THROWS_AS(load("cpu", 1, 8, 3, 32, base - 1), MemoryLimitError);
 }
 
@@ -210,18 +210,18 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
     std::vector<std::vector<int32_t>> runs;
     for (int run = 0; run < 2; ++run) {
       auto writer = model->open_session({});
-      uint64_t answer = writer->begin(std::span(ids).first(run == 0 ? 50 : 20), 30, sampling, {}, {});
-      if (run == 1) answer = writer->begin(std::span(ids).subspan(20), 30, sampling, {}, {});
+      auto answer = writer->generate(std::span(ids).first(run == 0 ? 50 : 20), {30, sampling, {}}, {});
+      if (run == 1) answer = writer->generate(std::span(ids).subspan(20), {30, sampling, {}}, {});
       runs.emplace_back();
-      for (Session::Next next = writer->next(answer, {}); next.finish == Finish::none; next = writer->next(answer, {}))
+      for (Generation::Next next = answer->next({}); next.finish == Finish::none; next = answer->next({}))
         runs.back().push_back(next.token);
-      CHECK(writer->next(answer, {}).finish == Finish::length);
+      CHECK(answer->next({}).finish == Finish::length);
     }
     CHECK(runs[0].size() == 30);
     CHECK(runs[0] == runs[1]);
-    const uint64_t answer = session->begin(tokens(240), 100, {}, {}, {});
-    Session::Next next;
-    do next = session->next(answer, {});
+    const auto answer = session->generate(tokens(240), {100, {}, {}}, {});
+    Generation::Next next;
+    do next = answer->next({});
     while (next.finish == Finish::none);
     CHECK(next.finish == Finish::context);
     CHECK(session->position() == shape.max_seq_len);

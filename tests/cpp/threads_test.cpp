@@ -71,15 +71,15 @@ void everything_at_once(uint32_t window) {
         if (forward(*child, own[t]) != expected[t]) ++wrong;
         child->save(path);
         child->rewind(
-            std::max(child->rewindable_to(), static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37)));
+            std::max(child->figures().rewindable_to, static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37)));
         const auto again = model->restore(path, 20, 0);
         if (again->position() != common.size() + own[t].size()) ++wrong;
         again->rewind(window == 0 ? static_cast<uint32_t>(common.size()) : 0);
         if (window != 0) forward(*again, common);
         if (forward(*again, own[t]) != expected[t]) ++wrong;
         const auto fresh = model->open_session({8, 100, 0});
-        const uint64_t answer = fresh->begin(common, 3, {}, {}, {});
-        while (fresh->next(answer, {}).finish == Finish::none) {}
+        const auto answer = fresh->generate(common, {3, {}, {}}, {});
+        while (answer->next({}).finish == Finish::none) {}
         (void)fresh->observe();
         child->close();
         try {
@@ -112,9 +112,9 @@ void everything_at_once(uint32_t window) {
   CHECK(cancelled > 0);
   shown.clear();
   parent->close();
-  while (model->prefix_cache().evict_one()) {}
+  while (model->memory().prefixes().evict_one()) {}
   CHECK(model->ledger().used(MemoryUse::kv) == 0);
-  CHECK(model->admission().promised_bytes() == 0);
+  CHECK(model->memory().admission().promised_bytes() == 0);
   std::filesystem::remove_all(folder);
 }
 

@@ -79,16 +79,16 @@ struct World {
     std::string text;
     for (const auto& s : {session, fork, restored}) {
       if (s == nullptr) continue;
-      text += std::to_string(s->position()) + " " + std::to_string(s->capacity()) + " " +
-              std::to_string(s->reserved_tokens()) + " " + std::to_string(s->kv_bytes()) + " " +
-              std::to_string(s->pages_added()) + (s->closed() ? " closed" : "");
+      text += std::to_string(s->position()) + " " + std::to_string(s->figures().capacity) + " " +
+              std::to_string(s->figures().promised) + " " + std::to_string(s->figures().kv_bytes) + " " +
+              std::to_string(s->figures().pages_added) + (s->closed() ? " closed" : "");
       for (const int32_t token : s->tokens()) text += " " + std::to_string(token);
       text += "; ";
     }
     std::ifstream saved(path, std::ios::binary);
     return text + std::string(std::istreambuf_iterator<char>(saved), {});
   }
-  uint64_t promised() const { return model->admission().promised_bytes(); }
+  uint64_t promised() const { return model->memory().admission().promised_bytes(); }
 };
 
 struct Named {
@@ -128,11 +128,10 @@ const std::vector<Named>& calls() {
       {"score", [](World& w) { return w.session->score(ids(20, 4), {}); }},
       {"generate",
        [](World& w) {
-         const uint64_t answer = w.session->begin(ids(5, 6), 4, {}, {}, {});
+         const auto answer = w.session->generate(ids(5, 6), {4, {}, {}}, {});
          std::vector<float> tokens;
          tokens.reserve(16);
-         for (Session::Next next = w.session->next(answer, {}); next.finish == Finish::none;
-              next = w.session->next(answer, {}))
+         for (Generation::Next next = answer->next({}); next.finish == Finish::none; next = answer->next({}))
            tokens.push_back(static_cast<float>(next.token));
          return tokens;
        }},
@@ -209,7 +208,7 @@ TEST_CASE("faults: every failure is typed, changes nothing, and the retry succee
         world.extra = nullptr;
         if (is_one_call(named.name)) {
           REQUIRE_MESSAGE(world.state() == before, named.name, ": after fault ", nth);
-          REQUIRE_MESSAGE(world.promised() <= promised + 2 * world.model->pools()[0]->slab_bytes(), named.name);
+          REQUIRE_MESSAGE(world.promised() <= promised + 2 * world.model->memory().pools()[0]->slab_bytes(), named.name);
         }
         if (std::string(named.name) != "generate") found = named.call(world);
       }
@@ -219,7 +218,7 @@ TEST_CASE("faults: every failure is typed, changes nothing, and the retry succee
       const auto model = world.model;
       world.session = world.fork = world.restored = world.extra = nullptr;
       REQUIRE(model->ledger().used(MemoryUse::kv) == 0);
-      REQUIRE(model->admission().promised_bytes() == 0);
+      REQUIRE(model->memory().admission().promised_bytes() == 0);
     }
   }
   MESSAGE(faults << " faults in " << calls().size() << " calls");

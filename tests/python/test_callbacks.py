@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from foundry import CancelledError, CompiledModel, ContextOverflowError, SamplingParams, Session
+from foundry import CompiledModel, ContextOverflowError, SamplingParams, Session
 
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 256, 60)]
 OUT_OF_TURN: dict[str, Callable[[Session, Session], object]] = {
@@ -44,44 +44,23 @@ def test_a_callback_can_look_and_change_nothing(tiny: CompiledModel, name: str) 
         s.check_consistency()
 
 
-def test_a_callback_may_look_at_a_session_that_waits_for_its_turn(tiny: CompiledModel) -> None:
-    with tiny.session() as s, tiny.session() as waiting:
+def test_a_callback_that_lasts_holds_up_nobody_else(tiny: CompiledModel) -> None:
+    with tiny.session() as s, tiny.session() as other:
+        alone = other.forward(IDS)
+        other.rewind(0)
         threads: list[threading.Thread] = []
+        found: list[object] = []
 
         def progress(done: int, total: int) -> None:
             if not threads:
-                threads.append(threading.Thread(target=waiting.forward, args=(IDS,)))
+                threads.append(threading.Thread(target=lambda: found.append(other.forward(IDS))))
                 threads[0].start()
-                threads[0].join(0.2)  # it is at the door now
-            assert waiting.position == 0
+                threads[0].join(20)
+            assert other.position == len(IDS) and s.position == 0
 
         s.forward(IDS, progress=progress)
-        threads[0].join()
-        assert waiting.position == len(IDS)
-
-
-def test_a_call_that_waits_for_its_turn_can_be_cancelled(tiny: CompiledModel) -> None:
-    with tiny.session() as s, tiny.session() as waiting:
-        seen: list[BaseException] = []
-
-        def wait() -> None:
-            try:
-                waiting.forward(IDS)
-            except CancelledError as error:
-                seen.append(error)
-
-        thread = threading.Thread(target=wait)
-
-        def progress(done: int, total: int) -> None:
-            if not thread.is_alive() and not seen:
-                thread.start()
-                thread.join(0.2)  # it is at the door now
-                waiting.cancel()
-
-        s.forward(IDS, progress=progress)
-        thread.join()
-        assert len(seen) == 1 and waiting.position == 0 and s.position == len(IDS)
-        waiting.forward(IDS)
+        assert np.array_equal(found[0], alone)
+        assert s.position == len(IDS)
 
 
 @pytest.mark.parametrize(

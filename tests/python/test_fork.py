@@ -14,7 +14,7 @@ IDS = [int(i) for i in np.random.default_rng(7).integers(0, 256, 400)]
 
 def used_pages(model: CompiledModel) -> int:
     with model.session(0, 0) as s:
-        return int(s._core.observe()["groups"][0]["pool.used_pages"])
+        return int(s._core.observe().groups[0].used_pages)
 
 
 def test_each_side_goes_its_own_way(tiny: CompiledModel) -> None:
@@ -127,10 +127,10 @@ def test_a_hundred_forks_of_a_long_session(smollm2: CompiledModel, real_text: st
         held = smollm2.memory()["kv"]
         forks = [s.fork() for _ in range(100)]
         assert smollm2.memory()["kv"] == held
-        pages = [t._core.observe()["groups"][0]["pool.used_pages"] for t in forks]
+        pages = [t._core.observe().groups[0].used_pages for t in forks]
         assert set(pages) == {32}
         forks[0].forward([5])
-        assert forks[0]._core.observe()["groups"][0]["pool.used_pages"] == 33
+        assert forks[0]._core.observe().groups[0].used_pages == 33
         for t in forks:
             t.close()
 

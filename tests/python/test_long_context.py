@@ -27,7 +27,7 @@ def held_at_most_a_page_and_a_slab_above_need(s: Session) -> None:
     ideal_pages = -(-s.position // g["page_tokens"])
     held_pages = s.kv_bytes // g["page_bytes"]
     assert ideal_pages <= held_pages <= ideal_pages + 1
-    slab_bytes = s._core.observe()["groups"][0]["pool.slab_bytes"]
+    slab_bytes = s._core.observe().groups[0].slab_bytes
     slabs = s.model.memory()["kv"]
     assert slabs < s.kv_bytes + slab_bytes  # fewer free pages than a slab has
 

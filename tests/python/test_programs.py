@@ -189,8 +189,8 @@ class Programs(RuleBasedStateMachine):
             session.check_consistency()
             held += session.kv_bytes
         if self.sessions:
-            groups = self.sessions[0][0]._core.observe()["groups"]
-            used = sum(group["pool.used_pages"] * group["encoded.page_bytes"] for group in groups)
+            groups = self.sessions[0][0]._core.observe().groups
+            used = sum(group.used_pages * group.encoded_page_bytes for group in groups)
             assert used <= held + self.model.memory()["prefix_cache"]
 
     def teardown(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from foundry import (
+    SamplingParams,
     CancelledError,
     CapacityPolicy,
     CompiledModel,
@@ -127,9 +128,9 @@ def test_the_last_position_and_one_past_it(tiny: CompiledModel) -> None:
 def test_generation_that_meets_the_end_finishes_with_context(tiny: CompiledModel) -> None:
     most = tiny.arch.max_seq_len
     with tiny.session() as s:
-        answer = s._core.begin(np.array(([*IDS, *IDS])[: most - 3], np.int32), 50, stop_ids=[])
+        answer = s.begin(([*IDS, *IDS])[: most - 3], 50, SamplingParams(), stop_ids=[])
         given_tokens = 0
-        while (step := s.next(answer))[1] is None:
+        while (step := answer.next())[1] is None:
             given_tokens += 1
         # Three that fit, and one that needs no room: it is given, and never fed.
         assert (given_tokens, step[1], s.position) == (4, "context", most)

@@ -57,8 +57,8 @@ def test_a_long_prompt_takes_no_more_than_a_window_and_a_step(load: Load) -> Non
 
         def watch(done: int, total: int) -> None:
             nonlocal most
-            group = s._core.observe()["groups"][1]
-            most = max(most, group["pool.used_pages"])
+            group = s._core.observe().groups[1]
+            most = max(most, group.used_pages)
 
         s.forward(IDS, progress=watch)
         rows = s.globals["groups"][1]["window"] + CHUNK
@@ -80,7 +80,7 @@ def test_a_call_that_moves_the_table_tells_kernels_where_it_lies(load: Load, sha
 def test_the_plan_is_what_is_promised_and_holds(load: Load) -> None:
     model = load()
     plan = model.plan(1500, 100)
-    page = [group["encoded.page_bytes"] for group in load().session()._core.observe()["groups"]]
+    page = [group.encoded_page_bytes for group in load().session()._core.observe().groups]
     assert plan.kv < 200 * page[0] + 200 * page[1]  # less than without windows
     with model.session(1500, 100) as s:
         assert model.memory()["promised"] == plan.kv

@@ -1,4 +1,4 @@
-#include "engine/admission.h"
+#include "kv/admission.h"
 
 #include <algorithm>
 #include <string>

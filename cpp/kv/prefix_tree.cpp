@@ -1,28 +1,28 @@
-#include "engine/prefix_cache.h"
+#include "kv/prefix_tree.h"
 
 #include <algorithm>
 
 namespace foundry {
 
-PrefixCache::PrefixCache(const std::vector<std::unique_ptr<PagePool>>& pools, uint64_t limit_bytes)
+PrefixTree::PrefixTree(const std::vector<std::unique_ptr<PagePool>>& pools, uint64_t limit_bytes)
     : pools_(pools), limit_(limit_bytes), page_tokens_(pools.at(0)->geometry().page_tokens) {}
 
-PrefixCache::~PrefixCache() { release_all(root_); }
+PrefixTree::~PrefixTree() { release_all(root_); }
 
-void PrefixCache::release(const Node& node) {
+void PrefixTree::release(const Node& node) {
   bytes_ -= node_bytes(node);
   for (size_t g = 0; g < node.pages.size(); ++g)
     if (node.pages[g] != kNoPage) pools_[g]->release(node.pages[g]);
 }
 
-uint64_t PrefixCache::node_bytes(const Node& node) const {
+uint64_t PrefixTree::node_bytes(const Node& node) const {
   uint64_t bytes = 0;
   for (size_t g = 0; g < node.pages.size(); ++g)
     if (node.pages[g] != kNoPage) bytes += pools_[g]->geometry().page_bytes();
   return bytes;
 }
 
-size_t PrefixCache::usable(const std::vector<const Node*>& path) const {
+size_t PrefixTree::usable(const std::vector<const Node*>& path) const {
   for (size_t n = path.size(); n != 0; --n) {
     bool whole = true;
     for (size_t g = 0; g < pools_.size(); ++g)
@@ -33,13 +33,13 @@ size_t PrefixCache::usable(const std::vector<const Node*>& path) const {
   return 0;
 }
 
-bool PrefixCache::fits(uint64_t bytes, const Node* keep) {
+bool PrefixTree::fits(uint64_t bytes, const Node* keep) {
   while (bytes_ + bytes > limit_)
     if (!evict_locked(keep)) return false;
   return true;
 }
 
-void PrefixCache::release_all(Children& children) {
+void PrefixTree::release_all(Children& children) {
   for (auto& [tokens, node] : children) {
     release_all(node->children);
     release(*node);
@@ -47,7 +47,7 @@ void PrefixCache::release_all(Children& children) {
   children.clear();
 }
 
-uint32_t PrefixCache::match(std::span<const int32_t> tokens, std::vector<PageTable>& tables) {
+uint32_t PrefixTree::match(std::span<const int32_t> tokens, std::vector<PageTable>& tables) {
   if (limit_ == 0) return 0;
   const std::lock_guard lock(mutex_);
   std::vector<const Node*> path;
@@ -72,7 +72,7 @@ uint32_t PrefixCache::match(std::span<const int32_t> tokens, std::vector<PageTab
   return static_cast<uint32_t>(n * page_tokens_);
 }
 
-void PrefixCache::insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables) {
+void PrefixTree::insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables) {
   if (limit_ == 0) return;
   const std::lock_guard lock(mutex_);
   Children* children = &root_;
@@ -101,7 +101,7 @@ void PrefixCache::insert(std::span<const int32_t> tokens, const std::vector<Page
   }
 }
 
-void PrefixCache::find_oldest(Children& among, const Node* keep, Oldest& best) const {
+void PrefixTree::find_oldest(Children& among, const Node* keep, Oldest& best) const {
   for (auto at = among.begin(); at != among.end(); ++at) {
     Node& node = *at->second;
     find_oldest(node.children, keep, best);
@@ -112,7 +112,7 @@ void PrefixCache::find_oldest(Children& among, const Node* keep, Oldest& best) c
   }
 }
 
-bool PrefixCache::evict_locked(const Node* keep) {
+bool PrefixTree::evict_locked(const Node* keep) {
   Oldest oldest;
   find_oldest(root_, keep, oldest);
   if (oldest.among == nullptr) return false;
@@ -121,12 +121,12 @@ bool PrefixCache::evict_locked(const Node* keep) {
   return true;
 }
 
-bool PrefixCache::evict_one() {
+bool PrefixTree::evict_one() {
   const std::lock_guard lock(mutex_);
   return evict_locked(nullptr);
 }
 
-uint64_t PrefixCache::bytes() const {
+uint64_t PrefixTree::bytes() const {
   const std::lock_guard lock(mutex_);
   return bytes_;
 }

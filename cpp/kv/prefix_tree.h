@@ -14,12 +14,12 @@
 
 namespace foundry {
 
-class PrefixCache {
+class PrefixTree {
  public:
   /// limit_bytes of pages at most; 0 keeps nothing.
-  PrefixCache(const std::vector<std::unique_ptr<PagePool>>& pools, uint64_t limit_bytes);
-  ~PrefixCache();
-  PrefixCache(const PrefixCache&) = delete;
+  PrefixTree(const std::vector<std::unique_ptr<PagePool>>& pools, uint64_t limit_bytes);
+  ~PrefixTree();
+  PrefixTree(const PrefixTree&) = delete;
 
   /// Shares the pages of the longest known prefix of `tokens` into the tables, in place of what they hold there. Returns its tokens.
   uint32_t match(std::span<const int32_t> tokens, std::vector<PageTable>& tables);

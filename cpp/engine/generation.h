@@ -1,0 +1,69 @@
+// A generation under way: draws tokens one after the other, each at the position that it will take, so that the same seed and history
+// give the same token whatever came between. It lives as long as its caller wants tokens; another call of its session ends it.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/sampler.h"
+#include "engine/step.h"
+
+namespace foundry {
+
+class Session;
+
+enum class Finish : uint32_t { none, stop, length, context };
+
+class Generation {
+ public:
+  struct Options {
+    uint32_t max_new_tokens = 0;
+    Sampling sampling;
+    std::vector<int32_t> stop_ids;
+  };
+  struct Next {
+    int32_t token = -1;
+    Finish finish = Finish::none;
+  };
+
+  Generation(const Generation&) = delete;
+
+  /// The next token, or why there is none. The last token given is not in the history until the session's next generation feeds it,
+  /// before its prompt; rewind, forward and score drop it. ValueError once another call of the session has ended this generation.
+  Next next(const Hooks& hooks);
+
+ private:
+  friend class Session;
+  Generation(Session& session, Options options, uint64_t cancels);
+  void take_logits(std::span<const float> logits) { logits_.assign(logits.begin(), logits.end()); }
+  int32_t draw(const Poll& poll);
+  /// Feeds the token that is pending, on its own or in a step with others' rows.
+  void feed(const Hooks& hooks);
+
+  // On a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
+  struct Ahead {
+    StepRunner::Ahead step;
+    Reservation rows;
+  };
+  bool runs_ahead() const;
+  /// One more, where the device, the generation's end and memory let it. What is short shows when no step is under way.
+  bool start_ahead();
+  int32_t next_ahead();        // the token of the first, whose own is history then
+  void drop_ahead() noexcept;  // all of them: their tokens were never told
+
+  Session& session_;  // which owns it, until another call ends it
+  Options options_;
+  uint64_t cancels_;  // of the session when the generation began
+  uint32_t left_;
+  Finish finished_ = Finish::none;
+  std::vector<float> logits_;                          // of the last row
+  std::vector<std::pair<float, int32_t>> candidates_;  // room for sample()
+  std::deque<Ahead> ahead_;                            // in order; the first is fed the pending token
+};
+
+}  // namespace foundry

@@ -1,0 +1,340 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/sample.h"
+#include "kv/consistency.h"
+
+namespace foundry {
+namespace {
+
+using std::chrono::milliseconds;
+constexpr milliseconds kPoll{20};
+constexpr milliseconds kDecodes{1000};  // since its last row somebody counts as decoding
+constexpr milliseconds kLinger{2};      // for rows of those who decoded in the last step, at most
+
+/// Thrown out of a step that nobody waits for any more.
+struct Abandoned {};
+
+thread_local const Scheduler* calling_out = nullptr;
+
+/// While it lives this thread is in a hook.
+struct CallingOut {
+  explicit CallingOut(const Scheduler* of) : outer(std::exchange(calling_out, of)) {}
+  ~CallingOut() { calling_out = outer; }
+  CallingOut(const CallingOut&) = delete;
+  const Scheduler* outer;
+};
+
+}  // namespace
+
+NumericError undrawable_error(size_t item, uint64_t position) {
+  return NumericError("the logits at position " + std::to_string(position) +
+                          " hold a NaN or +infinity, or nothing but -infinity: no token can be drawn from them; "
+                          "the session is where it was before this call",
+                      item, position);
+}
+
+void Scheduler::refuse_callback() const {
+  if (calling_out == this) throw ValueError("called from a progress callback of this model, while its step runs");
+}
+
+Scheduler::Counts Scheduler::counts() const {
+  const std::lock_guard lock(mutex_);
+  return counts_;
+}
+
+void Scheduler::wait(std::unique_lock<std::mutex>& lock) {
+  // The system's clock: the thread sanitizer knows its wait.
+  changed_.wait_until(lock, std::chrono::system_clock::now() + kPoll);
+}
+
+void Scheduler::leave_line(Line& ticket) {
+  if (!ticket.empty()) return;
+  const auto place = std::find(line_.begin(), line_.end(), &ticket);
+  if (place != line_.end()) ticket.splice(ticket.end(), line_, place);
+  changed_.notify_all();
+}
+
+std::exception_ptr Scheduler::call_out(std::unique_lock<std::mutex>& lock, Line& ticket,
+                                       const std::function<void()>& hook) {
+  leave_line(ticket);
+  lock.unlock();
+  std::exception_ptr thrown;
+  {
+    const CallingOut out(this);
+    try {
+      hook();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+  }
+  lock.lock();
+  return thrown;
+}
+
+Scheduler::Lead::Lead(Scheduler& scheduler, const Poll& poll) : of(scheduler) {
+  of.refuse_callback();
+  Line ticket;
+  ticket.push_back(&ticket);
+  std::unique_lock lock(of.mutex_);
+  of.stand_in_line(ticket);
+  while (!of.may_lead(&ticket)) {
+    of.wait(lock);
+    if (of.may_lead(&ticket) || !poll) continue;
+    if (const std::exception_ptr thrown = of.call_out(lock, ticket, poll)) std::rethrow_exception(thrown);
+    of.stand_in_line(ticket);
+  }
+  of.line_.pop_front();
+  of.leading_ = true;
+}
+
+Scheduler::Lead::~Lead() {
+  const std::lock_guard lock(of.mutex_);
+  of.leading_ = false;
+  of.changed_.notify_all();
+}
+
+void Scheduler::run(Request& request, const Hooks& hooks) {
+  refuse_callback();
+  const uint64_t total = request.rows();
+  uint64_t told = UINT64_MAX;
+  std::exception_ptr early;  // what the hooks threw
+  std::list<Request*> turn{&request};
+  Line ticket;
+  ticket.push_back(&ticket);
+  const std::function<void()> hook = [&] {
+    if (hooks.interrupt) hooks.interrupt();
+    if (const uint64_t done = request.done; done != std::exchange(told, done) && hooks.progress)
+      hooks.progress(done, total);
+  };
+  std::unique_lock lock(mutex_);
+  queue_.splice(queue_.end(), turn);
+  changed_.notify_all();  // who lingers for it
+  while (true) {
+    if (early == nullptr && request.error == nullptr) early = call_out(lock, ticket, hook);
+    if (early != nullptr) request.abandoned = true;
+    if (request.ended || (early != nullptr && (!request.in_step || forks_.abandoned()))) break;
+    if (early == nullptr && !ticket.empty()) stand_in_line(ticket);
+    if (early == nullptr && may_lead(&ticket)) {
+      ticket.splice(ticket.end(), line_, line_.begin());
+      leading_ = true;
+      lock.unlock();
+      const std::exception_ptr thrown = step(&request, hooks.interrupt);
+      lock.lock();
+      early = thrown;
+      leading_ = false;
+      changed_.notify_all();
+    } else {
+      wait(lock);
+    }
+  }
+  if (forks_.abandoned())
+    lock.release();  // in a forked child: nothing here is used again
+  else {
+    turn.splice(turn.end(), queue_, std::find(queue_.begin(), queue_.end(), &request));
+    leave_line(ticket);
+    lock.unlock();
+  }
+  if (early != nullptr) std::rethrow_exception(early);
+  if (request.error != nullptr) std::rethrow_exception(request.error);
+}
+
+bool Scheduler::shared(Clock::time_point now) const {
+  const auto prompts = [&](const Sequence* who) {
+    for (const Request* r : queue_)
+      for (const Request::Item& item : r->items)
+        if (item.sequence == who && r->rows() - r->done != 1) return true;
+    return false;
+  };
+  for (const Decoder& one : decoders_)
+    if (one.who != nullptr && now - one.when < kDecodes && !prompts(one.who)) return true;
+  for (const Request* r : queue_)
+    if (!r->ended && r->rows() == 1) return true;
+  return false;
+}
+
+/// Who is in the next step, with how many rows. Those who decoded in the last one are waited for a moment: their owners are at the token
+/// that they have just got.
+std::vector<Scheduler::Part> Scheduler::compose() {
+  std::unique_lock lock(mutex_);
+  const auto waits = [](const Request* r) { return !r->ended && !r->abandoned; };
+  const auto decodes = [&] {
+    return static_cast<uint32_t>(std::count_if(queue_.begin(), queue_.end(),
+                                               [&](const Request* r) { return waits(r) && r->rows() - r->done == 1; }));
+  };
+  const auto until = std::chrono::system_clock::now() + std::min<Clock::duration>(kLinger, last_took_ / 4);
+  while (last_decodes_ > 1 && decodes() < last_decodes_ && Clock::now() - last_end_ < kLinger)
+    if (changed_.wait_until(lock, until) == std::cv_status::timeout) break;
+  std::vector<uint64_t> left;
+  std::vector<Part> parts;
+  parts.reserve(queue_.size()), left.reserve(queue_.size());
+  for (Request* r : queue_)
+    if (waits(r)) parts.push_back({r, 0}), left.push_back(r->rows() - r->done);
+  const std::vector<uint32_t> rows = plan_step(left, runner_.max_rows(), chunk_.rows(shared(Clock::now())));
+  for (size_t i = 0; i < parts.size(); ++i) {  // nothing below allocates
+    parts[i].rows = rows[i];
+    if (rows[i] == 0) continue;
+    parts[i].request->in_step = true;  // and to the end of the queue: turns are fair
+    queue_.splice(queue_.end(), queue_, std::find(queue_.begin(), queue_.end(), parts[i].request));
+  }
+  std::erase_if(parts, [](const Part& part) { return part.rows == 0; });
+  return parts;
+}
+
+void Scheduler::begin(Request& request) {
+  if (request.items.front().reservation) return;
+  try {
+    for (Request::Item& item : request.items) {
+      if (item.prepare) item.prepare();
+      item.reservation.emplace(item.sequence->reserve(item.tokens.size(), item.back));
+    }
+  } catch (...) {
+    for (Request::Item& item : request.items) item.reservation.reset();
+    throw;
+  }
+}
+
+std::exception_ptr Scheduler::step(Request* own, const Poll& interrupt) {
+  const Clock::time_point began = Clock::now();
+  std::vector<Part> parts;
+  std::exception_ptr thrown;
+  const Poll poll = [&] {
+    if (interrupt && thrown == nullptr) {
+      const CallingOut out(this);
+      try {
+        interrupt();
+      } catch (...) {
+        thrown = std::current_exception();
+        own->abandoned = true;
+      }
+    }
+    if (std::all_of(parts.begin(), parts.end(),
+                    [](const Part& part) { return part.error != nullptr || part.request->abandoned; }))
+      throw Abandoned{};
+  };
+  try {
+    parts = compose();
+  } catch (...) {
+    return std::current_exception();
+  }
+  for (Part& part : parts) {
+    try {
+      begin(*part.request);
+    } catch (...) {  // its own fault or shortage: the others go on
+      part.error = std::current_exception();
+    }
+  }
+  try {
+    run_parts(parts, poll);
+  } catch (const Abandoned&) {
+    runner_.abandon();
+  } catch (...) {
+    runner_.abandon();
+    for (Part& part : parts)
+      if (part.error == nullptr) part.error = std::current_exception();
+  }
+  finish_parts(parts, std::chrono::duration<double>(Clock::now() - began).count());
+  return thrown;
+}
+
+/// The rows of all parts, laid end to end.
+void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
+  std::vector<RowRun> runs;
+  std::vector<Origin> origins;
+  std::vector<int32_t> selected;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    Request& r = *parts[p].request;
+    if (parts[p].error != nullptr) continue;
+    size_t item = r.item, offset = r.offset;
+    for (uint32_t left = parts[p].rows; left != 0;) {
+      Request::Item& of = r.items[item];
+      const size_t n = std::min<size_t>(left, of.tokens.size() - offset);
+      const uint64_t start = of.reservation->start() + offset;
+      of.reservation->roll_to(start, start + n);
+      if (r.check || (r.done == 0 && of.reservation->grew())) check_consistent(of.sequence->observe());
+      runs.push_back({of.reservation->globals(), of.tokens.subspan(offset, n), static_cast<uint32_t>(start),
+                      of.reservation->rope_max_seq_len()});
+      for (size_t i = 0; i < n; ++i) {
+        if (r.which == LogitsOf::all || offset + i + 1 == of.tokens.size())
+          selected.push_back(static_cast<int32_t>(origins.size()));
+        origins.push_back({p, item, offset + i});
+      }
+      left -= static_cast<uint32_t>(n);
+      offset += n;
+      if (offset == of.tokens.size()) ++item, offset = 0;
+    }
+  }
+  if (runs.empty()) return;
+  runner_.run_body(runs, poll);
+  for (size_t at = 0; at < selected.size(); at += runner_.max_selected()) {
+    const size_t n = std::min<size_t>(runner_.max_selected(), selected.size() - at);
+    if (at != 0) poll();
+    const float* logits = runner_.run_head(std::span(selected).subspan(at, n));
+    for (size_t i = 0; i < n; ++i) {
+      const Origin& origin = origins[static_cast<size_t>(selected[at + i])];
+      Part& part = parts[origin.part];
+      if (part.error != nullptr) continue;
+      const std::span values(logits + i * vocab_size_, vocab_size_);
+      try {
+        const Request::Item& item = part.request->items[origin.item];
+        if (part.request->undrawable == Undrawable::refuse && !drawable(values))
+          throw undrawable_error(origin.item, item.reservation->start() + origin.row);
+        part.request->sink(origin.item, origin.row, values);
+      } catch (...) {
+        part.error = std::current_exception();
+      }
+    }
+  }
+  runner_.finish();
+}
+
+void Scheduler::remember(const Sequence* decoder) {
+  auto* place = decoders_.data();
+  for (Decoder& one : decoders_) {
+    if (one.who == decoder) {
+      place = &one;
+      break;
+    }
+    if (one.when < place->when) place = &one;
+  }
+  *place = {decoder, Clock::now()};
+}
+
+void Scheduler::finish_parts(const std::vector<Part>& parts, double seconds) {
+  const std::lock_guard lock(mutex_);
+  uint32_t rows = 0, decodes = 0;
+  for (const Part& part : parts) {
+    Request& r = *part.request;
+    r.in_step = false;
+    if (part.error != nullptr) {
+      r.error = part.error;
+      r.ended = true;
+      continue;
+    }
+    rows += part.rows;
+    if (r.rows() == 1) {
+      ++decodes;
+      remember(r.items.front().sequence);
+    }
+    r.done += part.rows;
+    for (uint32_t left = part.rows; left != 0;) {
+      const size_t n = std::min<size_t>(left, r.items[r.item].tokens.size() - r.offset);
+      left -= static_cast<uint32_t>(n);
+      r.offset += n;
+      if (r.offset == r.items[r.item].tokens.size()) ++r.item, r.offset = 0;
+    }
+    r.ended = r.done == r.rows();
+  }
+  last_end_ = Clock::now();
+  last_took_ = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  last_decodes_ = decodes;
+  if (rows > decodes) chunk_.learn(rows, seconds);
+  if (rows != 0) ++counts_.steps;
+  counts_.rows += rows;
+  counts_.decode_steps += decodes != 0 ? 1 : 0;
+  counts_.decode_rows += decodes;
+}
+
+}  // namespace foundry

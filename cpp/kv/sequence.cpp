@@ -1,0 +1,393 @@
+#include "kv/sequence.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+
+namespace foundry {
+namespace {
+
+void within(uint32_t max_seq_len, uint64_t n_tokens) {
+  if (n_tokens > max_seq_len)
+    throw ContextOverflowError("context: needed " + std::to_string(n_tokens) + " tokens, available " +
+                                   std::to_string(max_seq_len) + " (the model's max_seq_len)",
+                               static_cast<int64_t>(n_tokens), max_seq_len);
+}
+
+}  // namespace
+
+Sequence::Sequence(ContextMemory& memory) : memory_(memory) {
+  for (const auto& pool : memory.pools()) tables_.emplace_back(*pool);
+  globals_.resize(tables_.size());
+  claims_.assign(tables_.size(), 0);
+  next_claims_ = claims_;
+  encode();
+}
+
+Sequence::Sequence(Forked, const Sequence& parent)
+    : memory_(parent.memory_),
+      tokens_(parent.tokens_),
+      globals_(parent.globals_.size()),
+      claims_(parent.claims_.size(), 0),
+      next_claims_(claims_),
+      promised_(parent.promised_),
+      step_(parent.step_) {
+  for (const PageTable& table : parent.tables_)
+    tables_.push_back(table.share(static_cast<uint32_t>(table.pool().geometry().pages_for(tokens_.size()))));
+  encode();
+}
+
+Sequence::~Sequence() { clear(); }
+
+std::unique_ptr<Sequence> Sequence::fork() {
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<Sequence> child(new Sequence(Forked{}, *this));
+  child->claim(promised_);
+  claim(promised_);  // the tail is shared now
+  return child;
+}
+
+Sequence::Figures Sequence::figures() const {
+  const std::lock_guard lock(mutex_);
+  Figures figures{static_cast<uint32_t>(tokens_.size()), capacity(), rewindable_to(), promised_, 0, pages_added_};
+  for (const PageTable& table : tables_) figures.kv_bytes += table.held() * table.pool().geometry().page_bytes();
+  return figures;
+}
+
+std::vector<int32_t> Sequence::tokens() const {
+  const std::lock_guard lock(mutex_);
+  return tokens_;
+}
+
+std::vector<SequenceParams> Sequence::globals() const {
+  const std::lock_guard lock(mutex_);
+  return globals_;
+}
+
+uint32_t Sequence::capacity() const {
+  const uint32_t most = memory_.max_seq_len();
+  const bool all_windowed =
+      std::all_of(tables_.begin(), tables_.end(), [](const PageTable& t) { return t.pool().geometry().window != 0; });
+  uint32_t least = most;
+  for (const PageTable& table : tables_) {
+    const KvGeometry& geometry = table.pool().geometry();
+    if (geometry.window == 0 || all_windowed)
+      least = std::min(least, capacity_tokens(table.size(), geometry.page_tokens, most));
+  }
+  return least;
+}
+
+uint32_t Sequence::rewindable_to() const {
+  uint64_t least = 0;
+  for (const PageTable& table : tables_) least = std::max(least, table.pool().geometry().rewindable_to(table.first()));
+  return static_cast<uint32_t>(least);
+}
+
+/// The one place where what kernels see is taken from the page tables.
+void Sequence::encode() {
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    SequenceParams& params = globals_[g];
+    params = {};
+    params.pages = tables_[g].addresses_at();
+    params.n_pages = tables_[g].size();
+    params.first_page = tables_[g].first();
+    params.max_seq_len =
+        capacity_tokens(tables_[g].size(), tables_[g].pool().geometry().page_tokens, memory_.max_seq_len());
+  }
+  rope_max_seq_len_ = capacity();
+}
+
+uint32_t Sequence::first_written(size_t group, uint64_t at) const {
+  return static_cast<uint32_t>(at / tables_[group].pool().geometry().page_tokens);
+}
+
+/// Pages that a promise may still take: those not held, and a copy of the next one written if it is shared.
+uint64_t Sequence::claim_of(size_t group, uint32_t promised) const {
+  const PageTable& table = tables_[group];
+  const KvGeometry& geometry = table.pool().geometry();
+  const uint64_t most = geometry.most_pages(promised), all = geometry.pages_for(promised);
+  const uint32_t tail = first_written(group, tokens_.size());
+  return std::min(most - std::min<uint64_t>(most, table.held()), all - std::min<uint64_t>(all, table.size())) +
+         (tail < table.size() && table.shared(tail) ? 1 : 0);
+}
+
+void Sequence::claim(uint32_t promised) {
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, promised);
+  memory_.admission().exchange(claims_, next_claims_);
+  claims_.swap(next_claims_);
+}
+
+void Sequence::settle() noexcept {
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, promised_);
+  memory_.admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
+}
+
+void Sequence::claim_most(uint64_t least) noexcept {
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const KvGeometry& geometry = tables_[g].pool().geometry();
+    next_claims_[g] = geometry.most_pages(promised_) + 1;
+    if (geometry.window == 0) next_claims_[g] -= std::min(next_claims_[g] - 1, geometry.pages_for(least));
+  }
+  memory_.admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
+}
+
+void Sequence::set_step(uint32_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  step_ = std::max<uint32_t>(n_tokens, 1);
+  pages_added_ = 0;
+}
+
+void Sequence::promise(uint32_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  within(memory_.max_seq_len(), n_tokens);
+  claim(n_tokens);
+  promised_ = n_tokens;
+}
+
+void Sequence::hold(uint32_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  grow_to(n_tokens, tokens_.size());
+}
+
+void Sequence::require_room(uint64_t n_rows) const {
+  const std::lock_guard lock(mutex_);
+  within(memory_.max_seq_len(), tokens_.size() + n_rows);
+}
+
+Reservation Sequence::reserve(uint64_t n_rows, uint32_t back) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t start = tokens_.size() - back, end = start + n_rows;
+  within(memory_.max_seq_len(), end);
+  if (end > tokens_.capacity()) tokens_.reserve(std::max<size_t>(end, 2 * tokens_.capacity()));
+  return {*this, static_cast<uint32_t>(start), grow_to(end, start)};
+}
+
+/// Makes positions from `start` to n_tokens writable: pages for them, none of them shared. Returns what there was.
+Reservation::Before Sequence::grow_to(uint64_t n_tokens, uint64_t start) {
+  Reservation::Before before{{}, pages_added_};
+  before.pages.reserve(tables_.size());
+  for (const PageTable& table : tables_) before.pages.push_back(table.size());
+  const uint32_t has = capacity();
+  // At least the policy's step, at most what the model can ever use.
+  const uint64_t target =
+      n_tokens <= has ? has
+                      : std::min<uint64_t>(std::max<uint64_t>(n_tokens, uint64_t{has} + step_), memory_.max_seq_len());
+  Admission::Pages pages(tables_.size());  // of each table, when all is done but the rolling
+  make_room(target, n_tokens);
+  bool changes = false;
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const KvGeometry& geometry = tables_[g].pool().geometry();
+    const uint64_t to = geometry.window == 0 ? target : n_tokens;
+    pages[g] = geometry.pages_for(tokens_.size()) + geometry.pages_ahead(tokens_.size(), to);
+    uint64_t acquired = pages[g] - std::min<uint64_t>(pages[g], tables_[g].size());
+    for (uint32_t i = first_written(g, start); i < tables_[g].size(); ++i) acquired += tables_[g].shared(i) ? 1 : 0;
+    changes = changes || acquired != 0;
+    next_claims_[g] = std::max(claims_[g], acquired);
+  }
+  if (!changes) return before;
+  memory_.admission().exchange(claims_, next_claims_);  // what is about to be acquired is claimed first
+  claims_.swap(next_claims_);
+  try {
+    for (size_t g = 0; g < tables_.size(); ++g) {
+      for (uint32_t i = first_written(g, start); i < tables_[g].size(); ++i)
+        if (tables_[g].shared(i)) tables_[g].unshare(i);
+      pages_added_ += tables_[g].grow(static_cast<uint32_t>(std::max<uint64_t>(pages[g], tables_[g].size())));
+    }
+    settle();
+  } catch (...) {
+    undo(before);
+    throw;
+  }
+  encode();
+  return before;
+}
+
+/// Room in the tables for so many tokens; where they lie is told to kernels anew.
+void Sequence::make_room(uint64_t target, uint64_t n_tokens) {
+  try {
+    for (PageTable& table : tables_) {
+      const KvGeometry& geometry = table.pool().geometry();
+      table.make_room(static_cast<uint32_t>(geometry.pages_for(geometry.window == 0 ? target : n_tokens)));
+    }
+  } catch (...) {
+    encode();
+    throw;
+  }
+  encode();
+}
+
+void Sequence::undo(const Reservation::Before& before) noexcept {
+  claim_most(tokens_.size());
+  for (size_t g = 0; g < tables_.size(); ++g)
+    tables_[g].unroll(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens_.size())), before.pages[g]);
+  pages_added_ = before.pages_added;
+  settle();
+  encode();
+}
+
+void Sequence::rewind(uint32_t n_tokens) {
+  const std::lock_guard lock(mutex_);
+  if (n_tokens > tokens_.size())
+    throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
+                     std::to_string(n_tokens));
+  if (n_tokens != 0 && n_tokens < rewindable_to())
+    throw ValueError("rewind: expected 0 or at least " + std::to_string(rewindable_to()) +
+                     ", for windows have passed what was before, found " + std::to_string(n_tokens));
+  tokens_.resize(n_tokens);
+  claim_most(n_tokens);
+  for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
+  settle();
+  encode();
+}
+
+uint32_t Sequence::adopt_prefix(std::span<const int32_t> tokens) {
+  const std::lock_guard lock(mutex_);
+  if (!tokens_.empty() || tokens.size() < 2) return 0;
+  tokens_.reserve(tokens.size());
+  claim_most(0);  // pages that make room for cached ones stay promised
+  uint32_t n = 0;
+  try {
+    n = memory_.prefixes().match(tokens.first(tokens.size() - 1), tables_);  // one is fed, for its logits
+  } catch (...) {                                                            // tables may have moved
+    settle();
+    encode();
+    throw;
+  }
+  tokens_.assign(tokens.begin(), tokens.begin() + n);
+  settle();
+  encode();
+  return n;
+}
+
+void Sequence::drop_prefix() {
+  const std::lock_guard lock(mutex_);
+  tokens_.clear();
+  for (PageTable& table :
+       tables_)  // pages that are shared may stay, for a write copies them; a table that begins with holes goes
+    if (table.first() != 0) table.truncate(0);
+  settle();
+  encode();
+}
+
+void Sequence::keep_prefix() {
+  const std::lock_guard lock(mutex_);
+  memory_.prefixes().insert(tokens_, tables_);
+}
+
+void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, uint32_t promised) {
+  const std::lock_guard lock(mutex_);
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = tables_[g].pool().geometry().most_pages(promised);
+  memory_.admission().exchange(claims_, next_claims_);
+  claims_.swap(next_claims_);
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    tables_[g].drop_before(first_pages[g]);
+    tables_[g].grow(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens.size())));
+  }
+  tokens_ = std::move(tokens);
+  promised_ = promised;
+  settle();
+  encode();
+}
+
+void Sequence::clear() noexcept {
+  const std::lock_guard lock(mutex_);
+  for (PageTable& table : tables_) table.truncate(0);
+  memory_.admission().drop(claims_);
+  tokens_ = {};
+  promised_ = 0;
+  encode();
+}
+
+Sequence::Observed Sequence::observe() const {
+  const std::lock_guard lock(mutex_);
+  Observed o{};
+  const ContextMemory::Snapshot now = memory_.snapshot();
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const PageTable& table = tables_[g];
+    const PagePool& pool = table.pool();
+    const KvParams params = pool.geometry().params();
+    Observed::Group& group = o.groups.emplace_back();
+    group.window = pool.geometry().window;
+    group.encoded_pages = globals_[g].pages;
+    group.table_pages_at = table.addresses_at();
+    group.encoded_max_seq_len = globals_[g].max_seq_len;
+    group.encoded_n_pages = globals_[g].n_pages;
+    group.encoded_first_page = globals_[g].first_page;
+    group.encoded_page_tokens = params.page_tokens;
+    group.encoded_page_bytes = params.page_bytes;
+    group.table_pages = table.size();
+    group.table_first = table.first();
+    group.table_held = table.held();
+    group.table_addresses = table.addresses().size();
+    group.table_nulls =
+        static_cast<uint64_t>(std::count(table.addresses().begin(), table.addresses().end(), uint64_t{0}));
+    group.slab_lengths = now.pools[g].slab_lengths;
+    group.slab_bytes = pool.slab_bytes();
+    group.used_pages = now.pools[g].used_pages;
+  }
+  o.encoded_rope_max_seq_len = rope_max_seq_len_;
+  o.ledger_kv_bytes = now.ledger_kv_bytes;
+  o.max_seq_len = memory_.max_seq_len();
+  o.capacity = capacity();
+  o.position = tokens_.size();
+  return o;
+}
+
+Reservation::~Reservation() {
+  if (of_ == nullptr) return;
+  const std::lock_guard lock(of_->mutex_);
+  of_->undo(before_);
+}
+
+std::span<const SequenceParams> Reservation::globals() const { return of_->globals_; }
+
+uint32_t Reservation::rope_max_seq_len() const { return of_->rope_max_seq_len_; }
+
+bool Reservation::grew() const {
+  const std::lock_guard lock(of_->mutex_);
+  for (size_t g = 0; g < before_.pages.size(); ++g)
+    if (of_->tables_[g].size() != before_.pages[g]) return true;
+  return false;
+}
+
+void Reservation::roll_to(uint64_t first, uint64_t end) {
+  const std::lock_guard lock(of_->mutex_);
+  bool rolls = false;
+  for (PageTable& table : of_->tables_) {
+    const KvGeometry& geometry = table.pool().geometry();
+    const auto pages = static_cast<uint32_t>(geometry.pages_for(end));
+    if (pages <= table.size()) continue;
+    const uint64_t seen = first - std::min<uint64_t>(first, geometry.window - 1);
+    // What the history holds is not taken: a failed call goes back to it.
+    table.roll(static_cast<uint32_t>(geometry.pages_for(of_->tokens_.size())),
+               static_cast<uint32_t>(seen / geometry.page_tokens), pages);
+    rolls = true;
+  }
+  if (rolls) of_->encode();
+}
+
+void Reservation::commit(std::span<const int32_t> tokens) {
+  Sequence& s = *std::exchange(of_, nullptr);
+  const std::lock_guard lock(s.mutex_);
+  s.tokens_.insert(s.tokens_.end(), tokens.begin(), tokens.end());
+  bool drops = false;
+  for (size_t g = 0; g < s.tables_.size(); ++g) {
+    const KvGeometry& geometry = s.tables_[g].pool().geometry();
+    const uint64_t kept = geometry.first_kept(s.tokens_.size()),
+                   passed = kept - std::min<uint64_t>(kept, s.tables_[g].first());
+    drops = drops || passed != 0;
+    s.next_claims_[g] = s.claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
+  }
+  if (!drops) return;
+  s.memory_.admission().settle(s.claims_, s.next_claims_);
+  s.claims_.swap(s.next_claims_);
+  for (PageTable& table : s.tables_)
+    table.drop_before(static_cast<uint32_t>(table.pool().geometry().first_kept(s.tokens_.size())));
+  s.settle();
+  s.encode();
+}
+
+}  // namespace foundry

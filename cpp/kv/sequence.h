@@ -1,0 +1,147 @@
+// A history: its tokens, the pages that hold their K/V, and what it is promised. It sees context memory alone.
+// Every way to advance it is reserve(), a run of kernels, commit(). A reservation that is not committed undoes itself.
+//
+// One call at a time changes a sequence (its session sees to that); figures() and fork() may come from any thread at any moment,
+// and see what has been committed.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kv/context_memory.h"
+
+namespace foundry {
+
+class Sequence;
+
+/// Rows that a sequence is about to take: their pages are there, and none of them is shared.
+class Reservation {
+ public:
+  Reservation(Reservation&& other) noexcept
+      : of_(std::exchange(other.of_, nullptr)), start_(other.start_), before_(std::move(other.before_)) {}
+  /// What was not committed is undone: the sequence is as it was.
+  ~Reservation();
+
+  /// Position of the first row.
+  uint32_t start() const { return start_; }
+  /// As kernels are given them, by layer group; valid until the next roll_to().
+  std::span<const SequenceParams> globals() const;
+  uint32_t rope_max_seq_len() const;
+  /// Pages were added for it.
+  bool grew() const;
+  /// The next rows to run are at positions first .. end - 1: windowed groups take pages there that earlier rows of the call no longer
+  /// see. Nothing may be reading them.
+  void roll_to(uint64_t first, uint64_t end);
+  /// The rows have run, and these tokens are the history's next ones. Pages that windows have passed go.
+  void commit(std::span<const int32_t> tokens);
+
+ private:
+  friend class Sequence;
+  struct Before {
+    std::vector<uint32_t> pages;  // by group
+    uint64_t pages_added = 0;
+  };
+  Reservation(Sequence& of, uint32_t start, Before before) : of_(&of), start_(start), before_(std::move(before)) {}
+  Sequence* of_;
+  uint32_t start_;
+  Before before_;
+};
+
+class Sequence {
+ public:
+  struct Figures {
+    uint32_t position = 0;       // tokens committed
+    uint32_t capacity = 0;       // tokens that the pages cover; groups with a window count where there are no others
+    uint32_t rewindable_to = 0;  // the least position, apart from 0, that rewind() can go back to
+    uint32_t promised = 0;       // tokens
+    uint64_t kv_bytes = 0;       // of the pages held
+    uint64_t pages_added = 0;    // since the history began, its initial pages left out
+  };
+  /// What kernels are told and what there is, each figure from its own place, at one moment.
+  struct Observed {
+    struct Group {
+      uint64_t window;
+      uint64_t encoded_pages, table_pages_at;  // addresses of the table
+      uint64_t encoded_max_seq_len, encoded_n_pages, encoded_first_page, encoded_page_tokens, encoded_page_bytes;
+      uint64_t table_pages, table_first, table_held, table_addresses, table_nulls;  // nulls: addresses of no page
+      uint64_t slab_bytes, used_pages;
+      std::vector<uint64_t> slab_lengths;
+    };
+    std::vector<Group> groups;
+    uint64_t encoded_rope_max_seq_len, ledger_kv_bytes, max_seq_len, capacity, position;
+  };
+
+  explicit Sequence(ContextMemory& memory);
+  ~Sequence();
+  Sequence(const Sequence&) = delete;
+
+  Figures figures() const;
+  std::vector<int32_t> tokens() const;
+  Observed observe() const;
+  std::vector<SequenceParams> globals() const;
+  /// Holds pages for n_tokens from now on, so that the first steps find them.
+  void hold(uint32_t n_tokens);
+  /// Room for n_tokens in all will be had, whatever others do. ContextOverflowError, MemoryLimitError.
+  void promise(uint32_t n_tokens);
+  /// From here on a growth adds at least so many tokens.
+  void set_step(uint32_t n_tokens);
+  /// A sequence of its own with the committed history and the promise, on the same pages: no K/V byte is copied. The first write to a
+  /// shared page, by whoever makes it, copies that page.
+  std::unique_ptr<Sequence> fork();
+  /// ContextOverflowError where n_rows more would pass the model's last position.
+  void require_room(uint64_t n_rows) const;
+  /// Pages for n_rows behind the last `back` committed tokens, which are run again. MemoryLimitError changes nothing.
+  Reservation reserve(uint64_t n_rows, uint32_t back = 0);
+  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
+  void rewind(uint32_t n_tokens);
+  /// An empty history takes over the pages of the longest known prefix of `tokens`, but for the last one; returns its tokens.
+  uint32_t adopt_prefix(std::span<const int32_t> tokens);
+  /// What was adopted is forgotten again.
+  void drop_prefix();
+  /// Whole pages of this history are kept for others that begin alike.
+  void keep_prefix();
+  /// A saved history: the pages are taken, from `first_pages` (by group) on, and their bytes are the caller's to read.
+  void take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, uint32_t promised);
+  /// Everything is given back.
+  void clear() noexcept;
+
+  /// For who reads or writes pages' bytes while no step of this sequence runs.
+  std::vector<PageTable>& tables() { return tables_; }
+  ContextMemory& memory() { return memory_; }
+
+ private:
+  friend class Reservation;
+  friend struct SequenceTester;  // tests bend a figure, to see that it is noticed
+  struct Forked {};
+  Sequence(Forked, const Sequence& parent);
+  // Under mutex_.
+  void encode();
+  uint32_t capacity() const;
+  uint32_t rewindable_to() const;
+  uint64_t claim_of(size_t group, uint32_t promised) const;
+  void claim(uint32_t promised);
+  /// What is claimed now, where that is nothing new.
+  void settle() noexcept;
+  /// Claims the most that may be given back from here to `least` tokens, so that nobody else gets it before settle().
+  void claim_most(uint64_t least) noexcept;
+  Reservation::Before grow_to(uint64_t n_tokens, uint64_t start);
+  void make_room(uint64_t target, uint64_t n_tokens);
+  void undo(const Reservation::Before& before) noexcept;
+  uint32_t first_written(size_t group, uint64_t at) const;
+
+  ContextMemory& memory_;
+  mutable std::mutex mutex_;
+  std::vector<int32_t> tokens_;
+  std::vector<PageTable> tables_;        // by group
+  std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
+  uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_
+  Admission::Pages claims_;              // as admission has them
+  Admission::Pages next_claims_;         // room to work them out in
+  uint32_t promised_ = 0, step_ = 0;
+  uint64_t pages_added_ = 0;
+};
+
+}  // namespace foundry
