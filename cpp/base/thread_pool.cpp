@@ -57,10 +57,14 @@ ThreadPool::ThreadPool(uint32_t n_threads) {
   workers_.reserve(n_threads);
   try {
     for (uint32_t i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
-  } catch (const std::system_error&) {
+  } catch (const std::system_error& refusal) {
     const size_t started = size();
     stop();
-    throw ValueError("threads: the system started " + std::to_string(started) + " of " + std::to_string(n_threads));
+    const int code = refusal.code().value();
+    throw IoError("",
+                  "threads: expected " + std::to_string(n_threads) + ", the system started " + std::to_string(started) +
+                      ": " + std::system_category().message(code),
+                  code);
   }
 }
 

@@ -1,5 +1,9 @@
 // Each C++ error becomes the class of the same name in foundry.errors, built with its figures.
 #include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -20,13 +24,24 @@ void raise(const char* name, Args... args) {
   }
 }
 
+/// Python takes the subclass from errno: FileNotFoundError, PermissionError and so on.
+void raise_os_error(int code, const char* reason, const std::string& path) {
+  try {
+    const nb::object name = path.empty() ? nb::none() : nb::steal(PyUnicode_DecodeFSDefault(path.c_str()));
+    PyErr_SetObject(PyExc_OSError,
+                    (path.empty() ? nb::make_tuple(code, reason) : nb::make_tuple(code, reason, name)).ptr());
+  } catch (nb::python_error& failed) {
+    failed.restore();
+  }
+}
+
 void translate(const std::exception_ptr& pointer, void*) {
   try {
     std::rethrow_exception(pointer);
   } catch (const ValueError& e) {
     PyErr_SetString(PyExc_ValueError, e.what());
   } catch (const IoError& e) {
-    PyErr_SetObject(PyExc_OSError, nb::make_tuple(e.code, e.what()).ptr());
+    raise_os_error(e.code, e.reason.c_str(), e.path);
   } catch (const ModelFormatError& e) {
     raise("ModelFormatError", e.what());
   } catch (const ContextOverflowError& e) {
@@ -39,6 +54,12 @@ void translate(const std::exception_ptr& pointer, void*) {
     raise("ConsistencyError", e.what());
   } catch (const Error& e) {
     raise("FoundryError", e.what());
+  } catch (const std::bad_alloc&) {
+    raise("MemoryLimitError", "the system refused memory that this call needed", 0, 0);
+  } catch (const std::length_error&) {  // of a container: more than there can be
+    raise("MemoryLimitError", "more memory was needed than a process can have", 0, 0);
+  } catch (const std::system_error& e) {
+    raise_os_error(e.code().value(), e.what(), "");
   }
 }
 

@@ -77,10 +77,10 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
 
   std::shared_ptr<Session> open_session(const Capacity& capacity);
-  /// The session of a saved file, promised its tokens and `more`. It maps the file; the step that first needs pages reads them.
+  /// The session of a saved file, promised its tokens and `more`. The file stays open until the step that first needs pages has read them.
   /// ModelFormatError: another model, device or layout, a damaged file.
   std::shared_ptr<Session> restore(const std::string& path, uint32_t more, uint32_t step);
-  /// Of weights and graph: what a saved history belongs to.
+  /// Of weights and graph: what a saved history belongs to. See GgufFile::fingerprint.
   uint64_t fingerprint() const;
 
   /// One ragged step. All items or none: pages are found for all before a kernel runs, positions commit together at the
@@ -117,8 +117,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   std::unique_ptr<Buffer> workspace_;
   std::mutex step_mutex_;
   std::atomic<std::thread::id> stepping_;  // who has the turn
-  mutable std::once_flag fingerprint_once_;
-  mutable uint64_t fingerprint_ = 0;
+  mutable std::once_flag graph_hash_once_;
+  mutable uint64_t graph_hash_ = 0;
 };
 
 }  // namespace foundry

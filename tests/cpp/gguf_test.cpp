@@ -477,8 +477,7 @@ TEST_CASE("gguf: files on disk") {
   file->forget(table.data, table.bytes);
   CHECK(std::string(reinterpret_cast<const char*>(table.data), table.bytes) == before);
 
-  CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"),
-                       ModelFormatError);
+  CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"), IoError);
   CHECK_THROWS_WITH_AS(GgufFile::open(std::filesystem::temp_directory_path().string()),
                        doctest::Contains("expected a regular file"), ModelFormatError);
   const TempFile empty("");
