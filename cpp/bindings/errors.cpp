@@ -1,4 +1,5 @@
 // Each C++ error becomes the class of the same name in foundry.errors, built with its figures.
+#include <cstring>
 #include <exception>
 #include <new>
 #include <stdexcept>
@@ -13,12 +14,27 @@ namespace nb = nanobind;
 namespace foundry {
 namespace {
 
+/// A message may hold a file's bytes: what is not UTF-8 is shown, and is no error of its own.
+nb::object text(const char* message) {
+  PyObject* decoded = PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "backslashreplace");
+  if (decoded == nullptr) throw nb::python_error();
+  return nb::steal(decoded);
+}
+
 template <class... Args>
-void raise(const char* name, Args... args) {
+void raise(const char* name, const char* message, Args... args) {
   try {
     const nb::object type = nb::module_::import_("foundry.errors").attr(name);
-    const nb::object error = type(args...);
+    const nb::object error = type(text(message), args...);
     PyErr_SetObject(type.ptr(), error.ptr());
+  } catch (nb::python_error& failed) {
+    failed.restore();
+  }
+}
+
+void raise_value_error(const char* message) {
+  try {
+    PyErr_SetObject(PyExc_ValueError, text(message).ptr());
   } catch (nb::python_error& failed) {
     failed.restore();
   }
@@ -28,8 +44,9 @@ void raise(const char* name, Args... args) {
 void raise_os_error(int code, const char* reason, const std::string& path) {
   try {
     const nb::object name = path.empty() ? nb::none() : nb::steal(PyUnicode_DecodeFSDefault(path.c_str()));
-    PyErr_SetObject(PyExc_OSError,
-                    (path.empty() ? nb::make_tuple(code, reason) : nb::make_tuple(code, reason, name)).ptr());
+    PyErr_SetObject(
+        PyExc_OSError,
+        (path.empty() ? nb::make_tuple(code, text(reason)) : nb::make_tuple(code, text(reason), name)).ptr());
   } catch (nb::python_error& failed) {
     failed.restore();
   }
@@ -39,7 +56,7 @@ void translate(const std::exception_ptr& pointer, void*) {
   try {
     std::rethrow_exception(pointer);
   } catch (const ValueError& e) {
-    PyErr_SetString(PyExc_ValueError, e.what());
+    raise_value_error(e.what());
   } catch (const IoError& e) {
     raise_os_error(e.code, e.reason.c_str(), e.path);
   } catch (const ModelFormatError& e) {
