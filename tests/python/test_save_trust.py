@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +21,8 @@ import synthetic
 from foundry import CompiledModel, ModelFormatError
 
 FUZZER = Path(__file__).resolve().parent.parent / "fuzz" / "forged_saves.py"
+sys.path.insert(0, str(FUZZER.parent))
+forged_saves = importlib.import_module("forged_saves")
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 256, 400)]
 HEADER = 16384
 
@@ -25,33 +31,36 @@ def load(path: Path) -> CompiledModel:
     return CompiledModel.load(path, threads=1, page_tokens=8)
 
 
-def test_a_page_that_changes_while_it_is_read_is_never_accepted(tiny: CompiledModel, tmp_path: Path) -> None:
+def test_a_page_that_changes_while_it_is_read_is_never_accepted(tiny_path: Callable[..., Path], tmp_path: Path) -> None:
     """Another thread writes the file in place all the while: what is accepted is what was saved, to the bit."""
+    shape = {"heads": 8, "kv_heads": 8, "head_dim": 64, "layers": 4}  # a page of 4 MiB: reading it takes a while
+    model = CompiledModel.load(tiny_path(**shape), threads=1, page_tokens=256, kv_dtype="f32")
     file, again = tmp_path / "chat.kv", tmp_path / "again.kv"
-    with tiny.session() as s:
-        s.forward(IDS[:40])
+    with model.session() as s:
+        s.forward((IDS * 2)[:256])
         s.save(file)
     whole, stop = file.read_bytes(), threading.Event()
-    last = len(whole) - 1  # of the last page
+    last = len(whole) - 1  # of the page
     good, bad = whole[last:], bytes([whole[last] ^ 1])
 
     def write() -> None:
         descriptor = os.open(file, os.O_RDWR)
         while not stop.is_set():
-            os.pwrite(descriptor, bad, last)
-            os.pwrite(descriptor, good, last)
+            for value in (bad, good):
+                os.pwrite(descriptor, value, last)
+                time.sleep(0.0002)
         os.close(descriptor)
 
     accepted = refused = 0
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(300):
-            with tiny.restore(file) as t:
+        for _ in range(60):
+            with model.restore(file) as t:
                 try:
                     t.save(again)
                 except ModelFormatError as error:
-                    assert "page 4 is damaged" in str(error)
+                    assert "page 0 is damaged" in str(error)
                     refused += 1
                 else:
                     assert again.read_bytes() == whole
@@ -194,6 +203,43 @@ def test_a_version_that_is_not_read_any_more(tiny: CompiledModel, tmp_path: Path
     file.write_bytes(data[:7] + b"1" + data[8:])
     with pytest.raises(ModelFormatError, match="expected a saved session of version 2, found one of version 1"):
         tiny.restore(file)
+
+
+REFUSALS = {
+    "magic": "another file",
+    "header bytes": "header: expected at most",
+    "fingerprint": "another model",
+    "name length": "device: expected",
+    "tokens": "a token outside the vocabulary",  # what was a checksum
+    "groups": "layer groups: expected 2, found 3",
+    "page bytes": "page bytes: expected 2048, found",
+    "first page": "first page: expected|pages: expected",
+    "pages": "pages: expected",
+}
+
+
+def test_every_figure_is_compared_before_it_is_used(tiny_path: Callable[..., Path], tmp_path: Path) -> None:
+    """Each alone is changed, and the header's checksum made anew."""
+    model, file = load(tiny_path(arch="gemma3", layers=3, window=24)), tmp_path / "chat.kv"
+    with model.session() as s:
+        s.forward(IDS[:100])
+        s.save(file)
+    whole = file.read_bytes()
+    layout = forged_saves.layout_of(whole)
+    assert len(layout.figures) == 6 + 2 * 11
+    for name, at, code in layout.figures:
+        expected = REFUSALS.get(name.split(" of group")[0], "layout: expected .* layers, .*, found .* layers, ")
+        expected = expected.replace("2048", str(layout.values.get(name)))
+        for value in {1, layout.values[name] + 1, (1 << 8 * struct.calcsize(code)) - 1} - {layout.values[name]}:
+            data = bytearray(whole)
+            struct.pack_into("<" + code, data, at, value)
+            forged_saves.signed(data, layout.header)
+            file.write_bytes(data)
+            with pytest.raises(ModelFormatError, match=r"chat\.kv: ") as error:
+                model.restore(file)
+            if value == layout.values[name] + 1:
+                assert re.search(expected, str(error.value)), (name, error.value)
+    assert model.memory()["kv"] == 0 and model.memory()["promised"] == 0
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
