@@ -302,7 +302,8 @@ TEST_CASE(
       REQUIRE(WEXITSTATUS(status) == 9);
       ++deaths;
     }
-  MESSAGE(deaths << " deaths: " << olds << " old files, " << news << " new, " << parts << " parts left until the next save");
+  MESSAGE(deaths << " deaths: " << olds << " old files, " << news << " new, " << parts
+                 << " parts left until the next save");
   CHECK(deaths > 40);
   CHECK(olds > 20);
   CHECK(news > 1);
