@@ -22,6 +22,7 @@ namespace {
 
 constexpr size_t kMostAtOnce = size_t{1} << 30;  // some systems refuse more in one call
 constexpr int kMostLinks = 40;                   // as many as systems follow
+constexpr int kMostNames = 100;                  // other saves take one or two
 constexpr std::string_view kPart = ".foundry-part-";
 constexpr size_t kDigits = 16;
 
@@ -129,7 +130,7 @@ AtomicFile::~AtomicFile() {
 void AtomicFile::fail(const char* what) const { throw system_refusal(path_, what, errno); }
 
 void AtomicFile::open_part() {
-  while (true) {
+  for (int i = 0; i < kMostNames; ++i) {
     part_ = folder_ + part_name();
     // An old file's contents may be private: nobody else reads the new ones before they have its mode.
     fd_ = ::open(part_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, replaces_ ? 0600 : 0666);
@@ -142,6 +143,8 @@ void AtomicFile::open_part() {
     ::close(fd_);
     fd_ = -1;
   }
+  errno = EAGAIN;
+  fail("cannot be written: somebody else takes every part of it");
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {

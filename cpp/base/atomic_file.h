@@ -2,7 +2,7 @@
 //
 // A writer that is killed leaves its part behind. So each writer holds a lock (flock) on its part, which the system drops with the
 // process, and each begins by removing the parts in its folder that nobody holds. What has another name, or is no regular file,
-// is never touched. Where a file system has no locks, parts stay.
+// is never touched. Where a file system has no locks, parts stay. A process that is forked during a save shares its lock.
 #pragma once
 #include <cstddef>
 #include <span>

@@ -49,11 +49,13 @@ def restores(model: CompiledModel, path: Path, n: int = len(IDS)) -> bool:
         return t.position == n + 1
 
 
-def test_what_is_no_regular_file_is_refused_and_stays(session: Session, folder: Path) -> None:
+def test_what_is_no_regular_file_is_refused_and_stays(
+    session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(folder / "fifo")
     (folder / "link to fifo").symlink_to("fifo")
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(folder)  # a socket's name is short
+        monkeypatch.chdir(folder)  # a socket's name is short
         listening.bind("socket")
         for name in ("fifo", "link to fifo", "socket", "/dev/null"):
             before = os.stat(folder / name)
