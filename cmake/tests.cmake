@@ -26,13 +26,13 @@ foreach(source IN LISTS test_sources)
   endif()
 endforeach()
 
-# One allocation, map or write fails in turn: the linker wraps them for the house's own code, which GNU's and LLVM's can.
+# One allocation, map, open, read or write fails in turn: the linker wraps them for the house's own code, which GNU's and LLVM's can.
 if(CMAKE_SYSTEM_NAME STREQUAL Linux)
   add_executable(foundry_faults tests/cpp/main.cpp tests/faults/faults.cpp tests/faults/faults_test.cpp)
   target_include_directories(foundry_faults PRIVATE ${DOCTEST_INCLUDE} tests)
   target_link_libraries(foundry_faults PRIVATE foundry_engine)
   target_compile_options(foundry_faults PRIVATE ${warnings})
-  foreach(name IN ITEMS _Znwm mmap write fsync rename mkstemp)
+  foreach(name IN ITEMS _Znwm mmap open pread write flock fchmod fsync rename)
     target_link_options(foundry_faults PRIVATE "LINKER:--wrap=${name}")
   endforeach()
   add_test(NAME faults_test COMMAND foundry_faults)

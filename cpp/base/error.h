@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace foundry {
 
@@ -30,11 +31,19 @@ struct ContextOverflowError : Error {
   int64_t available;
 };
 
-/// The system refused to write a file; code is errno.
+/// The system refused: a file, a descriptor, a thread. Python's OSError, with errno and the file's name where there is one.
 struct IoError : Error {
-  IoError(const std::string& what, int errno_code) : Error(what), code(errno_code) {}
-  int code;
+  IoError(const std::string& file, const std::string& why, int errno_code)
+      : Error(file.empty() ? why : file + ": " + why), path(file), reason(why), code(errno_code) {}
+  std::string path;    // empty: no file's affair
+  std::string reason;  // what(), without the path
+  int code;            // errno
 };
+
+/// The error of a call of the system's that failed: "chat.kv: cannot be written: No space left on device".
+inline IoError system_refusal(const std::string& path, const char* what, int errno_code) {
+  return {path, std::string(what) + ": " + std::system_category().message(errno_code), errno_code};
+}
 
 /// Memory that cannot be promised or had.
 struct MemoryLimitError : Error {

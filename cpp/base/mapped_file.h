@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <string>
 
+#include "base/input_file.h"
+
 namespace foundry {
 
 class MappedFile {
  public:
-  /// ModelFormatError if it cannot be opened, is no regular file, or is empty.
+  /// As InputFile; MemoryLimitError where the address space has no room for it, IoError where it can't be mapped.
   explicit MappedFile(const std::string& path);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -18,7 +20,9 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   const std::byte* data() const { return data_; }
-  uint64_t size() const { return size_; }
+  uint64_t size() const { return file_.size(); }
+  /// The file itself, which stays open.
+  const InputFile& file() const { return file_; }
 
   // Advice on a range of the file (it is clamped to the file). The contents stay readable whatever is advised.
   /// Read ahead: the range is wanted soon.
@@ -29,8 +33,8 @@ class MappedFile {
   void advise_unneeded(uint64_t offset, uint64_t bytes) const;
 
  private:
+  InputFile file_;
   const std::byte* data_ = nullptr;
-  uint64_t size_ = 0;
 };
 
 }  // namespace foundry

@@ -77,6 +77,7 @@ struct ThreadPool::Crew {
   std::mutex mutex;
   std::condition_variable wake;
   std::vector<std::thread> workers;
+  int refusal = 0;  // errno, where the system started fewer
   const uint64_t generation = fork_generation();
 };
 
@@ -84,7 +85,8 @@ ThreadPool::Crew::Crew(uint32_t n_workers) {
   workers.reserve(n_workers);
   try {
     for (uint32_t i = 1; i <= n_workers; ++i) workers.emplace_back([this, i] { work(i); });
-  } catch (const std::system_error&) {  // the caller sees how many there are
+  } catch (const std::system_error& error) {  // the caller sees how many there are
+    refusal = error.code().value();
   }
 }
 
@@ -102,8 +104,13 @@ ThreadPool::ThreadPool(uint32_t n_threads) : n_threads_(n_threads == 0 ? 1 : n_t
     throw ValueError("threads: expected at most " + std::to_string(kMaxThreads) + ", found " +
                      std::to_string(n_threads));
   crew_ = std::make_unique<Crew>(n_threads_ - 1);
-  if (const size_t started = crew_->workers.size() + 1; started != n_threads_)
-    throw ValueError("threads: the system started " + std::to_string(started) + " of " + std::to_string(n_threads));
+  if (const size_t started = crew_->workers.size() + 1; started != n_threads_) {
+    const int code = crew_->refusal;
+    throw IoError("",
+                  "threads: expected " + std::to_string(n_threads) + ", the system started " + std::to_string(started) +
+                      ": " + std::system_category().message(code),
+                  code);
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -14,7 +14,7 @@ uint32_t default_threads();
 class ThreadPool {
  public:
   /// n_threads in all; the caller of parallel_for is one of them.
-  /// ValueError past 1,024, or where the system starts fewer.
+  /// ValueError past 1,024; IoError where the system starts fewer.
   explicit ThreadPool(uint32_t n_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

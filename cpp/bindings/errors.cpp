@@ -1,5 +1,10 @@
 // Each C++ error becomes the class of the same name in foundry.errors, built with its figures.
+#include <cstring>
 #include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -9,12 +14,39 @@ namespace nb = nanobind;
 namespace foundry {
 namespace {
 
+/// A message may hold a file's bytes: what is not UTF-8 is shown, and is no error of its own.
+nb::object text(const char* message) {
+  PyObject* decoded = PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "backslashreplace");
+  if (decoded == nullptr) throw nb::python_error();
+  return nb::steal(decoded);
+}
+
 template <class... Args>
-void raise(const char* name, Args... args) {
+void raise(const char* name, const char* message, Args... args) {
   try {
     const nb::object type = nb::module_::import_("foundry.errors").attr(name);
-    const nb::object error = type(args...);
+    const nb::object error = type(text(message), args...);
     PyErr_SetObject(type.ptr(), error.ptr());
+  } catch (nb::python_error& failed) {
+    failed.restore();
+  }
+}
+
+void raise_value_error(const char* message) {
+  try {
+    PyErr_SetObject(PyExc_ValueError, text(message).ptr());
+  } catch (nb::python_error& failed) {
+    failed.restore();
+  }
+}
+
+/// Python takes the subclass from errno: FileNotFoundError, PermissionError and so on.
+void raise_os_error(int code, const char* reason, const std::string& path) {
+  try {
+    const nb::object name = path.empty() ? nb::none() : nb::steal(PyUnicode_DecodeFSDefault(path.c_str()));
+    PyErr_SetObject(
+        PyExc_OSError,
+        (path.empty() ? nb::make_tuple(code, text(reason)) : nb::make_tuple(code, text(reason), name)).ptr());
   } catch (nb::python_error& failed) {
     failed.restore();
   }
@@ -24,9 +56,9 @@ void translate(const std::exception_ptr& pointer, void*) {
   try {
     std::rethrow_exception(pointer);
   } catch (const ValueError& e) {
-    PyErr_SetString(PyExc_ValueError, e.what());
+    raise_value_error(e.what());
   } catch (const IoError& e) {
-    PyErr_SetObject(PyExc_OSError, nb::make_tuple(e.code, e.what()).ptr());
+    raise_os_error(e.code, e.reason.c_str(), e.path);
   } catch (const ModelFormatError& e) {
     raise("ModelFormatError", e.what());
   } catch (const ContextOverflowError& e) {
@@ -43,6 +75,12 @@ void translate(const std::exception_ptr& pointer, void*) {
     raise("ConsistencyError", e.what());
   } catch (const Error& e) {
     raise("FoundryError", e.what());
+  } catch (const std::bad_alloc&) {
+    raise("MemoryLimitError", "the system refused memory that this call needed", 0, 0);
+  } catch (const std::length_error&) {  // of a container: more than there can be
+    raise("MemoryLimitError", "more memory was needed than a process can have", 0, 0);
+  } catch (const std::system_error& e) {
+    raise_os_error(e.code().value(), e.what(), "");
   }
 }
 

@@ -137,11 +137,12 @@ std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_
 }
 
 uint64_t CompiledModel::fingerprint() const {
-  std::call_once(fingerprint_once_, [this] {
+  std::call_once(graph_hash_once_, [this] {
     const std::string graph = graph_.serialize();
-    fingerprint_ = hash64(std::as_bytes(std::span(graph)), weights_.file().fingerprint());
+    graph_hash_ = hash64(std::as_bytes(std::span(graph)));
   });
-  return fingerprint_;
+  const uint64_t parts[] = {graph_hash_, weights_.file().fingerprint()};  // asked each time: the file may have changed
+  return hash64(std::as_bytes(std::span(parts)));
 }
 
 /// While it lives, these sessions refuse to be changed by their own callbacks.

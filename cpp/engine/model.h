@@ -70,10 +70,10 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
 
   std::shared_ptr<Session> open_session(const Capacity& capacity);
-  /// The session of a saved file, promised its tokens and `more`. It maps the file; the step that first needs pages reads them.
+  /// The session of a saved file, promised its tokens and `more`. The file stays open until the step that first needs pages has read them.
   /// ModelFormatError: another model, device or layout, a damaged file.
   std::shared_ptr<Session> restore(const std::string& path, uint32_t more, uint32_t step);
-  /// Of weights and graph: what a saved history belongs to.
+  /// Of weights and graph: what a saved history belongs to. See GgufFile::fingerprint.
   uint64_t fingerprint() const;
 
   /// Rows of several sessions, ragged. All items or none: positions commit together at the end. Generations under way in these sessions
@@ -104,8 +104,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   mutable ForkGuarded forks_;
   std::unique_ptr<Scheduler> scheduler_;
   std::atomic<bool> check_every_step_;
-  mutable std::once_flag fingerprint_once_;
-  mutable uint64_t fingerprint_ = 0;
+  mutable std::once_flag graph_hash_once_;
+  mutable uint64_t graph_hash_ = 0;
 };
 
 }  // namespace foundry

@@ -19,14 +19,6 @@ std::string device_of(const CompiledModel& model) {
   return info.name + ":" + info.isa + ", bits " + std::to_string(kBits);
 }
 
-std::string layout(const KvGeometry& g) {
-  return std::to_string(g.n_layers) + " layers, " + std::to_string(g.n_kv_heads) + " KV heads of " +
-         std::to_string(g.head_dim) + ", window " + std::to_string(g.window) + ", pages of " +
-         std::to_string(g.page_tokens) + " in tiles of " + std::to_string(g.tile_tokens) + ", K in type " +
-         std::to_string(static_cast<uint32_t>(g.k_type)) + ", V in type " +
-         std::to_string(static_cast<uint32_t>(g.v_type));
-}
-
 /// What lies behind the last token of a page is whatever the page held before: none of the file's business.
 void clear_behind(std::byte* page, const KvGeometry& g, uint32_t n_tokens) {
   const KvParams kv = g.params();
@@ -40,47 +32,43 @@ void clear_behind(std::byte* page, const KvGeometry& g, uint32_t n_tokens) {
   }
 }
 
+KvImage read_header(const InputFile& file, const CompiledModel& model) {
+  KvImage::Expected expected;
+  for (const auto& pool : model.memory().pools()) expected.groups.push_back(pool->geometry());
+  expected.max_tokens = model.arch().max_seq_len, expected.vocab_size = model.arch().vocab_size;
+  std::vector<std::byte> header(kImagePrefix);
+  header.resize(file.read(0, header));
+  header.resize(KvImage::header_bytes(header, file.size(), expected.max_tokens, expected.groups, file.path()));
+  if (const uint64_t found = file.read(0, header); found != header.size())
+    throw ModelFormatError(file.path() + ": cut short while it was read: expected a header of " +
+                           std::to_string(header.size()) + " bytes, found " + std::to_string(found));
+  KvImage::check_sum(header, file.path());
+  expected.fingerprint = model.fingerprint();  // last: the first time it reads the weights
+  expected.device = device_of(model);
+  return KvImage::parse(header, file.size(), expected, file.path());
+}
+
 }  // namespace
 
-SavedHistory::SavedHistory(const std::string& name, const CompiledModel& model)
-    : path(name), file(name), image(KvImage::parse({file.data(), file.size()}, name)) {
-  const auto fail = [&](const std::string& what) { throw ModelFormatError(path + ": " + what); };
-  if (image.fingerprint != model.fingerprint()) fail("saved with another model");
-  if (image.device != device_of(model))
-    fail("device: expected " + device_of(model) + ", found " + image.device + ": its bits would not be this device's");
-  if (image.groups.size() != model.memory().pools().size())
-    fail("layer groups: expected " + std::to_string(model.memory().pools().size()) + ", found " +
-         std::to_string(image.groups.size()));
-  if (image.tokens.size() > model.arch().max_seq_len)
-    fail("tokens: expected at most " + std::to_string(model.arch().max_seq_len) + ", found " +
-         std::to_string(image.tokens.size()));
-  for (const int32_t token : image.tokens)
-    if (token < 0 || static_cast<uint32_t>(token) >= model.arch().vocab_size)
-      fail("a token outside the vocabulary: " + std::to_string(token));
-  for (size_t g = 0; g < image.groups.size(); ++g) {
-    const KvGeometry& expected = model.memory().pools()[g]->geometry();
-    if (layout(image.groups[g].geometry) != layout(expected))
-      fail("layout: expected " + layout(expected) + ", found " + layout(image.groups[g].geometry));
-    const uint64_t first = image.groups[g].first_page, pages = expected.pages_for(image.tokens.size());
-    if (first > pages || expected.rewindable_to(first) > image.tokens.size() || (first != 0 && expected.window == 0))
-      fail("first page: expected one that the last row's window does not pass, found " + std::to_string(first));
-    if (image.groups[g].pages.size() != pages - first)
-      fail("pages: expected " + std::to_string(pages - first) + ", found " +
-           std::to_string(image.groups[g].pages.size()));
-  }
-}
+SavedHistory::SavedHistory(const std::string& path, const CompiledModel& model)
+    : file(path), image(read_header(file, model)) {}
 
 void SavedHistory::read(std::vector<PageTable>& tables, uint64_t n_tokens) const {
   for (size_t g = 0; g < tables.size(); ++g) {
+    const KvImage::Group& group = image.groups[g];
     const KvGeometry& geometry = tables[g].pool().geometry();
-    const uint32_t first = image.groups[g].first_page;
-    for (uint64_t p = first; p < geometry.pages_for(n_tokens); ++p) {
-      const std::span page(image.groups[g].pages[p - first], geometry.page_bytes());
-      if (hash64(page) != image.groups[g].checksums[p - first])
-        throw ModelFormatError(path + ": page " + std::to_string(p) +
-                               " is damaged: its checksum differs; tokens from " +
-                               std::to_string(p * geometry.page_tokens) + " on are lost, rewind() to there goes on");
-      std::memcpy(tables[g].pool().data(tables[g].pages()[p]), page.data(), page.size());
+    const auto lost = [&](uint64_t p, const std::string& what) {
+      const std::string first = std::to_string(p * geometry.page_tokens);
+      throw ModelFormatError(file.path() + ": page " + std::to_string(p) + " is " + what + "; tokens from " + first +
+                             " on are lost, rewind() to there goes on");
+    };
+    for (uint64_t p = group.first_page; p < geometry.pages_for(n_tokens); ++p) {
+      const uint64_t at = group.begin + (p - group.first_page) * geometry.page_bytes();
+      const std::span page(tables[g].pool().data(tables[g].pages()[p]), geometry.page_bytes());
+      if (const uint64_t found = file.read(at, page); found != page.size())
+        lost(p, "cut short: expected " + std::to_string(page.size()) + " bytes at byte " + std::to_string(at) +
+                    ", found " + std::to_string(found));
+      if (hash64(page) != group.checksums[p - group.first_page]) lost(p, "damaged: its checksum differs");
     }
   }
 }
@@ -91,24 +79,26 @@ void write_history(const std::string& path, const CompiledModel& model, const st
   image.fingerprint = model.fingerprint();
   image.device = device_of(model);
   image.tokens = tokens;
+  std::vector<std::vector<std::span<const std::byte>>> pages(tables.size());
   std::vector<std::vector<std::byte>> tails(tables.size());  // the last pages, cleared behind the last token
   for (size_t g = 0; g < tables.size(); ++g) {
     KvImage::Group& group = image.groups.emplace_back();
     group.geometry = tables[g].pool().geometry();
     group.first_page = tables[g].first();
-    const uint64_t n = group.geometry.pages_for(tokens.size());
-    for (uint64_t p = group.first_page; p < n; ++p) group.pages.push_back(tables[g].pool().data(tables[g].pages()[p]));
+    const uint64_t n = group.geometry.pages_for(tokens.size()), page_bytes = group.geometry.page_bytes();
+    for (uint64_t p = group.first_page; p < n; ++p)
+      pages[g].emplace_back(tables[g].pool().data(tables[g].pages()[p]), page_bytes);
     if (const auto behind = static_cast<uint32_t>(tokens.size() % group.geometry.page_tokens); behind != 0) {
-      tails[g].assign(group.pages.back(), group.pages.back() + group.geometry.page_bytes());
+      tails[g].assign(pages[g].back().begin(), pages[g].back().end());
       clear_behind(tails[g].data(), group.geometry, behind);
-      group.pages.back() = tails[g].data();
+      pages[g].back() = tails[g];
     }
-    for (const std::byte* page : group.pages) group.checksums.push_back(hash64({page, group.geometry.page_bytes()}));
+    for (const auto page : pages[g]) group.checksums.push_back(hash64(page));
   }
   AtomicFile file(path);
   file.write(image.header());
-  for (const KvImage::Group& group : image.groups)
-    for (const std::byte* page : group.pages) file.write({page, group.geometry.page_bytes()});
+  for (const auto& group : pages)
+    for (const auto page : group) file.write(page);
   file.commit();
 }
 

@@ -4,22 +4,23 @@
 #include <memory>
 #include <string>
 
-#include "base/mapped_file.h"
+#include "base/input_file.h"
 #include "kv/kv_image.h"
 
 namespace foundry {
 
 class CompiledModel;
 
-/// A saved history that is mapped and not yet read.
+/// A saved history whose pages are not yet read. It keeps the file open, so that they come from the file that was checked, whatever
+/// has its name by then.
 struct SavedHistory {
-  std::string path;
-  MappedFile file;
+  InputFile file;
   KvImage image;
 
-  /// Maps and checks the header against the model: ModelFormatError for another model, device or layout, or a damaged file.
+  /// Reads the header and checks it against the model: ModelFormatError for another model, device or layout, or a damaged file.
   SavedHistory(const std::string& path, const CompiledModel& model);
-  /// Copies the pages of the first n_tokens into those of the tables. ModelFormatError names a damaged page.
+  /// Reads the pages of the first n_tokens into those of the tables. What is checked is the copy, which nobody else writes: a page
+  /// that is accepted is the one that was saved. ModelFormatError names a page that is damaged or cut off; IoError.
   void read(std::vector<PageTable>& tables, uint64_t n_tokens) const;
 };
 

@@ -121,9 +121,12 @@ void Scheduler::run(Request& request, const Hooks& hooks) {
       ticket.splice(ticket.end(), line_, line_.begin());
       leading_ = true;
       lock.unlock();
-      const std::exception_ptr thrown = step(&request, hooks.interrupt);
+      try {
+        early = step(&request, hooks.interrupt);
+      } catch (...) {  // want of memory, before the step had begun
+        early = std::current_exception();
+      }
       lock.lock();
-      early = thrown;
       leading_ = false;
       changed_.notify_all();
     } else {

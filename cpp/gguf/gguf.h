@@ -69,7 +69,8 @@ class GgufFile {
   /// rows x cols; one dimension n is [1, n], and dimensions past the second are counted into the rows.
   /// ModelFormatError if there is no such tensor or its type is not supported.
   WeightView view(std::string_view name) const;
-  /// Tells models apart: a hash of header, directory and samples of every tensor. Not proof against malice.
+  /// Tells models apart: a hash of every byte of the file, made once for each state of it (fingerprint.cpp). ModelFormatError where
+  /// the file was written to since it was opened; IoError. Not proof against malice.
   uint64_t fingerprint() const;
   /// These bytes of the file are not needed for now: their pages may leave memory, and come back when read.
   void forget(const std::byte* data, uint64_t bytes) const;

@@ -1,10 +1,11 @@
 // Header, tensor table and data section of a GGUF file; its layout stands in gguf.h.
+#include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/hash.h"
 #include "base/mapped_file.h"
 #include "gguf/gguf.h"
 #include "gguf/metadata.h"
@@ -136,6 +137,19 @@ GgufFile::GgufFile(std::span<const std::byte> bytes, std::string source, std::un
                   "offset " + std::to_string(tensor.offset));
     tensor.offset += data_begin;
   }
+  // No two tensors share a byte.
+  std::vector<size_t> order(tensors_.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [this](size_t a, size_t b) { return tensors_[a].offset < tensors_[b].offset; });
+  for (size_t i = 1; i < order.size(); ++i) {
+    const GgufTensor &before = tensors_[order[i - 1]], &tensor = tensors_[order[i]];
+    if (before.offset + before.bytes <= tensor.offset) continue;
+    cursor.set_place("tensor " + quoted(tensor.name));
+    cursor.fail(places[order[i]].offset, "offset",
+                "bytes behind those of tensor " + quoted(before.name) + ", which end at byte " +
+                    std::to_string(before.offset + before.bytes),
+                "byte " + std::to_string(tensor.offset));
+  }
 }
 
 GgufFile::~GgufFile() = default;
@@ -171,21 +185,6 @@ WeightView GgufFile::view(std::string_view name) const {
 void GgufFile::forget(const std::byte* data, uint64_t bytes) const {
   if (file_ == nullptr || data < file_->data() || data >= file_->data() + file_->size()) return;
   file_->advise_unneeded(static_cast<uint64_t>(data - file_->data()), bytes);
-}
-
-uint64_t GgufFile::fingerprint() const {
-  constexpr uint64_t kSamples = 8, kSample = 64;
-  uint64_t header = bytes_.size();
-  for (const GgufTensor& tensor : tensors_) header = std::min(header, tensor.offset);
-  uint64_t hash = hash64(bytes_.first(header), bytes_.size());
-  for (const GgufTensor& tensor : tensors_) {
-    for (uint64_t i = 0; i < kSamples; ++i) {
-      const uint64_t n = std::min(kSample, tensor.bytes), at = (tensor.bytes - n) / (kSamples - 1) * i;
-      hash = hash64(bytes_.subspan(tensor.offset + at, n), hash);
-    }
-    forget(bytes_.data() + tensor.offset, tensor.bytes);  // reading brought in far more than the samples
-  }
-  return hash;
 }
 
 }  // namespace foundry

@@ -1,6 +1,9 @@
 #include "kv/kv_image.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <string_view>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -9,8 +12,38 @@
 namespace foundry {
 namespace {
 
-constexpr char kMagic[8] = {'F', 'N', 'D', 'R', 'Y', 'K', 'V', '1'};
-constexpr uint32_t kMostGroups = 64, kMostName = 256;
+constexpr char kMagic[8] = {'F', 'N', 'D', 'R', 'Y', 'K', 'V', '2'};
+constexpr uint64_t kMostName = 256;
+constexpr uint64_t kGroupBytes = 8 * 4 + 8 + 4 + 4;
+constexpr uint64_t kFixedBytes = kImagePrefix + 8 + 4 + 4 + 4;
+
+/// What a header of so many bytes takes with its checksum, zeros between them.
+uint64_t padded(uint64_t bytes) { return round_up(bytes + sizeof(uint64_t), kImageAlign); }
+
+/// A file's text may be anything; a message is to be read.
+std::string printable(std::string_view text) {
+  std::string shown(text);
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return shown;
+}
+
+std::array<uint32_t, 8> figures(const KvGeometry& g) {
+  return {g.n_layers,
+          g.n_kv_heads,
+          g.head_dim,
+          g.window,
+          g.page_tokens,
+          g.tile_tokens,
+          static_cast<uint32_t>(g.k_type),
+          static_cast<uint32_t>(g.v_type)};
+}
+
+std::string layout(const std::array<uint32_t, 8>& f) {
+  const auto text = [&f](size_t i) { return std::to_string(f[i]); };
+  return text(0) + " layers, " + text(1) + " KV heads of " + text(2) + ", window " + text(3) + ", pages of " + text(4) +
+         " in tiles of " + text(5) + ", K in type " + text(6) + ", V in type " + text(7);
+}
 
 class Writer {
  public:
@@ -42,11 +75,25 @@ class Reader {
     std::memcpy(&value, take(sizeof value, what), sizeof value);
     return value;
   }
-  uint32_t at_most(uint32_t most, const char* what) {
+  /// A figure that can only be this one.
+  void expect(uint64_t expected, uint64_t found, const std::string& what) const {
+    if (found != expected) fail(what + ": expected " + std::to_string(expected) + ", found " + std::to_string(found));
+  }
+  uint32_t at_most(uint64_t most, const char* what) {
     const auto value = number<uint32_t>(what);
     if (value > most)
       fail(std::string(what) + ": expected at most " + std::to_string(most) + ", found " + std::to_string(value));
     return value;
+  }
+  template <class T>
+  void numbers(std::vector<T>& to, const char* what) {
+    const std::byte* from = take(to.size() * sizeof(T), what);
+    if (!to.empty()) std::memcpy(to.data(), from, to.size() * sizeof(T));
+  }
+  void expect_zeros() const {
+    const auto left = bytes_.subspan(at_);
+    if (!std::all_of(left.begin(), left.end(), [](std::byte b) { return b == std::byte{0}; }))
+      fail("expected zeros behind the header's figures");
   }
   uint64_t at() const { return at_; }
 
@@ -66,74 +113,86 @@ std::vector<std::byte> KvImage::header() const {
   w.number(static_cast<uint32_t>(device.size())), w.raw(device.data(), device.size());
   w.number(static_cast<uint32_t>(tokens.size())), w.number(static_cast<uint32_t>(groups.size()));
   for (const Group& group : groups) {
-    const KvGeometry& g = group.geometry;
-    for (const uint32_t value : {g.n_layers, g.n_kv_heads, g.head_dim, g.window, g.page_tokens, g.tile_tokens,
-                                 static_cast<uint32_t>(g.k_type), static_cast<uint32_t>(g.v_type)})
-      w.number(value);
-    w.number(g.page_bytes()), w.number(group.first_page), w.number(static_cast<uint32_t>(group.checksums.size()));
+    for (const uint32_t value : figures(group.geometry)) w.number(value);
+    w.number(group.geometry.page_bytes()), w.number(group.first_page);
+    w.number(static_cast<uint32_t>(group.checksums.size()));
   }
   w.raw(tokens.data(), tokens.size() * sizeof(int32_t));
   for (const Group& group : groups) w.raw(group.checksums.data(), group.checksums.size() * sizeof(uint64_t));
-  w.bytes.resize(round_up(w.bytes.size() + sizeof(uint64_t), kImageAlign) - sizeof(uint64_t));
+  w.bytes.resize(padded(w.bytes.size()) - sizeof(uint64_t));
   const uint64_t length = w.bytes.size() + sizeof(uint64_t);
   std::memcpy(w.bytes.data() + sizeof kMagic, &length, sizeof length);
   w.number(hash64(w.bytes));
   return std::move(w.bytes);
 }
 
-KvImage KvImage::parse(std::span<const std::byte> bytes, const std::string& source) {
-  Reader r(bytes, source);
-  if (std::memcmp(r.take(sizeof kMagic, "magic"), kMagic, sizeof kMagic) != 0)
-    r.fail("expected a saved session, version 1, found another file");
+uint64_t KvImage::header_bytes(std::span<const std::byte> prefix, uint64_t file_bytes, uint32_t max_tokens,
+                               const std::vector<KvGeometry>& groups, const std::string& source) {
+  Reader r(prefix, source);
+  const std::byte* magic = r.take(sizeof kMagic, "magic");
+  if (std::memcmp(magic, kMagic, sizeof kMagic - 1) != 0) r.fail("expected a saved session, found another file");
+  if (const char version = static_cast<char>(magic[sizeof kMagic - 1]); version != kMagic[sizeof kMagic - 1])
+    r.fail("expected a saved session of version 2, found one of version " + printable({&version, 1}));
+  uint64_t most = kFixedBytes + kMostName + uint64_t{max_tokens} * sizeof(int32_t);
+  for (const KvGeometry& group : groups) most += kGroupBytes + group.pages_for(max_tokens) * sizeof(uint64_t);
   const auto length = r.number<uint64_t>("header length");
-  if (length % kImageAlign != 0 || length == 0 || length > bytes.size())
-    r.fail("header: expected at most the file's " + std::to_string(bytes.size()) + " bytes, found " +
+  if (length % kImageAlign != 0 || length == 0 || length > padded(most))
+    r.fail("header: expected at most the " + std::to_string(padded(most)) + " bytes of " + std::to_string(max_tokens) +
+           " tokens, a multiple of " + std::to_string(kImageAlign) + ", found " + std::to_string(length));
+  if (length > file_bytes)
+    r.fail("header: expected at most the file's " + std::to_string(file_bytes) + " bytes, found " +
            std::to_string(length));
-  uint64_t checksum;
-  std::memcpy(&checksum, bytes.data() + length - sizeof checksum, sizeof checksum);
-  if (checksum != hash64(bytes.first(length - sizeof checksum))) r.fail("the header is damaged: its checksum differs");
+  return length;
+}
 
-  // From here on the bytes are what a save wrote, unless someone took the trouble: counts are checked all the same.
+void KvImage::check_sum(std::span<const std::byte> header, const std::string& source) {
+  uint64_t checksum;
+  const std::span<const std::byte> summed = header.first(header.size() - sizeof checksum);
+  std::memcpy(&checksum, header.data() + summed.size(), sizeof checksum);
+  if (checksum != hash64(summed)) throw ModelFormatError(source + ": the header is damaged: its checksum differs");
+}
+
+KvImage KvImage::parse(std::span<const std::byte> header, uint64_t file_bytes, const Expected& expected,
+                       const std::string& source) {
+  Reader r(header.first(header.size() - sizeof(uint64_t)), source);
+  r.take(kImagePrefix, "magic");
   KvImage image;
   image.fingerprint = r.number<uint64_t>("fingerprint");
+  if (image.fingerprint != expected.fingerprint) r.fail("saved with another model");
   const uint32_t name = r.at_most(kMostName, "device name's length");
   image.device.assign(reinterpret_cast<const char*>(r.take(name, "device name")), name);
-  const auto n_tokens = r.number<uint32_t>("tokens");
-  const uint32_t n_groups = r.at_most(kMostGroups, "groups");
-  std::vector<uint32_t> n_pages;
-  std::vector<uint64_t> page_bytes;
-  for (uint32_t i = 0; i < n_groups; ++i) {
-    Group& group = image.groups.emplace_back();
-    KvGeometry& g = group.geometry;
-    for (uint32_t* value : {&g.n_layers, &g.n_kv_heads, &g.head_dim, &g.window, &g.page_tokens, &g.tile_tokens})
-      *value = r.number<uint32_t>("a group's geometry");
-    g.k_type = static_cast<DType>(r.number<uint32_t>("K type")),
-    g.v_type = static_cast<DType>(r.number<uint32_t>("V type"));
-    page_bytes.push_back(r.number<uint64_t>("page bytes"));
-    if (page_bytes.back() == 0) r.fail("a page of no bytes");
-    group.first_page = r.number<uint32_t>("first page");
-    n_pages.push_back(r.number<uint32_t>("pages"));
+  if (image.device != expected.device)
+    r.fail("device: expected " + expected.device + ", found " + printable(image.device) +
+           ": its bits would not be this device's");
+  const uint32_t n_tokens = r.at_most(expected.max_tokens, "tokens");
+  r.expect(expected.groups.size(), r.number<uint32_t>("layer groups"), "layer groups");
+  for (const KvGeometry& geometry : expected.groups) {
+    std::array<uint32_t, 8> found;
+    for (uint32_t& figure : found) figure = r.number<uint32_t>("layout");
+    if (found != figures(geometry))
+      r.fail("layout: expected " + layout(figures(geometry)) + ", found " + layout(found));
+    r.expect(geometry.page_bytes(), r.number<uint64_t>("page bytes"), "page bytes");
+    const uint64_t first = r.number<uint32_t>("first page"), pages = geometry.pages_for(n_tokens);
+    if (first > pages || geometry.rewindable_to(first) > n_tokens || (first != 0 && geometry.window == 0))
+      r.fail("first page: expected one that the last row's window does not pass, found " + std::to_string(first));
+    r.expect(pages - first, r.number<uint32_t>("pages"), "pages");
+    image.groups.push_back({geometry, static_cast<uint32_t>(first), std::vector<uint64_t>(pages - first), 0});
   }
-  const std::byte* tokens = r.take(uint64_t{n_tokens} * sizeof(int32_t), "tokens");
   image.tokens.resize(n_tokens);
-  if (n_tokens != 0) std::memcpy(image.tokens.data(), tokens, n_tokens * sizeof(int32_t));
-  for (uint32_t i = 0; i < n_groups; ++i) {
-    const std::byte* sums = r.take(uint64_t{n_pages[i]} * sizeof(uint64_t), "checksums");
-    image.groups[i].checksums.resize(n_pages[i]);
-    if (n_pages[i] != 0) std::memcpy(image.groups[i].checksums.data(), sums, n_pages[i] * sizeof(uint64_t));
+  r.numbers(image.tokens, "tokens");
+  for (const int32_t token : image.tokens)
+    if (token < 0 || static_cast<uint32_t>(token) >= expected.vocab_size)
+      r.fail("a token outside the vocabulary: expected at most " + std::to_string(expected.vocab_size - 1) +
+             ", found " + std::to_string(token));
+  for (Group& group : image.groups) r.numbers(group.checksums, "checksums");
+  r.expect(padded(r.at()), header.size(), "header bytes");
+  r.expect_zeros();
+  uint64_t end = header.size();
+  for (Group& group : image.groups) {
+    group.begin = end;
+    end += group.checksums.size() * group.geometry.page_bytes();
   }
-  if (r.at() > length - sizeof checksum) r.fail("the header is longer than it says");
-  uint64_t at = length;
-  for (uint32_t i = 0; i < n_groups; ++i)
-    for (uint32_t p = 0; p < n_pages[i]; ++p) {
-      if (page_bytes[i] > bytes.size() - at)
-        r.fail("truncated: page " + std::to_string(p) + " of group " + std::to_string(i) + ": expected " +
-               std::to_string(page_bytes[i]) + " bytes at byte " + std::to_string(at) + ", found " +
-               std::to_string(bytes.size() - at));
-      image.groups[i].pages.push_back(bytes.data() + at);
-      at += page_bytes[i];
-    }
-  if (at != bytes.size()) r.fail("expected " + std::to_string(at) + " bytes, found " + std::to_string(bytes.size()));
+  if (end != file_bytes) r.fail("expected " + std::to_string(end) + " bytes, found " + std::to_string(file_bytes));
   return image;
 }
 

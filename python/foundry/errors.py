@@ -25,7 +25,7 @@ class MemoryLimitError(FoundryError):
     """Memory that cannot be promised or had.
 
     Attributes:
-        needed_bytes: bytes that the request adds.
+        needed_bytes: bytes that the request adds; 0 where the system refused memory and does not say how much.
         available_bytes: bytes that are left.
     """
 

@@ -17,7 +17,7 @@ from typing import IO
 
 from platformdirs import user_cache_dir
 
-from foundry.errors import ModelFormatError
+from foundry.errors import MemoryLimitError, ModelFormatError
 
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
@@ -60,9 +60,11 @@ def kernels_dir() -> Path:
 
 @contextmanager
 def telling_how_to_mend(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A ModelFormatError of a file that ``pull`` put there says what helps."""
+    """A ModelFormatError of a file that ``pull`` put there says what helps. Python's MemoryError becomes ours."""
     try:
         yield
+    except MemoryError as error:
+        raise MemoryLimitError(f"{os.fsdecode(path)}: the system refused memory for its metadata", 0, 0) from error
     except ModelFormatError as error:
         real = Path(os.fsdecode(path)).resolve()
         names = [name for name, packaged in PACKAGED.items() if real == (models_dir() / packaged.member).resolve()]

@@ -102,8 +102,9 @@ class CompiledModel:
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: the system refused a descriptor, a read or a thread; it has errno and the file's name.
             ModelFormatError: the file is damaged or not supported.
-            MemoryLimitError: weights and workspace do not fit; nothing was allocated.
+            MemoryLimitError: weights and workspace do not fit; nothing was allocated. Or the system refused memory.
             ValueError: an argument makes no sense.
         """
         limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
@@ -198,11 +199,15 @@ class CompiledModel:
     ) -> Session:
         """The session that ``Session.save`` wrote, promised its tokens, the new ones and headroom.
 
-        It is ready at once: the file is mapped, and the step that first needs its pages reads and checks them.
+        It is ready at once: the step that first needs its pages reads and checks them. Until then the file stays open:
+        what is read is the file that was checked, whatever has its name by then. The first save or restore of a model
+        reads the model's file once, to tell its weights from others.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ModelFormatError: another model, device or layout, or damaged; a damaged page is found by that step.
+            OSError: the system refused a descriptor or a read.
+            ModelFormatError: another model, device or layout, or damaged; a page that is damaged or cut off is found by
+                that step. Or the model's own file was written to since it was loaded.
             MemoryLimitError: its pages can't be promised.
         """
         path = existing(path)

@@ -288,10 +288,12 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the history and its K/V to a file; ``CompiledModel.restore`` goes on from it. Whole or not at all.
 
-        The last token of an answer, which no step has seen yet, is not part of it.
+        The last token of an answer, which no step has seen yet, is not part of it. A symbolic link is followed; an old
+        file's mode is kept. What a killed save left in that folder is removed.
 
         Raises:
-            OSError: the file can't be written; an old one stays as it was.
+            OSError: the file can't be written, or there is something else than a regular file; what was there stays.
+            ModelFormatError: the model's file was written to since it was loaded, so its weights are not known.
         """
         self._core.save(text("path", os.fsdecode(path)))
 

@@ -285,14 +285,14 @@ TEST_CASE("gguf: tensors lie where the file says") {
   }
 }
 
-TEST_CASE("gguf: three and four dimensions are counted into rows, and tensors may share bytes") {
+TEST_CASE("gguf: three and four dimensions are counted into rows") {
   FileSpec file;
-  file.tensors = {{"a", {4, 3, 2}, kTypeF32, 0}, {"b", {2, 3, 2, 2}, kTypeF32, 0}, {"c", {4}, kTypeBF16, 32}};
-  file.data = std::string(96, '\0');
+  file.tensors = {{"a", {4, 3, 2}, kTypeF32, 0}, {"b", {2, 3, 2, 2}, kTypeF32, 96}, {"c", {4}, kTypeBF16, 192}};
+  file.data = std::string(200, '\0');
   const Parsed parsed(file.encode());
   CHECK((parsed->view("a").rows == 6 && parsed->view("a").cols == 4));
   CHECK((parsed->view("b").rows == 12 && parsed->view("b").cols == 2));
-  CHECK(parsed->view("c").data == parsed->view("a").data + 32);
+  CHECK(parsed->view("c").data == parsed->view("a").data + 192);
 }
 
 TEST_CASE("gguf: types that cannot be computed with are listed, and named when asked for") {
@@ -467,6 +467,23 @@ TEST_CASE("gguf: hostile tensors") {
   CHECK_REFUSED(twice.encode(), "tensor \"t\": name: expected each name once, found it twice");
 }
 
+TEST_CASE("gguf: tensors do not share bytes") {
+  FileSpec spec;
+  spec.tensors = {{"a", {16}, kTypeF32, 0}, {"b", {8}, kTypeF32, 64}, {"c", {8}, kTypeF32, 128}};
+  spec.data = std::string(160, '\0');
+  REQUIRE(refusal(spec.encode()).empty());  // a gap is nobody's
+  spec.tensors[2].offset = 96;
+  REQUIRE(refusal(spec.encode()).empty());  // end to end
+  std::swap(spec.tensors[0].offset, spec.tensors[2].offset);
+  REQUIRE(refusal(spec.encode()).empty());  // in any order
+  spec.tensors[0].offset = 32, spec.tensors[1].offset = 64;
+  CHECK_REFUSED(spec.encode(), "tensor \"b\": offset: expected bytes behind those of tensor \"a\", which end at byte ");
+  spec.tensors[1].offset = 32;  // the same bytes
+  CHECK_REFUSED(spec.encode(), "which end at byte ");
+  spec.tensors[0].offset = 64, spec.tensors[1].offset = 128, spec.tensors[2].offset = 64;
+  CHECK_REFUSED(spec.encode(), "which end at byte ");
+}
+
 TEST_CASE("gguf: files on disk") {
   const std::string text = small_file().encode();
   const TempFile disk(text);
@@ -477,8 +494,7 @@ TEST_CASE("gguf: files on disk") {
   file->forget(table.data, table.bytes);
   CHECK(std::string(reinterpret_cast<const char*>(table.data), table.bytes) == before);
 
-  CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"),
-                       ModelFormatError);
+  CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"), IoError);
   CHECK_THROWS_WITH_AS(GgufFile::open(std::filesystem::temp_directory_path().string()),
                        doctest::Contains("expected a regular file"), ModelFormatError);
   const TempFile empty("");

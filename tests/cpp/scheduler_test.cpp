@@ -158,7 +158,7 @@ TEST_CASE("what fails or is cancelled in a step ends alone") {
           } else {
             forward(*s, ids(100, 3),
                     {[&](uint64_t done, uint64_t) {
-                       if (done >= 32) throw IoError("the caller's own", 5);
+                       if (done >= 32) throw IoError("", "the caller's own", 5);
                      },
                      {}});
             ++wrong;

@@ -1,10 +1,13 @@
 #include "faults/faults.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdarg>
 #include <cstddef>
 #include <new>
 
@@ -89,13 +92,50 @@ int __wrap_rename(const char* from, const char* to) {
   }
   return __real_rename(from, to);
 }
-int __real_mkstemp(char*);
-int __wrap_mkstemp(char* path) {
+int __real_fchmod(int, mode_t);
+int __wrap_fchmod(int fd, mode_t permissions) {
   if (now()) {
     if (mode == How::kill_mid) ::_exit(9);
+    errno = EPERM;
+    return -1;
+  }
+  return __real_fchmod(fd, permissions);
+}
+ssize_t __real_pread(int, void*, size_t, off_t);
+ssize_t __wrap_pread(int fd, void* to, size_t size, off_t offset) {
+  if (now()) {
+    if (mode == How::kill_mid) ::_exit(9);
+    errno = EIO;
+    return -1;
+  }
+  return __real_pread(fd, to, size, offset);
+}
+int __real_flock(int, int);
+int __wrap_flock(int fd, int how) {
+  if (now()) {
+    if (mode == How::kill_mid) {
+      __real_flock(fd, how);
+      ::_exit(9);
+    }
+    errno = ENOLCK;
+    return -1;
+  }
+  return __real_flock(fd, how);
+}
+int __real_open(const char*, int, ...);
+int __wrap_open(const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const unsigned permissions = (flags & O_CREAT) != 0 ? va_arg(rest, unsigned) : 0;
+  va_end(rest);
+  if (now()) {
+    if (mode == How::kill_mid) {
+      __real_open(path, flags, permissions);
+      ::_exit(9);
+    }
     errno = EMFILE;
     return -1;
   }
-  return __real_mkstemp(path);
+  return __real_open(path, flags, permissions);
 }
 }

@@ -1,18 +1,21 @@
-// Every allocation, map and write fails once, in turn, under every call of a session: the error is typed, nothing else has
+// Every allocation, map, open, read and write fails once, in turn, under every call of a session: the error is typed, nothing else has
 // changed, nothing leaks (run it under the address sanitizer), and the same call then succeeds with the same bits. And a process
-// killed at every point of a save leaves the old file or the new, whole.
+// killed at every point of a save leaves the old file or the new, whole, and nothing else once the next save is done.
 #include "faults/faults.h"
 
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 
 #include "base/error.h"
+#include "base/input_file.h"
 #include "cpp/tiny_llama.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -225,8 +228,48 @@ TEST_CASE("faults: every failure is typed, changes nothing, and the retry succee
   CHECK(faults > 500);
 }
 
-TEST_CASE("faults: a process killed at every point of a save leaves the old file or the new, whole") {
-  size_t deaths = 0, olds = 0, news = 0;
+TEST_CASE("faults: a shortage of the system's is not the file's fault") {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("foundry-shortage-" + std::to_string(::getpid()))).string();
+  std::ofstream(path, std::ios::binary) << std::string(4096, 'x');
+  const auto errno_of = [&](int64_t nth, const auto& call) {
+    faults::arm(nth);
+    int code = 0;
+    try {
+      call();
+    } catch (const IoError& error) {
+      CHECK(error.path == path);
+      CHECK(std::string(error.what()) == path + ": " + error.reason);
+      code = error.code;
+    } catch (const MemoryLimitError& error) {
+      code = ENOMEM;
+      CHECK(error.needed_bytes == 4096);
+    } catch (const std::bad_alloc&) {
+      code = -1;
+    } catch (const ModelFormatError&) {
+      code = -2;
+    }
+    faults::disarm();
+    return code;
+  };
+  std::vector<int> seen;
+  for (int64_t nth = 0;; ++nth) {
+    seen.push_back(errno_of(nth, [&] { GgufFile::open(path); }));
+    if (!faults::fired()) break;
+  }
+  CHECK(std::count(seen.begin(), seen.end(), EMFILE) == 1);
+  CHECK(std::count(seen.begin(), seen.end(), ENOMEM) == 1);
+  CHECK(seen.back() == -2);  // no fault was left: it is no GGUF file
+  CHECK(std::count(seen.begin(), seen.end(), -2) == 1);
+  const InputFile file(path);
+  std::vector<std::byte> room(16);
+  CHECK(errno_of(0, [&] { file.read(0, room); }) == EIO);
+  std::filesystem::remove(path);
+}
+
+TEST_CASE(
+    "faults: a process killed at every point of a save leaves the old file or the new, whole, and no part of one") {
+  size_t deaths = 0, olds = 0, news = 0, parts = 0;
   for (const faults::How how : {faults::How::kill, faults::How::kill_mid})
     for (int64_t nth = 0;; ++nth) {
       World world;
@@ -244,14 +287,26 @@ TEST_CASE("faults: a process killed at every point of a save leaves the old file
       REQUIRE((there->position() == 21 || there->position() == 61));
       CHECK_NOTHROW(World::forward(*there, {1}));  // reads and checks every page
       (there->position() == 22 ? olds : news) += 1;
+      const auto listed = [&] {
+        std::vector<std::string> names;
+        for (const auto& entry : std::filesystem::directory_iterator(world.folder))
+          names.push_back(entry.path().filename().string());
+        return names;
+      };
+      parts += listed().size() - 1;
+      world.session->save(nth % 2 == 0 ? world.path : world.folder + "/new.kv");
+      std::filesystem::remove(world.folder + "/new.kv");
+      REQUIRE(listed() == std::vector<std::string>{"chat.kv"});
       if (WEXITSTATUS(status) == 0) break;
       REQUIRE(WEXITSTATUS(status) == 9);
       ++deaths;
     }
-  MESSAGE(deaths << " deaths: " << olds << " old files, " << news << " new");
+  MESSAGE(deaths << " deaths: " << olds << " old files, " << news << " new, " << parts
+                 << " parts left until the next save");
   CHECK(deaths > 40);
   CHECK(olds > 20);
   CHECK(news > 1);
+  CHECK(parts > 10);
 }
 
 }  // namespace foundry
