@@ -27,6 +27,7 @@ PYTHON_ORDER = [
     "models",
     "capacity",
     "consistency",
+    "machine",
     "memory",
     "hub",
     "chat",

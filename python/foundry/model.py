@@ -10,11 +10,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from foundry import _core
+from foundry import _core, machine
 from foundry.capacity import CapacityPolicy
-from foundry.checks import MOST_BYTES, text, whole
+from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.hub import kernels_dir, telling_how_to_mend
-from foundry.memory import MemoryPlan, default_memory_limit
+from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids
 from foundry.tokenizer import Tokenizer
@@ -46,9 +46,10 @@ class CompiledModel:
         check_every_step: compare all globals after every call, not only after changes of capacity.
     """
 
-    def __init__(self, file: _core.GgufFile, core: _core.Model, check_every_step: bool) -> None:
+    def __init__(self, file: _core.GgufFile, core: _core.Model, estimated: int, check_every_step: bool) -> None:
         self._file = file
         self._core = core
+        self._estimated = estimated
         self.check_every_step = check_every_step
 
     @staticmethod
@@ -71,11 +72,13 @@ class CompiledModel:
             path: the file.
             device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps),
                 "cpu", "cpu:<instruction set>" or "reference".
-            memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB,
-                and on Metal at most the working set that the GPU recommends.
+            memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
+                (``MemoryPlan.estimated``). By default what machine, container and `ulimit` can spare
+                (``memory.default_memory_limit``), and on Metal at most the working set that the GPU recommends.
             kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. The
                 quantised ones (blocks of 32 dims) want a head_dim of whole blocks.
-            threads: of the device; by default all cores.
+            threads: of the device; by default (None or -1) the processors that this process may run on, and no
+                more than its container's share of them.
             page_tokens: tokens of a page, a divisor of 256.
             chunk_tokens: rows of one step; prefill goes in chunks of this.
             prefix_cache_bytes: pages of finished prompts kept for sessions that begin alike, at most this.
@@ -91,14 +94,17 @@ class CompiledModel:
         k_type, v_type = kv_types(kv_dtype)
         with telling_how_to_mend(path):
             file = _core.GgufFile(existing(path))
+            metadata = file.metadata
             shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
+            estimated = estimated_bytes(metadata)
             core = _core.Model(
                 file,
-                build_graph(file.metadata, shapes),
+                build_graph(metadata, shapes),
                 device=text("device", device),
-                threads=0 if threads is None else whole("threads", threads, 1),
+                threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
                 memory_limit=limit,
                 machine_limit=default_memory_limit(),
+                estimated_bytes=estimated,
                 cache_dir=str(kernels_dir()),
                 k_type=k_type,
                 v_type=v_type,
@@ -107,7 +113,7 @@ class CompiledModel:
                 prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
                 progress=progress,
             )
-        return CompiledModel(file, core, check_every_step)
+        return CompiledModel(file, core, estimated, check_every_step)
 
     @property
     def arch(self) -> _core.Arch:
@@ -146,15 +152,16 @@ class CompiledModel:
             workspace=p["workspace"],
             logits=p["logits"],
             total=weights + p["kv_reserved"] + p["workspace"] + p["logits"],
+            estimated=self._estimated,
             reserved_tokens=decision.reserved,
             available=p["available"],
             fits=bool(p["fits"]),
         )
 
     def memory(self) -> dict[str, int]:
-        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit, and
-        prefix_cache, which is a part of kv."""
-        return self._core.memory()
+        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit,
+        estimated (beside the total, as in ``MemoryPlan``), and prefix_cache, which is a part of kv."""
+        return self._core.memory() | {"estimated": self._estimated}
 
     def session(
         self, prompt_tokens: int = 0, max_new_tokens: int = DEFAULT_NEW_TOKENS, policy: CapacityPolicy | None = None
