@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foundry import _core, machine
-from foundry.capacity import CapacityPolicy
+from foundry.capacity import CapacityDecision, CapacityPolicy
 from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
@@ -135,12 +135,12 @@ class CompiledModel:
     def plan(
         self,
         prompt_tokens: int = 0,
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
         policy: CapacityPolicy | None = None,
         all_logits: bool = False,
     ) -> MemoryPlan:
         """What such a run takes, to the byte; allocates nothing. ``all_logits`` counts [prompt_tokens, vocab] f32."""
-        decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
+        decision = self._decide(policy, prompt_tokens, max_new_tokens)
         p = self._core.plan(decision.initial, decision.reserved, prompt_tokens if all_logits else 0)
         weights = p["weights_mapped"] + p["weights_private"]
         return MemoryPlan(
@@ -164,15 +164,18 @@ class CompiledModel:
         return self._core.memory() | {"estimated": self._estimated}
 
     def session(
-        self, prompt_tokens: int = 0, max_new_tokens: int = DEFAULT_NEW_TOKENS, policy: CapacityPolicy | None = None
+        self,
+        prompt_tokens: int = 0,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
+        policy: CapacityPolicy | None = None,
     ) -> Session:
-        """A session that is promised prompt + new tokens + headroom (at most ``max_seq_len``); past that it
-        grows on demand, as far as model and memory go.
+        """A session that is promised prompt + new tokens + headroom (at most ``max_seq_len``, and that where the new
+        tokens are None or -1); past that it grows on demand, as far as model and memory go.
 
         Raises:
             MemoryLimitError: that can't be promised; the message has the figures.
         """
-        decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
+        decision = self._decide(policy, prompt_tokens, max_new_tokens)
         session = Session(self, self._core.session(decision.initial, decision.reserved, decision.step))
         session.check_consistency()
         return session
@@ -180,7 +183,7 @@ class CompiledModel:
     def restore(
         self,
         path: str | os.PathLike[str],
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
         policy: CapacityPolicy | None = None,
     ) -> Session:
         """The session that ``Session.save`` wrote, promised its tokens, the new ones and headroom.
@@ -193,11 +196,18 @@ class CompiledModel:
             MemoryLimitError: its pages can't be promised.
         """
         path = existing(path)
-        policy = policy or CapacityPolicy()
-        decision = policy.decide(0, max_new_tokens, self.arch.max_seq_len)
+        decision = self._decide(policy, 0, max_new_tokens)
         session = Session(self, self._core.restore(path, decision.reserved, decision.step))
         session.check_consistency()
         return session
+
+    def _decide(
+        self, policy: CapacityPolicy | None, prompt_tokens: int, max_new_tokens: int | None
+    ) -> CapacityDecision:
+        """New tokens of None or -1 are all that the context has."""
+        most = self.arch.max_seq_len
+        new = most if max_new_tokens is None or is_default(max_new_tokens) else max_new_tokens
+        return (policy or CapacityPolicy()).decide(prompt_tokens, new, most)
 
     def forward(self, batch: Sequence[tuple[Session, TokenIds]]) -> list[npt.NDArray[np.float32]]:
         """One step over several sessions, ragged; all or none. Returns each one's last logits, [vocab] float32.
