@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -23,10 +24,10 @@ DEFAULT_NEW_TOKENS = 256
 
 
 def existing(path: str | os.PathLike[str]) -> str:
-    """The path as the core takes it."""
+    """The path as the core takes it; OSError by its cause for one that leads to no file."""
     name = text("path", os.fsdecode(path))
-    if not os.path.exists(name):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    if stat.S_ISDIR(os.stat(name).st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     return name
 
 
@@ -85,9 +86,9 @@ class CompiledModel:
             progress: called with the share of weights prepared, 0 to 1.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            OSError: there is no such file (FileNotFoundError), or the system does not let it be read.
             ModelFormatError: the file is damaged or not supported.
-            MemoryLimitError: weights and workspace do not fit; nothing was allocated.
+            MemoryLimitError: weights and workspace do not fit, and nothing was allocated; or the system has no memory.
             ValueError: an argument makes no sense.
         """
         limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
