@@ -49,7 +49,7 @@ def error_as_json(error: Exception) -> str:
     return json.dumps({"error": {"type": type(error).__name__, "message": str(error)}})
 
 
-def _warn(message: Warning | str, *_: object) -> None:
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
     print(f"foundry: warning: {message}", file=sys.stderr)
 
 
