@@ -33,7 +33,8 @@ def default_memory_limit(root: Path = machine.ROOT) -> int:
 
     The least of three: physical memory less 2 GiB (at most half of it), less this process's private memory; what its
     container may use less 256 MiB (at most an eighth), less the same; what `ulimit -v` or `-d` leaves of address space
-    less 128 MiB (at most half).
+    less 128 MiB (at most half). Of the last, a file that is mapped already is taken off, and the ledger counts what it
+    reads in place once more: an error to the safe side.
     """
     limits = []
     private = machine.private_bytes(root)

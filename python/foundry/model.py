@@ -95,6 +95,7 @@ class CompiledModel:
         k_type, v_type = kv_types(kv_dtype)
         with telling_how_to_mend(path):
             file = _core.GgufFile(existing(path))
+            spare = default_memory_limit()  # before the metadata, which is part of the estimate
             metadata = file.metadata
             shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
             estimated = estimated_bytes(metadata)
@@ -104,7 +105,7 @@ class CompiledModel:
                 device=text("device", device),
                 threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
                 memory_limit=limit,
-                machine_limit=default_memory_limit(),
+                machine_limit=spare,
                 estimated_bytes=estimated,
                 cache_dir=str(kernels_dir()),
                 k_type=k_type,

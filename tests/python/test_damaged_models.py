@@ -41,7 +41,14 @@ def test_damaged_files_work_or_are_refused() -> None:
     assert status == 0 and "damaged models: 80 tried, 0 failed" in said, said
 
 
-@pytest.mark.parametrize("planted", ["os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(100)", "os._exit(0)"])
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "os.kill(os.getpid(), signal.SIGSEGV)",
+        pytest.param("time.sleep(100)", marks=pytest.mark.slow),
+        pytest.param("os._exit(0)", marks=pytest.mark.slow),
+    ],
+)
 def test_crashes_hangs_and_other_errors_are_counted(tmp_path: Path, planted: str) -> None:
     script = tmp_path / "planted.py"
     script.write_text(PLANTED.format(folder=str(SCRIPT.parent), planted=planted))

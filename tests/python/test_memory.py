@@ -165,6 +165,36 @@ def test_ulimit_v_is_heeded(tiny_path: Callable[..., Path]) -> None:
     assert found["refused"][0] > 1 << 30 and found["refused"][1] < found["limit"]
 
 
+@LINUX
+def test_want_of_memory_is_told_with_figures(tmp_path: Path) -> None:
+    """However far a load comes before the system has no more, it says so, and does not call the file damaged."""
+    path = large_vocabulary(tmp_path / "x.gguf", 40_000)
+    outcomes = []
+    for more in (10, 40, 300):
+        outcomes.append(
+            run(
+                """if True:
+                import json, resource, sys
+                import foundry.session, foundry.tokenizer
+                from foundry import CompiledModel, FoundryError, machine
+                most = machine._status(machine.ROOT)["VmSize"] + (int(sys.argv[2]) << 20)
+                resource.setrlimit(resource.RLIMIT_AS, (most, most))
+                try:
+                    with CompiledModel.load(sys.argv[1], threads=1).session(8, 0) as session:
+                        session.forward([1] * 8)
+                    print(json.dumps("works"))
+                except (FoundryError, MemoryError) as error:
+                    print(json.dumps(f"{type(error).__name__}: {error}"))
+                """,
+                path,
+                more,
+            )
+        )
+    assert outcomes[-1] == "works"
+    assert all(o.startswith("MemoryLimitError: ") and "needed" in o for o in outcomes[:2]), outcomes
+    assert "the system has no memory for it" in outcomes[0]
+
+
 def test_the_containers_limit_is_the_default(
     tiny_path: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +285,7 @@ def test_the_estimate_is_within_a_quarter_with_a_large_vocabulary(tmp_path: Path
 
 @LINUX
 @pytest.mark.model
+@pytest.mark.slow
 def test_the_estimate_is_within_a_quarter_of_smollm2s(smollm2_path: Path) -> None:
     found = run(MEASURE, smollm2_path)
     assert 0.75 <= found["taken"] / found["estimated"] <= 1.25, found
