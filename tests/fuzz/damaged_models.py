@@ -34,6 +34,7 @@ SHAPES = (
 # What may be said of a file. ValueError would call it the caller's fault, MemoryError and ConsistencyError ours.
 TYPED = ("ModelFormatError", "MemoryLimitError", "ContextOverflowError", "NumericError")
 SECONDS = 20  # of one variant, on a busy machine
+START_SECONDS = 200  # of a worker, likewise
 ADDRESSES = 4 << 30  # bytes that a worker may map: a count that nothing bounds fails here, and not the machine
 
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # GGUF specification, value types
@@ -205,7 +206,9 @@ def batch(first: int, end: int) -> tuple[collections.Counter[str], list[str]]:
     while first < end:
         command = [sys.executable, __file__, "--worker", str(first), str(end)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS * (end - first))
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=START_SECONDS + SECONDS * (end - first)
+            )
             out, err, ended = done.stdout, done.stderr, f"exit status {done.returncode}"
         except subprocess.TimeoutExpired as error:
             out, err, ended = (error.stdout or b"").decode(), "", "hung"

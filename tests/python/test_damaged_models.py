@@ -32,7 +32,7 @@ sys.exit(damaged_models.main())
 
 def run(script: Path, count: int) -> tuple[int, str]:
     command = [sys.executable, str(script), "--count", str(count), "--jobs", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
