@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -24,10 +22,9 @@ DEFAULT_NEW_TOKENS = 256
 
 
 def existing(path: str | os.PathLike[str]) -> str:
-    """The path as the core takes it; OSError by its cause for one that leads to no file."""
+    """The path as the core takes it; OSError by its cause for one that leads nowhere."""
     name = text("path", os.fsdecode(path))
-    if stat.S_ISDIR(os.stat(name).st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    os.stat(name)
     return name
 
 

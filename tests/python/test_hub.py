@@ -239,7 +239,7 @@ def test_a_path_that_may_not_be_read(tmp_path: Path) -> None:
 def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_bytes(b"")
-    for path, code in (("none", errno.ENOENT), ("loop", errno.ELOOP), ("file/x", errno.ENOTDIR), (".", errno.EISDIR)):
+    for path, code in (("none", errno.ENOENT), ("loop", errno.ELOOP), ("file/x", errno.ENOTDIR)):
         with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
             foundry.CompiledModel.load(tmp_path / path)
         assert caught.value.errno == code
