@@ -26,6 +26,7 @@ PYTHON_ORDER = [
     "checks",
     "models",
     "capacity",
+    "machine",
     "memory",
     "hub",
     "chat",

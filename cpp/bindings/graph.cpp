@@ -53,6 +53,12 @@ void bind_graph(nb::module_& m) {
       .def_static("parse", &Graph::parse, "text"_a)
       .def("verify", [](const Graph& g) { verify(g); })
       .def("fused", [](const Graph& g) { return fuse(g); })
+      .def("weight_names",
+           [](const Graph& g) {
+             nb::typed<nb::list, nb::str> names;
+             for (const WeightRef& weight : g.weights) names.append(weight.name);
+             return names;
+           })
       .def_prop_ro("n_ops", [](const Graph& g) { return g.ops.size(); })
       .def("op_names", [](const Graph& g) {
         nb::typed<nb::list, nb::str> names;

@@ -104,27 +104,30 @@ void bind_model(nb::module_& m) {
   m.def("device_names", &device_names);
   bind_figures(m);
   nb::class_<CompiledModel>(m, "Model")
-      .def(nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads,
-                       uint64_t memory_limit, const std::string& k_type, const std::string& v_type,
-                       uint32_t page_tokens, uint32_t slab_pages, uint32_t chunk_tokens, uint64_t prefix_cache_bytes,
-                       uint64_t machine_limit, const std::string& cache_dir, const nb::object& callback) {
-             ModelOptions options;
-             options.device = {device, threads, cache_dir};
-             options.memory_limit = memory_limit, options.machine_limit = machine_limit;
-             options.k_type = kv_type(k_type), options.v_type = kv_type(v_type);
-             options.page_tokens = page_tokens, options.slab_pages = slab_pages;
-             options.chunk_tokens = chunk_tokens, options.prefix_cache_bytes = prefix_cache_bytes;
-             const LoadProgress progress = [&callback](double fraction) {
-               const Acquired gil;
-               if (PyErr_CheckSignals() != 0) throw nb::python_error();
-               if (!callback.is_none()) callback(fraction);
-             };
-             const Released released;
-             return CompiledModel::load(std::move(file), graph, options, progress);
-           }),
-           "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0,
-           "k_type"_a = "f16", "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
-           "prefix_cache_bytes"_a = 0, "machine_limit"_a = 0, "cache_dir"_a = "", "progress"_a = nb::none())
+      .def(
+          nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads,
+                      uint64_t memory_limit, const std::string& k_type, const std::string& v_type, uint32_t page_tokens,
+                      uint32_t slab_pages, uint32_t chunk_tokens, uint64_t prefix_cache_bytes, uint64_t machine_limit,
+                      uint64_t estimated_bytes, const std::string& cache_dir, const nb::object& callback) {
+            ModelOptions options;
+            options.device = {device, threads, cache_dir};
+            options.memory_limit = memory_limit, options.machine_limit = machine_limit;
+            options.estimated_bytes = estimated_bytes;
+            options.k_type = kv_type(k_type), options.v_type = kv_type(v_type);
+            options.page_tokens = page_tokens, options.slab_pages = slab_pages;
+            options.chunk_tokens = chunk_tokens, options.prefix_cache_bytes = prefix_cache_bytes;
+            const LoadProgress progress = [&callback](double fraction) {
+              const Acquired gil;
+              if (PyErr_CheckSignals() != 0) throw nb::python_error();
+              if (!callback.is_none()) callback(fraction);
+            };
+            const Released released;
+            return CompiledModel::load(std::move(file), graph, options, progress);
+          }),
+          "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0,
+          "k_type"_a = "f16", "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
+          "prefix_cache_bytes"_a = 0, "machine_limit"_a = 0, "estimated_bytes"_a = 0, "cache_dir"_a = "",
+          "progress"_a = nb::none())
       .def_prop_ro("arch", &CompiledModel::arch, nb::rv_policy::reference_internal)
       .def_prop_ro("device", [](const CompiledModel& model) { return model.device_info().name; })
       .def_prop_ro("isa", [](const CompiledModel& model) { return model.device_info().isa; })

@@ -64,7 +64,7 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
     kv.push_back(geometries.back().params());
   }
   memory_ = std::make_unique<ContextMemory>(*device_, ledger_, geometries, graph_.arch.max_seq_len, options.slab_pages,
-                                            options.prefix_cache_bytes);
+                                            options.prefix_cache_bytes, options.estimated_bytes);
   runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
@@ -81,10 +81,13 @@ std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> fil
   const WeightBytes weights = model->weights_.plan(*model->device_);
   const uint64_t workspace = model->runner_->workspace_bytes();
   const uint64_t needed = weights.mapped + weights.private_ + workspace;
-  if (needed > model->ledger_.limit())
+  const uint64_t limit = model->ledger_.limit(), available = limit - std::min(limit, options.estimated_bytes);
+  if (needed > available)
     throw MemoryLimitError("the model's weights and workspace: needed " + std::to_string(needed) +
-                               " bytes, available " + std::to_string(model->ledger_.limit()) + " by the memory limit",
-                           needed, model->ledger_.limit());
+                               " bytes, available " + std::to_string(available) + " of the memory limit of " +
+                               std::to_string(limit) + " beside " + std::to_string(options.estimated_bytes) +
+                               " estimated for tokenizer and Python",
+                           needed, available);
   model->weights_.load(*model->device_, model->ledger_, progress);
   model->ledger_.charge(MemoryUse::workspace, workspace);
   try {

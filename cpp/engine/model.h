@@ -27,7 +27,8 @@ struct ModelOptions {
   uint32_t slab_pages = 0;      // 0: as many as fit 8 MiB
   uint32_t chunk_tokens = 512;  // rows of one step: prefill goes in chunks of this
   uint64_t prefix_cache_bytes = 0;
-  uint64_t machine_limit = 0;  // what the machine can spare; 0: not known
+  uint64_t machine_limit = 0;    // what the machine can spare; 0: not known
+  uint64_t estimated_bytes = 0;  // what the caller takes beside the ledger: admission counts it
   bool check_every_step = false;
 };
 

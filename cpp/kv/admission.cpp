@@ -16,7 +16,7 @@ uint64_t Admission::kv_bytes(const Pages& claims) const {
   return bytes;
 }
 
-uint64_t Admission::other_bytes() const { return ledger_.total() - ledger_.used(MemoryUse::kv); }
+uint64_t Admission::other_bytes() const { return ledger_.total() - ledger_.used(MemoryUse::kv) + estimated_bytes_; }
 
 void Admission::exchange(const Pages& before, const Pages& after) {
   const std::lock_guard lock(mutex_);

@@ -18,8 +18,14 @@ class Admission {
   using Pages = std::vector<uint64_t>;  // one figure for each layer group
 
   /// `reclaim` gives something back that nobody was promised, or says that there is nothing: asked before a refusal.
-  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools, std::function<bool()> reclaim)
-      : ledger_(ledger), pools_(pools), reclaim_(std::move(reclaim)), claims_(pools.size()) {}
+  /// `estimated_bytes` are others' beside the ledger's (a tokenizer's): they count against the limit like what is used.
+  Admission(MemoryLedger& ledger, const std::vector<std::unique_ptr<PagePool>>& pools, std::function<bool()> reclaim,
+            uint64_t estimated_bytes)
+      : ledger_(ledger),
+        pools_(pools),
+        reclaim_(std::move(reclaim)),
+        estimated_bytes_(estimated_bytes),
+        claims_(pools.size()) {}
 
   /// Replaces a session's claims; where one of them grows, what is not to be had is refused: MemoryLimitError changes nothing.
   void exchange(const Pages& before, const Pages& after);
@@ -46,6 +52,7 @@ class Admission {
   MemoryLedger& ledger_;
   const std::vector<std::unique_ptr<PagePool>>& pools_;
   std::function<bool()> reclaim_;
+  uint64_t estimated_bytes_;
   mutable std::mutex mutex_;
   Pages claims_;  // the sum over all sessions
 };

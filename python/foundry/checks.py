@@ -20,6 +20,14 @@ def whole(name: str, value: Any, least: int = 0, most: int = MOST_COUNT) -> int:
     return number
 
 
+def is_default(value: Any) -> bool:
+    """None, or -1 as many programs write it: where that is said to be fine, the default is meant."""
+    try:
+        return value is None or operator.index(value) == -1
+    except TypeError:
+        return False
+
+
 def text(name: str, value: Any) -> str:
     """Text that UTF-8 can spell."""
     if not isinstance(value, str):

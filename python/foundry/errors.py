@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FoundryError(Exception):
-    """The base of all errors below."""
+    """The base of all errors below. Each can be copied and pickled with its attributes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with the message alone. Where that fails, a process Pool waits for ever.
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[FoundryError], args: tuple[Any, ...]) -> FoundryError:
+    """An error of this kind, not constructed; its attributes are the state that follows in the pickle."""
+    return kind.__new__(kind, *args)
 
 
 class ContextOverflowError(FoundryError):

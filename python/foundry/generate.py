@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from foundry.checks import real, whole
+from foundry.checks import is_default, real, whole
 from foundry.tokenizer import StreamDecoder
 
 if TYPE_CHECKING:
@@ -20,12 +22,14 @@ FinishReason = Literal["stop", "length", "context"]
 class SamplingParams:
     """How a token is picked: filters top_k, top_p, min_p, then temperature. Draws are keyed by (seed, position).
 
+    None means the default everywhere, and so does -1 for top_k and seed.
+
     Attributes:
         temperature: 0 takes the most likely token.
         top_k: the k most likely; 0 for all.
         top_p: the fewest most likely whose probability reaches this.
         min_p: those at least this share of the most likely one's probability.
-        seed: the same seed and history give the same tokens.
+        seed: the same seed and history give the same tokens. By default each call draws one, and its result tells it.
         stop: strings that end the text; they are not part of it.
         ignore_eos: the model's own end tokens don't end the generation.
     """
@@ -34,11 +38,15 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-    seed: int = 0
+    seed: int | None = None
     stop: Sequence[str] = ()
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is None or (one.name in ("top_k", "seed") and is_default(value)):
+                object.__setattr__(self, one.name, one.default)
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         if not isinstance(self.stop, Sequence) or any(not isinstance(s, str) or not s for s in self.stop):
@@ -46,7 +54,32 @@ class SamplingParams:
         for name in ("temperature", "top_p", "min_p"):
             real(name, getattr(self, name))
         whole("top_k", self.top_k)
-        whole("seed", self.seed, most=(1 << 64) - 1)
+        if self.seed is not None:
+            whole("seed", self.seed, most=(1 << 64) - 1)
+
+    def seeded(self) -> SamplingParams:
+        """With a seed, freshly drawn where there is none."""
+        return replace(self, seed=secrets.randbits(32)) if self.seed is None else self  # 32 bits are easily typed again
+
+
+def sampling_params(function: str, params: SamplingParams | None, named: Mapping[str, Any]) -> SamplingParams:
+    """The parameters that a caller of ``function`` gave, whole or by their names.
+
+    Raises:
+        ValueError: both ways at once.
+        TypeError: a name that is none of theirs; the message has those that are.
+    """
+    if params is not None and named:
+        raise ValueError(f"{function}: expected params or its fields, found both: {', '.join(named)}")
+    valid = [one.name for one in fields(SamplingParams)]
+    for name in named:
+        if name not in valid:
+            near = difflib.get_close_matches(name, valid, 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise TypeError(f"{function}: expected one of {', '.join(valid)}, found the keyword {name!r}{meant}")
+    if params is not None and not isinstance(params, SamplingParams):
+        raise ValueError(f"{function}: expected params to be a SamplingParams, found {params!r}")
+    return params or SamplingParams(**named)
 
 
 @dataclass(frozen=True)
@@ -68,34 +101,42 @@ class Timings:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a stream. The last one has a finish_reason, usage and timings; a token where a stop string ends it."""
+    """A piece of a stream. The last one has a finish_reason, usage and timings; a token where a stop string ends it.
+
+    ``seed`` is the last one's too, as in ``Completion``.
+    """
 
     text: str
     token_id: int | None = None
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
+    """A whole answer. ``seed`` keyed its draws, given or fresh; it is None at temperature 0, where nothing is drawn."""
+
     text: str
     token_ids: list[int] = field(repr=False)
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    seed: int | None = None
 
 
 def stream(
     session: Session,
     prompt_ids: list[int],
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     params: SamplingParams,
     cached_tokens: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Piece]:
     """Feeds ``prompt_ids`` (what the session does not hold yet) and yields text as it comes."""
     tokenizer = session.model.tokenizer
+    params = params.seeded()
     began = time.perf_counter()
     stop_ids = [] if params.ignore_eos else sorted(tokenizer.stop_ids)
     tokens = session.begin(prompt_ids, max_new_tokens, params, stop_ids, progress)
@@ -132,6 +173,7 @@ def stream(
                 reason,
                 Usage(fed + cached_tokens, count, cached_tokens),
                 Timings(prompt_s, rest, fed / prompt_s, max(count - 1, 0) / rest if rest > 0 else 0.0),
+                params.seed if params.temperature > 0 else None,
             )
 
 
@@ -152,5 +194,5 @@ def collect(pieces: Iterator[Piece]) -> Completion:
         if piece.token_id is not None:
             ids.append(piece.token_id)
         if piece.finish_reason is not None and piece.usage is not None and piece.timings is not None:
-            return Completion("".join(text), ids, piece.finish_reason, piece.usage, piece.timings)
+            return Completion("".join(text), ids, piece.finish_reason, piece.usage, piece.timings, piece.seed)
     raise AssertionError("a stream ends with a finish_reason")

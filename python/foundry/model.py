@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -10,11 +9,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from foundry import _core
-from foundry.capacity import CapacityPolicy
-from foundry.checks import MOST_BYTES, text, whole
+from foundry import _core, machine
+from foundry.capacity import CapacityDecision, CapacityPolicy
+from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.hub import kernels_dir, telling_how_to_mend
-from foundry.memory import MemoryPlan, default_memory_limit
+from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer
@@ -34,10 +33,9 @@ _MEMORY = (
 
 
 def existing(path: str | os.PathLike[str]) -> str:
-    """The path as the core takes it."""
+    """The path as the core takes it; OSError by its cause for one that leads nowhere."""
     name = text("path", os.fsdecode(path))
-    if not os.path.exists(name):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    os.stat(name)
     return name
 
 
@@ -57,9 +55,10 @@ class CompiledModel:
         check_every_step: compare all globals before every step, not only before those that grow a session.
     """
 
-    def __init__(self, file: _core.GgufFile, core: _core.Model, check_every_step: bool) -> None:
+    def __init__(self, file: _core.GgufFile, core: _core.Model, estimated: int, check_every_step: bool) -> None:
         self._file = file
         self._core = core
+        self._estimated = estimated
         self.check_every_step = check_every_step
 
     @property
@@ -90,35 +89,41 @@ class CompiledModel:
             path: the file.
             device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps),
                 "cpu", "cpu:<instruction set>" or "reference".
-            memory_limit: bytes for weights, workspace and all sessions; by default the machine's memory less 2 GiB,
-                and on Metal at most the working set that the GPU recommends.
+            memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
+                (``MemoryPlan.estimated``). By default what machine, container and `ulimit` can spare
+                (``memory.default_memory_limit``), and on Metal at most the working set that the GPU recommends.
             kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. The
                 quantised ones (blocks of 32 dims) want a head_dim of whole blocks.
-            threads: of the device; by default all cores.
+            threads: of the device; by default (None or -1) the processors that this process may run on, and no
+                more than its container's share of them.
             page_tokens: tokens of a page, a divisor of 256.
             chunk_tokens: rows of one step; prefill goes in chunks of this.
             prefix_cache_bytes: pages of finished prompts kept for sessions that begin alike, at most this.
             progress: called with the share of weights prepared, 0 to 1.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            OSError: the system refused a descriptor, a read or a thread; it has errno and the file's name.
+            OSError: there is no such file (FileNotFoundError), or the system refused a descriptor, a read or a thread;
+                it has errno and the file's name.
             ModelFormatError: the file is damaged or not supported.
-            MemoryLimitError: weights and workspace do not fit; nothing was allocated. Or the system refused memory.
+            MemoryLimitError: weights and workspace do not fit, and nothing was allocated; or the system has no memory.
             ValueError: an argument makes no sense.
         """
         limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
         k_type, v_type = kv_types(kv_dtype)
         with telling_how_to_mend(path):
             file = _core.GgufFile(existing(path))
+            spare = default_memory_limit()  # before the metadata, which is part of the estimate
+            metadata = file.metadata
             shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
+            estimated = estimated_bytes(metadata)
             core = _core.Model(
                 file,
-                build_graph(file.metadata, shapes),
+                build_graph(metadata, shapes),
                 device=text("device", device),
-                threads=0 if threads is None else whole("threads", threads, 1),
+                threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
                 memory_limit=limit,
-                machine_limit=default_memory_limit(),
+                machine_limit=spare,
+                estimated_bytes=estimated,
                 cache_dir=str(kernels_dir()),
                 k_type=k_type,
                 v_type=v_type,
@@ -127,7 +132,7 @@ class CompiledModel:
                 prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
                 progress=progress,
             )
-        return CompiledModel(file, core, check_every_step)
+        return CompiledModel(file, core, estimated, check_every_step)
 
     @property
     def arch(self) -> _core.Arch:
@@ -149,12 +154,12 @@ class CompiledModel:
     def plan(
         self,
         prompt_tokens: int = 0,
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
         policy: CapacityPolicy | None = None,
         all_logits: bool = False,
     ) -> MemoryPlan:
         """What such a run takes, to the byte; allocates nothing. ``all_logits`` counts [prompt_tokens, vocab] f32."""
-        decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
+        decision = self._decide(policy, prompt_tokens, max_new_tokens)
         p = self._core.plan(decision.initial, decision.reserved, prompt_tokens if all_logits else 0)
         weights = p.weights_mapped + p.weights_private
         return MemoryPlan(
@@ -166,27 +171,31 @@ class CompiledModel:
             workspace=p.workspace,
             logits=p.logits,
             total=weights + p.kv_reserved + p.workspace + p.logits,
+            estimated=self._estimated,
             reserved_tokens=decision.reserved,
             available=p.available,
             fits=bool(p.fits),
         )
 
     def memory(self) -> dict[str, int]:
-        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit, and
-        prefix_cache, which is a part of kv."""
+        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit,
+        estimated (beside the total, as in ``MemoryPlan``), and prefix_cache, which is a part of kv."""
         found = self._core.memory()
-        return {name: getattr(found, name) for name in _MEMORY}
+        return {name: getattr(found, name) for name in _MEMORY} | {"estimated": self._estimated}
 
     def session(
-        self, prompt_tokens: int = 0, max_new_tokens: int = DEFAULT_NEW_TOKENS, policy: CapacityPolicy | None = None
+        self,
+        prompt_tokens: int = 0,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
+        policy: CapacityPolicy | None = None,
     ) -> Session:
-        """A session that is promised prompt + new tokens + headroom (at most ``max_seq_len``); past that it
-        grows on demand, as far as model and memory go.
+        """A session that is promised prompt + new tokens + headroom (at most ``max_seq_len``, and that where the new
+        tokens are None or -1); past that it grows on demand, as far as model and memory go.
 
         Raises:
             MemoryLimitError: that can't be promised; the message has the figures.
         """
-        decision = (policy or CapacityPolicy()).decide(prompt_tokens, max_new_tokens, self.arch.max_seq_len)
+        decision = self._decide(policy, prompt_tokens, max_new_tokens)
         session = Session(self, self._core.session(decision.initial, decision.reserved, decision.step))
         session.check_consistency()
         return session
@@ -194,7 +203,7 @@ class CompiledModel:
     def restore(
         self,
         path: str | os.PathLike[str],
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
         policy: CapacityPolicy | None = None,
     ) -> Session:
         """The session that ``Session.save`` wrote, promised its tokens, the new ones and headroom.
@@ -211,11 +220,18 @@ class CompiledModel:
             MemoryLimitError: its pages can't be promised.
         """
         path = existing(path)
-        policy = policy or CapacityPolicy()
-        decision = policy.decide(0, max_new_tokens, self.arch.max_seq_len)
+        decision = self._decide(policy, 0, max_new_tokens)
         session = Session(self, self._core.restore(path, decision.reserved, decision.step))
         session.check_consistency()
         return session
+
+    def _decide(
+        self, policy: CapacityPolicy | None, prompt_tokens: int, max_new_tokens: int | None
+    ) -> CapacityDecision:
+        """New tokens of None or -1 are all that the context has."""
+        most = self.arch.max_seq_len
+        new = most if max_new_tokens is None or is_default(max_new_tokens) else max_new_tokens
+        return (policy or CapacityPolicy()).decide(prompt_tokens, new, most)
 
     def forward(
         self, batch: Sequence[tuple[Session, TokenIds]], *, allow_nonfinite: bool = False

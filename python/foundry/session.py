@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from foundry import _core
 from foundry import generate as generation
-from foundry.checks import text, whole
+from foundry.checks import is_default, text, whole
 from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece, SamplingParams
 
@@ -124,7 +124,7 @@ class Session:
     def generate(
         self,
         prompt: str | TokenIds,
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = 256,
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
@@ -132,24 +132,24 @@ class Session:
     ) -> Completion:
         """Continues the history, the last answer included, with ``prompt`` and what the model adds.
 
-        Sampling is ``params``, or its fields as keywords (temperature, top_k, top_p, min_p, seed, stop).
+        ``max_new_tokens`` of None or -1 goes on to the context's end. Sampling is ``params``, or its fields as keywords
+        (temperature, top_k, top_p, min_p, seed, stop, ignore_eos).
         ``finish_reason`` is "stop" (an end token or stop string), "length" (max_new_tokens) or "context" (max_seq_len).
         """
-        return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress, **sampling))
+        params = generation.sampling_params("generate", params, sampling)
+        return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress))
 
     def stream(
         self,
         prompt: str | TokenIds,
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = 256,
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``generate``, a piece of text at a time; never a part of a character."""
-        if params is not None and sampling:
-            raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
-        params = params or SamplingParams(**sampling)
+        params = generation.sampling_params("stream", params, sampling)
         ids = (
             self.model.tokenizer.encode(prompt, self.position == 0)
             if isinstance(prompt, str)
@@ -160,26 +160,27 @@ class Session:
     def chat(
         self,
         messages: Sequence[Mapping[str, Any]],
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = 256,
         *,
         params: SamplingParams | None = None,
+        progress: Progress | None = None,
         **sampling: Any,
     ) -> Completion:
         """Answers a conversation. What the session holds of it already is kept; only new tokens are computed."""
-        return generation.collect(self.stream_chat(messages, max_new_tokens, params=params, **sampling))
+        params = generation.sampling_params("chat", params, sampling)
+        return generation.collect(self.stream_chat(messages, max_new_tokens, params=params, progress=progress))
 
     def stream_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = 256,
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``chat``, a piece of text at a time."""
-        if params is not None and sampling:
-            raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
+        params = generation.sampling_params("stream_chat", params, sampling)
         ids = self.model.tokenizer.encode_chat(messages)
         held = self._core.tokens()
         n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
@@ -188,24 +189,24 @@ class Session:
         if common < self.rewindable_to:
             common = 0
         self.rewind(common)
-        return generation.stream(
-            self, ids[common:], max_new_tokens, params or SamplingParams(**sampling), common, progress
-        )
+        return generation.stream(self, ids[common:], max_new_tokens, params, common, progress)
 
     def begin(
         self,
         prompt_ids: TokenIds,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         params: SamplingParams,
         stop_ids: list[int],
         progress: Progress | None = None,
     ) -> TokenStream:
         """Feeds the prompt of a generation, which then gives its tokens one after the other."""
-        most = whole("max_new_tokens", max_new_tokens)
-        p = params
+        everything = self.model.arch.max_seq_len
+        most = everything if is_default(max_new_tokens) else whole("max_new_tokens", max_new_tokens)
+        p = params.seeded()
+        seed = p.seed or 0
         with named(self):
             core = self._core.generate(
-                as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, stop_ids, progress
+                as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, seed, stop_ids, progress
             )
         return TokenStream(self, core)
 

@@ -15,6 +15,11 @@ from foundry import CompiledModel
 Tiny = Callable[..., Path]
 
 
+def room_of(model: CompiledModel) -> int:
+    """The least memory limit that such a model can be loaded with."""
+    return model.memory()["total"] + model.memory()["estimated"]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_is_heard() -> None:
     """Jobs in the background of a script, as some CI runs are, begin with SIGINT ignored."""

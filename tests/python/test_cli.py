@@ -72,7 +72,7 @@ def test_plan(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["total"] == plan["weights"] + plan["kv"] + plan["workspace"] + plan["logits"]
     assert main(arguments) == 0
     assert "K/V for 150 tokens" in capsys.readouterr().out
-    limit = str(plan["total"] - 1)
+    limit = str(plan["total"] + plan["estimated"] - 1)
     assert main([*arguments, "--memory-limit", limit]) == 1
     assert "does not fit" in capsys.readouterr().out
 
@@ -108,7 +108,7 @@ def test_inspect_and_pull(model: str, capsys: pytest.CaptureFixture[str]) -> Non
         (["generate", "Hi", "-m", "MODEL", "--device", "tpu"], "tpu"),
         (["generate", "Hi", "-m", "MODEL", "--memory-limit", "1K"], "memory"),
         (["generate", "x" * 600, "--raw", "-m", "MODEL"], "context: needed 600 tokens, available 512"),
-        (["generate", "Hi", "-m", "MODEL", "-n", "-1"], "max_new_tokens"),
+        (["generate", "Hi", "-m", "MODEL", "-n", "-2"], "max_new_tokens"),
     ],
 )
 def test_what_goes_wrong_is_one_line(

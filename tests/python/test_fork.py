@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import room_of
 from foundry import CapacityPolicy, CompiledModel, MemoryLimitError
 
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 256, 400)]
@@ -100,7 +101,7 @@ def test_what_a_fork_may_grow_by_is_promised(tiny_path: Callable[..., Path]) -> 
     path = tiny_path(max_seq_len=2048)
     probe = CompiledModel.load(path, threads=1, page_tokens=8)
     slab = probe.plan(8, 0).kv
-    model = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=probe.memory()["total"] + 4 * slab)
+    model = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=room_of(probe) + 4 * slab)
     per_slab = slab // model.session(8, 0).globals["page_bytes"]
     with model.session(per_slab * 8, 0, CapacityPolicy(headroom=per_slab * 8)) as s:  # one slab, and one promised
         s.forward([3] * (per_slab * 8))

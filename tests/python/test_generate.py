@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from foundry import CapacityPolicy, CompiledModel, SamplingParams
-from foundry.generate import Piece, _may_begin_a_stop
+from foundry.generate import Completion, Piece, _may_begin_a_stop
 
 PROMPT = "Hello there"
 
@@ -105,8 +106,8 @@ def test_samples_follow_the_distribution(tiny: CompiledModel) -> None:
         {"top_p": 1.5},
         {"min_p": -0.1},
         {"min_p": 1.1},
-        {"top_k": -1},
-        {"seed": -1},
+        {"top_k": -2},
+        {"seed": -2},
         {"stop": [""]},
     ],
 )
@@ -118,7 +119,68 @@ def test_parameters_that_make_no_sense(tiny: CompiledModel, fields: dict[str, fl
         with pytest.raises(ValueError, match="both"):
             s.generate(PROMPT, 4, params=SamplingParams(), top_k=3)
         with pytest.raises(ValueError, match="max_new_tokens"):
-            s.generate(PROMPT, -1)
+            s.generate(PROMPT, -2)
+
+
+@pytest.mark.parametrize("call", ["generate", "stream", "chat", "stream_chat"])
+def test_a_wrong_keyword_is_told_by_the_call(tiny: CompiledModel, call: str) -> None:
+    said = PROMPT if call in ("generate", "stream") else [{"role": "user", "content": "Hi"}]
+    with tiny.session() as s:
+        with pytest.raises(TypeError) as caught:
+            getattr(s, call)(said, 4, temprature=1)
+        assert str(caught.value) == (
+            f"{call}: expected one of temperature, top_k, top_p, min_p, seed, stop, ignore_eos, "
+            "found the keyword 'temprature' (did you mean temperature?)"
+        )
+        with pytest.raises(ValueError, match=rf"{call}: expected params to be a SamplingParams, found \{{"):
+            getattr(s, call)(said, 4, params={"top_k": 1})
+        assert s.position == 0
+
+
+def test_none_and_minus_one_mean_the_default(tiny: CompiledModel) -> None:
+    plain = SamplingParams()
+    nothing = dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "seed", "stop", "ignore_eos"))
+    assert SamplingParams(**nothing) == plain == SamplingParams(top_k=-1, seed=-1) == SamplingParams(top_k=np.int64(-1))
+    with tiny.session() as s:
+        expected = s.generate(PROMPT, 6).token_ids
+        s.rewind(0)
+        assert s.generate(PROMPT, 6, **nothing).token_ids == expected
+
+
+@pytest.mark.parametrize("most", [None, -1])
+def test_an_answer_without_a_limit_goes_on_to_the_contexts_end(tiny: CompiledModel, most: int | None) -> None:
+    with tiny.session(8, 0) as s:
+        out = s.generate(PROMPT, most, ignore_eos=True)
+        assert out.finish_reason == "context"
+        assert len(PROMPT) + len(out.token_ids) >= tiny.arch.max_seq_len
+    assert tiny.plan(10, most).reserved_tokens == tiny.arch.max_seq_len
+    with tiny.session(10, most) as s:
+        assert s.reserved_tokens == tiny.arch.max_seq_len
+
+
+def test_each_call_draws_a_seed_and_tells_it(tiny: CompiledModel) -> None:
+    with tiny.session() as s:
+
+        def answer(**fields: Any) -> Completion:
+            s.rewind(0)
+            return s.generate(PROMPT, 12, ignore_eos=True, **fields)
+
+        free = [answer(temperature=1.0) for _ in range(4)]
+        assert len({out.seed for out in free}) == 4 and len({tuple(out.token_ids) for out in free}) > 1
+        for out in free:
+            again = answer(temperature=1.0, seed=out.seed)
+            assert (again.token_ids, again.seed) == (out.token_ids, out.seed)
+        assert answer(temperature=1.0, seed=0).seed == 0
+        assert answer().seed is None and answer(seed=3).token_ids == answer().token_ids
+        s.rewind(0)
+        pieces = list(s.stream(PROMPT, 3, temperature=1.0, ignore_eos=True))
+        assert [piece.seed is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+        params = SamplingParams(temperature=1.0)  # one for many calls: each still has a seed of its own
+        seeds = set()
+        for _ in range(3):
+            s.rewind(0)
+            seeds.add(s.generate(PROMPT, 1, params=params).seed)
+        assert len(seeds) == 3 and params.seed is None
 
 
 def test_zero_new_tokens(tiny: CompiledModel) -> None:
@@ -132,10 +194,10 @@ def test_a_conversation_computes_only_what_is_new(tiny: CompiledModel) -> None:
         messages = [{"role": "user", "content": "One"}]
         first = s.chat(messages, 8, temperature=1.0)
         messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "Two"}]
-        second = s.chat(messages, 8, temperature=1.0)
+        second = s.chat(messages, 8, temperature=1.0, seed=5)
         assert second.usage.cached_tokens > 0
         assert second.usage.prompt_tokens == len(tiny.tokenizer.apply_chat_template(messages))
-        assert t.chat(messages, 8, temperature=1.0).token_ids == second.token_ids
+        assert t.chat(messages, 8, temperature=1.0, seed=5).token_ids == second.token_ids
         with pytest.raises(ValueError, match="at least one"):
             s.chat([])
         with pytest.raises(ValueError, match="role"):

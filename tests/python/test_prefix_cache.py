@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import room_of
 from foundry import CompiledModel, MemoryLimitError, SamplingParams, Session
 
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 256, 400)]
@@ -107,7 +108,7 @@ def test_live_sessions_are_never_robbed(load: Callable[..., CompiledModel]) -> N
 def test_under_pressure_cached_prefixes_go_first(load: Callable[..., CompiledModel]) -> None:
     probe = load(0)
     slab = probe.plan(8, 0).kv
-    model = load(10_000, memory_limit=probe.memory()["total"] + 3 * slab)
+    model = load(10_000, memory_limit=room_of(probe) + 3 * slab)
     with probe.session(8, 0) as one:
         per_slab = slab // one.globals["page_bytes"]
     with model.session(0, 0) as s:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import room_of
 from foundry import CompiledModel, MemoryLimitError, ModelFormatError
 
 IDS = [int(i) for i in np.random.default_rng(7).integers(0, 256, 400)]
@@ -156,7 +157,7 @@ def test_a_history_that_does_not_fit_is_refused(tiny_path: Callable[..., Path], 
     with model.session() as s:
         s.forward(IDS[:100])
         s.save(file)
-    small = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=model.memory()["total"] + 100)
+    small = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=room_of(model) + 100)
     with pytest.raises(MemoryLimitError):
         small.restore(file)
     assert small.memory()["promised"] == 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import room_of
 from foundry import CancelledError, CapacityPolicy, CompiledModel, MemoryLimitError, ModelFormatError, Session
 
 IDS = [int(i) for i in np.random.default_rng(8).integers(0, 256, 2000)]
@@ -97,7 +98,7 @@ def check_promise(model: CompiledModel, kv: int) -> None:
 def test_what_is_promised_can_be_had(load: Load) -> None:
     probe = load()
     with probe.session(800, 0):
-        room = probe.memory()["total"] - probe.memory()["kv"] + probe.memory()["promised"]
+        room = room_of(probe) - probe.memory()["kv"] + probe.memory()["promised"]
     model = load(memory_limit=room)
     with model.session(800, 0) as s:
         with pytest.raises(MemoryLimitError):

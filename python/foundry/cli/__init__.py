@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from foundry.errors import FoundryError
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         _prepare_streams()
+        warnings.showwarning = _warn
         from foundry.cli.arguments import parser  # here, for Ctrl-C is heard from here on
 
         arguments = parser().parse_args(argv)
@@ -37,10 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (FoundryError, ValueError, OSError) as error:
         if "--json" in argv:
-            print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}), flush=True)
+            print(error_as_json(error), flush=True)
         else:
             print(f"foundry: {error}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, UsageError) else 1
+
+
+def error_as_json(error: Exception) -> str:
+    return json.dumps({"error": {"type": type(error).__name__, "message": str(error)}})
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"foundry: warning: {message}", file=sys.stderr)
 
 
 def _prepare_streams() -> None:

@@ -76,9 +76,9 @@ def _model_argument(command: argparse.ArgumentParser) -> None:
 
 def _device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, metal, cpu, cpu:<instruction set> or reference")
-    command.add_argument("--threads", type=int, metavar="N", help="by default all cores")
+    command.add_argument("--threads", type=int, metavar="N", help="by default all cores that may be used")
     command.add_argument(
-        "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace and K/V, such as 8G"
+        "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace, K/V and tokenizer, such as 8G"
     )
     command.add_argument(
         "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help="f32, f16, bf16, q8_0, q4_0, or a pair K,V"
@@ -86,16 +86,18 @@ def _device(command: argparse.ArgumentParser) -> None:
 
 
 def _max_new_tokens(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-n", "--max-new-tokens", type=int, default=256, metavar="N", help="default 256")
+    command.add_argument(
+        "-n", "--max-new-tokens", type=int, default=256, metavar="N", help="default 256; -1: to the context's end"
+    )
 
 
 def _sampling(command: argparse.ArgumentParser) -> None:
     _max_new_tokens(command)
     command.add_argument("--system", help="a system message, in place of the model's own")
     command.add_argument("--temperature", type=float, default=0.0, help="default 0: the most likely token")
-    command.add_argument("--top-k", type=int, default=0, metavar="K")
+    command.add_argument("--top-k", type=int, metavar="K", help="of the K most likely; by default all")
     command.add_argument("--top-p", type=float, default=1.0, metavar="P")
     command.add_argument("--min-p", type=float, default=0.0, metavar="P")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, help="the same seed gives the same answer; by default a new one each time")
     command.add_argument("--ignore-eos", action="store_true", help="go on past the model's own end tokens")
     command.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text; may be repeated")

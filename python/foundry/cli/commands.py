@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,17 +13,20 @@ from typing import Any
 
 from foundry import _core
 from foundry.capacity import CapacityPolicy
+from foundry.checks import is_default, text
+from foundry.cli import standard_input
+from foundry.cli.chat import Chat
 from foundry.cli.progress import downloading, loading, prefilling, stderr
 from foundry.generate import Completion, Piece, SamplingParams, collect
 from foundry.hub import PACKAGED, telling_how_to_mend
 from foundry.hub import pull as fetch
 from foundry.memory import format_bytes
-from foundry.model import CompiledModel, existing
+from foundry.model import DEFAULT_NEW_TOKENS, CompiledModel, existing
 from foundry.session import Progress, Session
 
 
 def generate(arguments: argparse.Namespace) -> int:
-    prompt = _decoded(sys.stdin.read) if arguments.prompt == "-" else arguments.prompt
+    prompt = standard_input.everything() if arguments.prompt == "-" else text("text", arguments.prompt)
     params = _params(arguments)
     if not prompt or not (arguments.raw or prompt.strip()):
         raise ValueError("prompt: expected text, found none")
@@ -32,7 +36,7 @@ def generate(arguments: argparse.Namespace) -> int:
     else:
         messages = [*_system(arguments), {"role": "user", "content": prompt}]
         ids = model.tokenizer.encode_chat(messages)
-    with model.session(len(ids), arguments.max_new_tokens) as session:
+    with model.session(len(ids), _promised(arguments)) as session:
         _answer(
             arguments,
             session,
@@ -44,33 +48,11 @@ def generate(arguments: argparse.Namespace) -> int:
 def chat(arguments: argparse.Namespace) -> int:
     params = _params(arguments)
     model = _load(arguments)
-    messages = _system(arguments)
-    said: list[str] = []  # of the answer under way
     if not arguments.json:
-        stderr.print(f"{model.arch.name} on {model.device}. Ctrl-C stops an answer, Ctrl-D ends.", style="dim")
-    with model.session(0, arguments.max_new_tokens, CapacityPolicy(headroom=256)) as session:
-        while (line := _read_line()) is not None:
-            if not line.strip():
-                continue
-            messages.append({"role": "user", "content": line})
-            said.clear()
-            try:
-                answer = _answer(
-                    arguments,
-                    session,
-                    lambda progress: _told(
-                        session.stream_chat(messages, arguments.max_new_tokens, params=params, progress=progress), said
-                    ),
-                )
-                messages.append({"role": "assistant", "content": answer.text})
-                if answer.finish_reason == "context":
-                    raise ValueError(
-                        f"the conversation has filled the model's context of {model.arch.max_seq_len} tokens"
-                    )
-            except KeyboardInterrupt:  # the answer ends, the conversation goes on
-                print(flush=True)
-                messages.append({"role": "assistant", "content": "".join(said)})
-    return 0
+        keys = "Ctrl-C stops an answer, Ctrl-D ends, /help tells more."
+        stderr.print(f"{model.arch.name} on {model.device}. {keys}", style="dim")
+    with model.session(0, _promised(arguments), CapacityPolicy(headroom=256)) as session:
+        return Chat(arguments, session, params, functools.partial(_answer, arguments)).run()
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -142,30 +124,13 @@ def _params(arguments: argparse.Namespace) -> SamplingParams:
     )
 
 
+def _promised(arguments: argparse.Namespace) -> int:
+    """New tokens that the session is promised: an answer without end grows past them as it comes to that."""
+    return DEFAULT_NEW_TOKENS if is_default(arguments.max_new_tokens) else int(arguments.max_new_tokens)
+
+
 def _system(arguments: argparse.Namespace) -> list[dict[str, str]]:
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
-
-
-def _decoded(read: Callable[[], str]) -> str:
-    try:
-        return read()
-    except UnicodeDecodeError as error:
-        expected, found = error.encoding.upper(), error.object[error.start]
-        raise ValueError(f"standard input: expected {expected}, found byte {found:#x} at {error.start}") from None
-
-
-def _read_line() -> str | None:
-    """A line of the user's; None at the end of input or Ctrl-C."""
-    try:
-        return _decoded(lambda: input("> " if sys.stdin.isatty() else ""))
-    except (EOFError, KeyboardInterrupt):
-        return None
-
-
-def _told(pieces: Iterator[Piece], said: list[str]) -> Iterator[Piece]:
-    for piece in pieces:
-        said.append(piece.text)
-        yield piece
 
 
 def _answer(
@@ -203,6 +168,7 @@ def closing_line(answer: Completion, session: Session) -> str:
     parts = [
         f"prompt {usage.prompt_tokens} tokens, {timings.prompt_tokens_per_s:.0f} tokens/s",
         f"generation {usage.completion_tokens} tokens, {timings.generation_tokens_per_s:.0f} tokens/s",
+        *([f"seed {answer.seed}"] if answer.seed is not None else []),
         *([f"first token {timings.prompt_s * 1000:.0f} ms"] if usage.completion_tokens else []),
         f"KV {format_bytes(session.kv_bytes)}",
         f"capacity {session.capacity} tokens",

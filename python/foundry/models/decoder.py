@@ -7,8 +7,6 @@ logits = W_out rms_norm(x)
 
 from __future__ import annotations
 
-import math
-
 from foundry._core import Graph
 from foundry.errors import ModelFormatError
 from foundry.models.hyperparameters import Hyperparameters
@@ -102,7 +100,7 @@ def build(graph: Graph, hp: Hyperparameters, rope_style: int) -> None:
         q, k, v = block.qkv(block.norm(x, "attn_norm"))
         q = block.rope(q, hp.n_heads, "q", hp.rope_base, hp.rope_scale, rope_style, factors)
         k = block.rope(k, hp.n_kv_heads, "k", hp.rope_base, hp.rope_scale, rope_style, factors)
-        x = block.add(x, block.attention(q, k, v, 1 / math.sqrt(hp.head_dim), group, layer), "attention")
+        x = block.add(x, block.attention(q, k, v, hp.attention_scale, group, layer), "attention")
         gate, up = block.gate_up(block.norm(x, "ffn_norm"))
         x = block.add(x, block.down(graph.swiglu(gate, up, f"{block.at} swiglu")), "ffn")
     head(graph, hp, x)

@@ -18,8 +18,6 @@ from foundry.models import decoder
 from foundry.models.decoder import HALF_ROTATED, NO_WEIGHT, Block
 from foundry.models.hyperparameters import Hyperparameters
 
-LAYERS_27B = 62  # its queries are scaled by hidden_size / n_heads, and the file does not say so
-
 
 def build(graph: Graph, hp: Hyperparameters) -> None:
     decoder.describe(graph, hp)
@@ -29,7 +27,6 @@ def build(graph: Graph, hp: Hyperparameters) -> None:
         for full in (True, False)
         if full in is_full
     }
-    scale = 1 / math.sqrt(hp.hidden_size / hp.n_heads if hp.n_layers == LAYERS_27B else hp.head_dim)
     x = decoder.embed(graph, hp, math.sqrt(hp.hidden_size))
     for layer, full in enumerate(is_full):
         block = Block(graph, hp, layer)
@@ -38,7 +35,7 @@ def build(graph: Graph, hp: Hyperparameters) -> None:
         q, k = block.norm(q, "attn_q_norm", hp.head_dim), block.norm(k, "attn_k_norm", hp.head_dim)
         q = block.rope(q, hp.n_heads, "q", base, stretch, HALF_ROTATED, NO_WEIGHT)
         k = block.rope(k, hp.n_kv_heads, "k", base, stretch, HALF_ROTATED, NO_WEIGHT)
-        y = block.attention(q, k, v, scale, group_of[full], is_full[:layer].count(full))
+        y = block.attention(q, k, v, hp.attention_scale, group_of[full], is_full[:layer].count(full))
         x = block.add(x, block.norm(y, "post_attention_norm"), "attention")
         gate, up = block.gate_up(block.norm(x, "ffn_norm"))
         y = block.down(graph.geglu(gate, up, f"{block.at} geglu"))

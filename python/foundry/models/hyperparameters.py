@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from foundry.errors import ModelFormatError
+from foundry.models.understood import refuse_keys
 
 MAX_SEQ_LEN = 1 << 24  # positions are exact in f32 up to here
-REFUSED = ("expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv")
+LAYERS_27B = 62  # gemma3's queries are then scaled by hidden_size / n_heads, and the file does not say so
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,6 @@ class Hyperparameters:
     @staticmethod
     def read(name: str, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]]) -> Hyperparameters:
         read = _Reader(name, metadata)
-        for key in REFUSED:
-            if metadata.get(f"{name}.{key}", 0) not in (0, 0.0):
-                raise ModelFormatError(f"{name}.{key}: expected none, found {metadata[f'{name}.{key}']!r}")
         if "token_embd.weight" not in tensors:
             raise ModelFormatError('the file has no tensor "token_embd.weight"')
         hidden, heads = read.integer("embedding_length"), read.integer("attention.head_count")
@@ -49,7 +48,7 @@ class Hyperparameters:
             raise ModelFormatError(
                 f"{name}.attention.value_length: expected the key length {head_dim}, found {value_dim}"
             )
-        return Hyperparameters(
+        hp = Hyperparameters(
             name=name,
             n_layers=read.integer("block_count", most=1 << 16),
             n_heads=heads,
@@ -60,21 +59,31 @@ class Hyperparameters:
             vocab_size=tensors["token_embd.weight"][0],
             max_seq_len=read.integer("context_length", most=MAX_SEQ_LEN),
             window=read.integer("attention.sliding_window", 0 if name != "gemma3" else None, least=0),
-            full_every=read.integer("attention.sliding_window_pattern", 6),
+            full_every=read.integer("attention.sliding_window_pattern", 6) if name == "gemma3" else 1,
             rms_eps=read.real("attention.layer_norm_rms_epsilon"),
             rope_base=read.real("rope.freq_base", 1e4 if name != "gemma3" else 1e6),
             rope_scale=read.rope_scale("rope_freqs.weight" in tensors),
-            window_rope_base=read.real("rope.freq_base_swa", 1e4),
+            window_rope_base=read.real("rope.freq_base_swa", 1e4) if name == "gemma3" else 1e4,
             rot_dim=read.integer("rope.dimension_count", head_dim),
             tensors=tensors,
         )
+        refuse_keys(hp, metadata, read.names)
+        return hp
+
+    @property
+    def attention_scale(self) -> float:
+        """Of the products of Q and K."""
+        wide = self.name == "gemma3" and self.n_layers == LAYERS_27B
+        return 1 / math.sqrt(self.hidden_size / self.n_heads if wide else self.head_dim)
 
 
 class _Reader:
     def __init__(self, name: str, metadata: Mapping[str, Any]) -> None:
         self._name, self._metadata = name, metadata
+        self.names: set[str] = set()  # of the keys asked for, found or not
 
     def _get(self, key: str, default: object) -> tuple[str, Any]:
+        self.names.add(f"{self._name}.{key}")
         return f"{self._name}.{key}", self._metadata.get(f"{self._name}.{key}", default)
 
     def integer(self, key: str, default: int | None = None, least: int = 1, most: int = 1 << 31) -> int:
