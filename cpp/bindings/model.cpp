@@ -273,6 +273,7 @@ void bind_session(nb::module_& m) {
       .def("save", &Session::save, "path"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("fork", &Session::fork, nb::call_guard<nb::gil_scoped_release>())
       .def("rewind", &Session::rewind, "n_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("hold", &Session::hold, "position"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("cancel", &Session::cancel)
       .def("close", &Session::close, nb::call_guard<nb::gil_scoped_release>())
       .def("_bend", &Session::bend, "place"_a, "group"_a, "by"_a, nb::call_guard<nb::gil_scoped_release>());

@@ -92,9 +92,14 @@ void Session::require_idle() const {
   if (stepping_) throw ValueError("called from a progress callback of the session's own step");
 }
 
-void Session::quiesce() {
+void Session::stop_steps() {
   require_open();
   drop_ahead();
+}
+
+void Session::quiesce() {
+  stop_steps();
+  let_go();
 }
 
 uint32_t Session::position() const {
@@ -277,18 +282,35 @@ void Session::commit(std::span<const int32_t> tokens) {
   bool drops = false;
   for (size_t g = 0; g < tables_.size(); ++g) {
     const KvGeometry& geometry = tables_[g].pool().geometry();
-    const uint64_t kept = geometry.first_kept(tokens_.size()),
-                   passed = kept - std::min<uint64_t>(kept, tables_[g].first());
+    const uint64_t kept = first_kept(geometry), passed = kept - std::min<uint64_t>(kept, tables_[g].first());
     drops = drops || passed != 0;
     next_claims_[g] = claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
   }
   if (!drops) return;
   model_->admission().settle(claims_, next_claims_);
   claims_.swap(next_claims_);
-  for (PageTable& table : tables_)
-    table.drop_before(static_cast<uint32_t>(table.pool().geometry().first_kept(tokens_.size())));
+  for (PageTable& table : tables_) table.drop_before(static_cast<uint32_t>(first_kept(table.pool().geometry())));
   settle();
   encode_globals();
+}
+
+uint64_t Session::first_kept(const KvGeometry& geometry) const {
+  const uint64_t kept = geometry.first_kept(tokens_.size());
+  if (geometry.window == 0 || held_from_ >= tokens_.size()) return kept;
+  const uint64_t spare = geometry.step_pages() - 2;  // promised for long steps; a step of a generation is one token
+  return std::max(geometry.first_kept(held_from_), kept - std::min(kept, spare));
+}
+
+void Session::hold(uint32_t position) {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  held_from_ = position;
+}
+
+void Session::let_go() {
+  if (held_from_ == kHoldsNothing) return;
+  held_from_ = kHoldsNothing;
+  commit({});
 }
 
 uint32_t Session::first_written(size_t group) const {
@@ -318,7 +340,7 @@ void Session::reserve(uint32_t n_tokens) {
 
 void Session::rewind(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
-  quiesce();
+  stop_steps();
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
                      std::to_string(n_tokens));
@@ -336,6 +358,7 @@ void Session::rewind(uint32_t n_tokens) {
   claims_.swap(next_claims_);
   for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
   settle();
+  let_go();
   end_generation();
   encode_globals();
 }

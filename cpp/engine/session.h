@@ -62,6 +62,9 @@ class Session {
   void save(const std::string& path);
   /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to().
   void rewind(uint32_t n_tokens);
+  /// While a generation runs, windows keep what rows from this position on see, so that rewind() can go back to it; at most the
+  /// pages that are promised for a step. The next call but next() and rewind() lets them go.
+  void hold(uint32_t position);
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
   void cancel() { ++cancels_; }
   void close();
@@ -92,7 +95,8 @@ class Session {
   friend class CompiledModel;
   // Under mutex_, called by CompiledModel::forward.
   void require_open() const;
-  void quiesce();                 // open, and no step of it is under way any more
+  void quiesce();                 // open, no step of it is under way any more, and nothing is held
+  void stop_steps();              // open, and no step of it is under way any more
   void require_idle() const;      // the lock lets a callback of the running step in: it may look, and change nothing
   struct Held {                   // what a failed step puts back
     std::vector<uint32_t> pages;  // by group
@@ -108,6 +112,9 @@ class Session {
   void roll_to(uint64_t first, uint64_t end);
   /// The call has completed: these tokens are history, and pages that windows have passed go.
   void commit(std::span<const int32_t> tokens);
+  uint64_t first_kept(
+      const KvGeometry& geometry) const;  // index of the first page that the history, or hold(), asks for
+  void let_go();                          // ends hold()
   /// The history that a failed call goes back to: what it holds is not taken for other rows.
   uint64_t to_keep() const { return std::max<uint64_t>(tokens_.size(), scored_from_); }
   uint32_t first_written(size_t group) const;  // index of the page that the next token goes to
@@ -149,6 +156,8 @@ class Session {
   uint32_t reserved_ = 0;
   uint32_t step_ = 0;
   uint64_t pages_added_ = 0;
+  static constexpr uint32_t kHoldsNothing = UINT32_MAX;
+  uint32_t held_from_ = kHoldsNothing;
   std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made
   uint64_t generation_cancels_ = 0;   // when the generation began
   bool closed_ = false;

@@ -157,6 +157,13 @@ FileSpec small_file() {
   return file;
 }
 
+template <class T>
+std::vector<T> elements(const MetaValue& value) {
+  std::vector<T> result;
+  std::get<MetaArray>(value).each([&](const MetaValue& element) { result.push_back(std::get<T>(element)); });
+  return result;
+}
+
 class TempFile {
  public:
   explicit TempFile(const std::string& contents) {
@@ -208,8 +215,8 @@ TEST_CASE("gguf: every type of metadata comes back as it was written") {
   CHECK(meta.at("f64") == MetaValue(-2.25));
   CHECK(meta.at("yes") == MetaValue(true));
   CHECK(meta.at("no") == MetaValue(false));
-  CHECK(meta.at("text") == MetaValue(std::string("h\xc3\xa9llo")));
-  CHECK(meta.at("empty") == MetaValue(std::string()));
+  CHECK(meta.at("text") == MetaValue(std::string_view("h\xc3\xa9llo")));
+  CHECK(meta.at("empty") == MetaValue(std::string_view()));
   CHECK(parsed->tensors().empty());
 }
 
@@ -236,9 +243,9 @@ TEST_CASE_TEMPLATE("gguf: arrays of numbers", T, uint8_t, int8_t, uint16_t, int1
                             .str()),
                 pair_of("none", kArray, Bytes().put<uint32_t>(type).put<uint64_t>(0).str())};
   const Parsed parsed(file.encode());
-  CHECK(std::get<std::vector<T>>(parsed->metadata().at("values")) ==
+  CHECK(elements<T>(parsed->metadata().at("values")) ==
         std::vector<T>{T(1), std::numeric_limits<T>::lowest(), std::numeric_limits<T>::max()});
-  CHECK(std::get<std::vector<T>>(parsed->metadata().at("none")).empty());
+  CHECK(elements<T>(parsed->metadata().at("none")).empty());
 }
 
 TEST_CASE("gguf: arrays of strings, of bools and of arrays") {
@@ -248,14 +255,15 @@ TEST_CASE("gguf: arrays of strings, of bools and of arrays") {
   file.pairs.push_back(pair_of("deep", kArray, array_of_arrays(4)));
   const Parsed parsed(file.encode());
   const auto& meta = parsed->metadata();
-  CHECK(std::get<std::vector<std::string>>(meta.at("tokens")) == std::vector<std::string>{"a", "bc"});
-  CHECK(std::get<std::vector<bool>>(meta.at("bools")) == std::vector<bool>{true, false, true});
-  const MetaValue* value = &meta.at("deep");
+  CHECK(elements<std::string_view>(meta.at("tokens")) == std::vector<std::string_view>{"a", "bc"});
+  CHECK(elements<bool>(meta.at("bools")) == std::vector<bool>{true, false, true});
+  MetaValue value = meta.at("deep");
   for (int i = 1; i < 4; ++i) {
-    REQUIRE(std::get<std::vector<MetaArray>>(*value).size() == 1);
-    value = &std::get<std::vector<MetaArray>>(*value)[0].value;
+    const std::vector<MetaArray> inner = elements<MetaArray>(value);
+    REQUIRE(inner.size() == 1);
+    value = inner[0];
   }
-  CHECK(std::get<std::vector<uint8_t>>(*value) == std::vector<uint8_t>{1, 2});
+  CHECK(elements<uint8_t>(value) == std::vector<uint8_t>{1, 2});
 }
 
 TEST_CASE("gguf: tensors lie where the file says") {
