@@ -22,7 +22,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from foundry.chat.budget import BudgetError, budget
-from foundry.chat.limits import FILTERS, check_call, check_join, check_operation
+from foundry.chat.limits import FILTERS, check_call, check_format, check_join, check_operation
 
 _MOST_INDENT = 64  # of JSON
 
@@ -78,6 +78,18 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         budget().tick()
         check_operation(operator, left, right)
         return budget().made(super().call_binop(context, operator, left, right))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped: Callable[..., str] | None = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def call(*args: Any, **kwargs: Any) -> str:
+            values = [inner for v in args for inner in (v.values() if isinstance(v, dict) else [v])]
+            check_format(str(value.__self__), [*values, *kwargs.values()])
+            return wrapped(*args, **kwargs)
+
+        return call
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         budget().tick()

@@ -117,11 +117,6 @@ def check_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         check_replace(of, *args[:2])
     elif name == "join" and args:
         return (check_join(of, args[0]), *args[1:])
-    elif name in ("format", "format_map"):
-        values = [*args, *kwargs.values()]
-        values += [inner for value in values if isinstance(value, Mapping) for inner in value.values()]
-        plain = [value for value in values if not isinstance(value, Mapping)] if name == "format_map" else values
-        check_format(str(of), plain)
     elif name == "translate":
         for table in args:
             largest = max(map(budget().extent, table.values()), default=1) if isinstance(table, dict) else 1

@@ -17,14 +17,16 @@ def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def _message(name: str, message: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+    if (
+        not isinstance(message, Mapping)
+        or not isinstance(message.get("role"), str)
+        or not ("content" in message or message["role"] == "assistant")
+    ):
         raise ValueError(f"{name}: expected a mapping with role and content, found {message!r}")
     made = {key: plain_value(f"{name}.{key}", value) for key, value in message.items() if value is not None}
     if isinstance(content := made.get("content"), list) and all(map(_is_text_part, content)):
         made["content"] = "".join(part["text"] for part in content)
-    if "content" not in made and made["role"] != "assistant":
-        raise ValueError(f"{name}: expected a mapping with role and content, found {message!r}")
-    if not isinstance(made.get("content", ""), str):
+    if not isinstance(made.get("content", "" if made["role"] == "assistant" else None), str):
         raise ValueError(f"{name}: expected content that is text, or parts of type text, found {message!r}")
     reasoning = next((made[key] for key in _REASONING if key in made), None)
     if reasoning is not None:
