@@ -17,7 +17,7 @@ from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids
-from foundry.tokenizer import Tokenizer
+from foundry.tokenizer import Tokenizer, check_size
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -92,9 +92,11 @@ class CompiledModel:
         with telling_how_to_mend(path):
             file = _core.GgufFile(existing(path))
             shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
+            graph = build_graph(file.metadata, shapes)
+            check_size(file.metadata, graph.arch.vocab_size)
             core = _core.Model(
                 file,
-                build_graph(file.metadata, shapes),
+                graph,
                 device=text("device", device),
                 threads=0 if threads is None else whole("threads", threads, 1),
                 memory_limit=limit,

@@ -106,7 +106,7 @@ class Session:
             raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
         params = params or SamplingParams(**sampling)
         ids = (
-            self.model.tokenizer.encode(prompt, self.position == 0)
+            self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0)
             if isinstance(prompt, str)
             else as_ids(prompt).tolist()
         )
@@ -118,10 +118,25 @@ class Session:
         max_new_tokens: int = 256,
         *,
         params: SamplingParams | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Completion:
-        """Answers a conversation. What the session holds of it already is kept; only new tokens are computed."""
-        return generation.collect(self.stream_chat(messages, max_new_tokens, params=params, **sampling))
+        """Answers a conversation. What the session holds of it already is kept; only new tokens are computed.
+
+        ``tools``, ``documents`` and ``template_variables`` are the chat template's: see ``Tokenizer.apply_chat_template``.
+        """
+        pieces = self.stream_chat(
+            messages,
+            max_new_tokens,
+            params=params,
+            tools=tools,
+            documents=documents,
+            template_variables=template_variables,
+            **sampling,
+        )
+        return generation.collect(pieces)
 
     def stream_chat(
         self,
@@ -130,12 +145,16 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``chat``, a piece of text at a time."""
         if params is not None and sampling:
             raise ValueError(f"expected params or its fields, found both: {', '.join(sampling)}")
-        ids = self.model.tokenizer.encode_chat(messages)
+        variables = {**(template_variables or {}), "tools": tools, "documents": documents}
+        ids = self.model.tokenizer.encode_chat(messages, **variables)
         held = self._core.tokens()
         n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
         differ = np.nonzero(held[:n] != np.asarray(ids[:n], dtype=np.int32))[0]
@@ -169,6 +188,29 @@ class Session:
         token_id, reason = self._core.next(generation)
         self._check()
         return token_id, cast("FinishReason | None", reason)
+
+    def hold(self, position: int) -> None:
+        """While a generation runs, layers with a sliding window keep what ``end_at(position)`` needs, as far as the
+        pages go that are promised for a step."""
+        self._core.hold(whole("position", position))
+
+    def end_at(self, position: int, token_ids: TokenIds) -> None:
+        """The first ``position`` tokens are kept of the history, the others give way to ``token_ids``; what does not fit
+        in the context is left out. A window that has passed ``position`` is computed again."""
+        kept = self.token_ids[:position]
+        more = as_ids(token_ids)[: self.model.arch.max_seq_len - position]
+        if position and position < self.rewindable_to:
+            self.rewind(0)
+            more = np.concatenate([kept, more])
+        else:
+            self.rewind(position)
+        if more.size:
+            self.forward(more)
+
+    @property
+    def has_windows(self) -> bool:
+        """Some layer has a sliding window."""
+        return any(group["window"] for group in self._core.globals())
 
     @property
     def position(self) -> int:
