@@ -27,7 +27,9 @@ struct ArrayInFile {
   MetaArray array;
 };
 
-nb::list to_list(const MetaArray& array);
+using AnyList = nb::typed<nb::list, nb::any>;
+
+AnyList to_list(const MetaArray& array);
 
 /// Arrays inside arrays become lists: they are asked for with the array that holds them.
 nb::object to_python(const MetaValue& value) {
@@ -44,7 +46,7 @@ nb::object to_python(const MetaValue& value) {
       value);
 }
 
-nb::list to_list(const MetaArray& array) {
+AnyList to_list(const MetaArray& array) {
   nb::list result;
   array.each([&](const MetaValue& value) { result.append(to_python(value)); });
   return result;
@@ -82,7 +84,8 @@ void bind_gguf(nb::module_& m) {
       .def_prop_ro(
           "bytes", [](const ArrayInFile& a) { return a.array.bytes(); }, "Of its elements, in the file.")
       .def("__len__", [](const ArrayInFile& a) { return a.array.size(); })
-      .def("__iter__", [](const ArrayInFile& a) { return nb::iter(to_list(a.array)); })
+      .def("__iter__",
+           [](const ArrayInFile& a) -> nb::typed<nb::iterator, nb::any> { return nb::iter(to_list(a.array)); })
       .def("__eq__",
            [](const ArrayInFile& a, const nb::object& other) {
              return other.is_none() ? false : to_list(a.array).equal(nb::list(other));

@@ -147,8 +147,8 @@ def stream(
 class _Answer:
     """An answer's text as its tokens come, and where a stop string ends it.
 
-    Two texts are kept: the one that is shown, and the one with control tokens as they are spelled, for a stop string may
-    name them. Text is told once no stop string can begin in it any more.
+    Two texts are kept: the one that is shown, and the one with control tokens as they are spelled, for a stop string
+    may name them. Text is told once no stop string can begin in it any more.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], continues: bool) -> None:
@@ -162,8 +162,8 @@ class _Answer:
         self._told = 0  # characters of the text that is shown
 
     def push(self, token_id: int) -> tuple[str, tuple[int, bytes] | None]:
-        """The text that can be told now; and if a stop string has ended the answer what remains of it: so many tokens, and
-        bytes of the next one."""
+        """The text that can be told now; and if a stop string has ended the answer, what remains of it: so many tokens,
+        and bytes of the next one."""
         if not self._looks:
             return self._decoder.push(token_id), None
         control = self._tokenizer.is_control(token_id)
@@ -203,7 +203,7 @@ class _Answer:
 
 
 class _Text:
-    """Tokens' bytes as characters, each with the byte that it begins at, and the stop strings that are looked for in them."""
+    """Tokens' bytes as characters, each with the byte that it begins at, and the stop strings looked for in them."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.data = bytearray()
@@ -248,7 +248,7 @@ class _Text:
         return bisect_right(self._ends, byte)
 
     def find_stop(self) -> int:
-        """The character at which the first stop string begins, or -1. What was searched before is not searched again."""
+        """The character at which the first stop string begins, or -1. What was searched is not searched again."""
         begin = max(0, self._searched - self._longest + 1)
         self._searched = len(self.chars)
         text = "".join(self.chars[begin:]) if self._stops else ""

@@ -125,7 +125,7 @@ class Session:
     ) -> Completion:
         """Answers a conversation. What the session holds of it already is kept; only new tokens are computed.
 
-        ``tools``, ``documents`` and ``template_variables`` are the chat template's: see ``Tokenizer.apply_chat_template``.
+        ``tools``, ``documents`` and ``template_variables`` are for the template: see ``Tokenizer.apply_chat_template``.
         """
         pieces = self.stream_chat(
             messages,
@@ -195,8 +195,8 @@ class Session:
         self._core.hold(whole("position", position))
 
     def end_at(self, position: int, token_ids: TokenIds) -> None:
-        """The first ``position`` tokens are kept of the history, the others give way to ``token_ids``; what does not fit
-        in the context is left out. A window that has passed ``position`` is computed again."""
+        """Of the history the first ``position`` tokens stay, the others give way to ``token_ids``; what does not fit in
+        the context is left out. A window that has passed ``position`` is computed again."""
         kept = self.token_ids[:position]
         more = as_ids(token_ids)[: self.model.arch.max_seq_len - position]
         if position and position < self.rewindable_to:

@@ -29,7 +29,7 @@ TOOLS = [
         "type": "function",
         "function": {
             "name": "get_weather",
-            "description": "The weather <now> & \"later\", l'été",
+            "description": 'The weather <now> & "later", l\'été',
             "parameters": {
                 "type": "object",
                 "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["c", "f"]}},
@@ -76,29 +76,44 @@ OWN: dict[str, tuple[str, str]] = {  # name -> conversation, template
         "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}\n{{ m.content }}{{ eos_token }}\n"
         "{% endgeneration %}{% else %}{{ m.content | trim }}{% endif %}\n{% endfor %}",
     ),
-    "whitespace of blocks": ("talk", "  {% if true %}  \n a\n  {%- for m in messages %}\n  {{ m.role -}}\n {% endfor %}\n b\n{% endif %}\n\n"),
+    "whitespace of blocks": (
+        "talk",
+        "  {% if true %}  \n a\n  {%- for m in messages %}\n  {{ m.role -}}\n {% endfor %}\n b\n{% endif %}\n\n",
+    ),
     "time": ("user", "{{ strftime_now('%d %B %Y, %H:%M') }}"),
-    "no content": ("calls without content", "{% for m in messages %}{{ m.content is defined }}{{ m['content'] }};{% endfor %}"),
-    "content None": ("calls with content None", "{% for m in messages %}{{ 'content' in m }}{{ m.content or '-' }};{% endfor %}"),
+    "no content": (
+        "calls without content",
+        "{% for m in messages %}{{ m.content is defined }}{{ m['content'] }};{% endfor %}",
+    ),
+    "content None": (
+        "calls with content None",
+        "{% for m in messages %}{{ 'content' in m }}{{ m.content or '-' }};{% endfor %}",
+    ),
     "arguments": (
         "calls",
-        "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments |"
+        " tojson }}"
         "{% for k, v in c.function.arguments.items() %}{{ k }}={{ v | string }},{% endfor %}{% endfor %}{% endfor %}",
     ),
     "reasoning by its names": ("reasoning", "{{ messages[1].reasoning_content }}{{ messages[1].thinking }}"),
     "tools that are not given": ("user", "{{ tools is none }}{{ documents is none }}{{ tools or 'none' }}"),
     "namespace, macro, caller": (
         "talk",
-        "{% macro wrap(role) %}<{{ role }}>{{ caller() }}</{{ role }}>{% endmacro %}{% set n = namespace(count=0, last='') %}"
+        "{% macro wrap(role) %}<{{ role }}>{{ caller() }}</{{ role }}>{% endmacro %}"
+        "{% set n = namespace(count=0, last='') %}"
         "{% for m in messages %}{% set n.count = n.count + m.content | length %}{% set n.last = n.last ~ m.role[0] %}"
         "{% call wrap(m.role) %}{{ m.content }}{% endcall %}{% endfor %}{{ n.count }}{{ n.last }}",
     ),
     "slices, filters, tests": (
         "talk",
-        "{{ messages[1:3] | map(attribute='role') | join(',') }}|{{ messages | selectattr('role', 'equalto', 'user') | list "
-        "| length }}|{{ messages[-1].content.strip().split('h') }}|{{ messages | length > 3 and messages is iterable }}|"
-        "{{ 'a,b'.split(',') | last | upper }}|{{ [3, 1] | sort }}|{{ ('x' * 3) ~ 1.5 ~ none }}|{{ {'a': 1}.get('b', 'd') }}|"
-        "{{ '%s-%03d' % ('a', 7) }}|{{ '{:>4}|{a}'.format(1, a=2) }}|{{ dict(a=1) | items | list }}|{{ 7 // 2 }}{{ 7 % 4 }}",
+        "{{ messages[1:3] | map(attribute='role') | join(',') }}|{{ messages |"
+        " selectattr('role', 'equalto', 'user') | list "
+        "| length }}|{{ messages[-1].content.strip().split('h') }}|{{ messages |"
+        " length > 3 and messages is iterable }}|"
+        "{{ 'a,b'.split(',') | last | upper }}|{{ [3, 1] | sort }}|{{ ('x' * 3) ~ 1.5 ~ none }}|"
+        "{{ {'a': 1}.get('b', 'd') }}|"
+        "{{ '%s-%03d' % ('a', 7) }}|{{ '{:>4}|{a}'.format(1, a=2) }}|{{ dict(a=1) | items | list }}|{{ 7 // 2 }}"
+        "{{ 7 % 4 }}",
     ),
     "recursive loop": (
         "user",
@@ -108,14 +123,20 @@ OWN: dict[str, tuple[str, str]] = {  # name -> conversation, template
     "loop's variables": (
         "talk",
         "{% for m in messages %}{{ loop.index }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}"
-        "{{ loop.previtem.role if loop.previtem is defined }}{{ loop.nextitem.role if loop.nextitem is defined }};{% else %}none{% endfor %}"
-        "{% for a, b in [(1, 2), (3, 4)] if a > 1 %}{{ a }}{{ b }}{{ loop.changed(a) }}{{ loop.cycle('x', 'y') }}{% endfor %}",
+        "{{ loop.previtem.role if loop.previtem is defined }}"
+        "{{ loop.nextitem.role if loop.nextitem is defined }};{% else %}none{% endfor %}"
+        "{% for a, b in [(1, 2), (3, 4)] if a > 1 %}{{ a }}{{ b }}{{ loop.changed(a) }}"
+        "{{ loop.cycle('x', 'y') }}{% endfor %}",
     ),
     "set blocks, filter blocks": (
         "user",
-        "{% set t %}{{ messages[0].content }}{% endset %}{% filter upper %}{{ t }}{% endfilter %}{{ t | e }}{{ t | safe }}",
+        "{% set t %}{{ messages[0].content }}{% endset %}{% filter upper %}{{ t }}{% endfilter %}{{ t | e }}"
+        "{{ t | safe }}",
     ),
-    "what is printed": ("user", "{{ none }}{{ true }}{{ [1, 'a', {'b': none}] }}{{ 1.0 }}{{ (1,) }}{{ missing }}{{ bos_token }}"),
+    "what is printed": (
+        "user",
+        "{{ none }}{{ true }}{{ [1, 'a', {'b': none}] }}{{ 1.0 }}{{ (1,) }}{{ missing }}{{ bos_token }}",
+    ),
 }
 
 

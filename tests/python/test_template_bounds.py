@@ -1,4 +1,4 @@
-"""Chat templates are programs of anybody's: they take little time, memory and text, or are refused as the file's fault."""
+"""Chat templates are programs of anybody's: they take little time, memory and text, or it is the file's fault."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 BOMBS = {
     # time
     "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "loops with a condition that fails": "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
-    "a recursive loop": "{% for a in [range(99)] recursive %}{{ loop(a is iterable and [range(99), range(99)] or []) }}{% endfor %}",
+    "loops with a condition that fails": "{% for a in range(99999) %}{% for b in range(99999) if false %}"
+    "{% endfor %}{% endfor %}",
+    "a recursive loop": "{% for a in [range(99)] recursive %}"
+    "{{ loop(a is iterable and [range(99), range(99)] or []) }}{% endfor %}",
     "macros in loops": "{% macro m(n) %}{% for i in range(9999) %}{{ n }}{% endfor %}{% endmacro %}"
     "{% for i in range(9999) %}{% set x = m(1) %}{% endfor %}",
     "a map of maps": "{% for i in range(99999) %}{{ range(99999)|map('string')|map('length')|sum }}{% endfor %}",
     # recursion
     "a macro that calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "a macro that calls itself twice": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "a macro that calls itself twice": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}"
+    "{% endmacro %}{{ m(60) }}",
     "a block in itself": "{% block a %}{{ self.a() }}{% endblock %}",
     "an include": "{% include 'a' %}",
     # numbers
     "a power": "{{ 10 ** (10 ** 8) }}",
     "a power at the top of a statement": "{% set x = 9 ** 99999999 %}",
-    "powers of powers": "{% set n = namespace(x=3) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}{{ n.x }}",
+    "powers of powers": "{% set n = namespace(x=3) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}"
+    "{% endfor %}{{ n.x }}",
     "rounding": "{{ 5|round(-100000000) }}{{ 1.5|round(100000000, 'ceil') }}",
     "bytes of a number": "{{ (5).to_bytes(10**10, 'big') }}",
     # widths
@@ -59,25 +63,32 @@ BOMBS = {
     "a list times a number": "{{ [1] * 10**9 }}",
     "text doubled by +": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
     "text doubled by ~": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "text doubled by set": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"
+    "text doubled by set": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}"
+    "{% endset %}"
     "{% set n.x = y %}{% endfor %}",
-    "text doubled by join": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}",
+    "text doubled by join": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = [n.x, n.x]|"
+    "join %}{% endfor %}",
     "text doubled by a method": "{% set n = namespace(x='a') %}{% for i in range(60) %}"
     "{% set n.x = n.x.join(['', '', '']) %}{% endfor %}",
-    "text grown by replace": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x|replace('a', 'aa') %}"
+    "text grown by replace": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x|"
+    "replace('a', 'aa') %}"
     "{% endfor %}",
     "text grown by the method replace": "{% set n = namespace(x='aa') %}{% for i in range(60) %}"
     "{% set n.x = n.x.replace('a', 'aa') %}{% endfor %}",
     "text grown by translate": "{{ ('a' * 99999).translate({97: 'b' * 99999}) }}",
-    "a list that names itself": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+    "a list that names itself": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}"
+    "{% set n.x = [n.x, n.x] %}{% endfor %}"
     "{{ n.x }}",
-    "a map that names itself": "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}"
+    "a map that names itself": "{% set n = namespace(x=1) %}{% for i in range(60) %}"
+    "{% set n.x = dict(a=n.x, b=n.x) %}"
     "{% endfor %}{{ n.x|tojson }}",
     "lists compared": "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}"
     "{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}",
-    "many long texts": "{% set n = namespace(x=[]) %}{% for i in range(9999) %}{% set n.x = n.x + ['a' * 99999] %}{% endfor %}",
+    "many long texts": "{% set n = namespace(x=[]) %}{% for i in range(9999) %}"
+    "{% set n.x = n.x + ['a' * 99999] %}{% endfor %}",
     "many slices": "{% set s = 'a' * 4000000 %}{% for i in range(9999) %}{% set x = s[1:] %}{% endfor %}",
-    "much text in a macro": "{% macro m() %}{% for i in range(9999) %}{{ 'a' * 999999 }}{% endfor %}{% endmacro %}{{ m()|length }}",
+    "much text in a macro": "{% macro m() %}{% for i in range(9999) %}{{ 'a' * 999999 }}{% endfor %}"
+    "{% endmacro %}{{ m()|length }}",
     "much text": "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
     "long lists by split": "{% for i in range(99) %}{{ ('a ' * 2000000).split(' ')|length }}{% endfor %}",
     "sums of lists": "{{ range(99999)|map('string')|map('list')|sum(start=[])|length }}",
@@ -134,9 +145,11 @@ def test_what_is_given_may_be_long() -> None:
 
 def test_widths_that_make_sense_are_as_ever() -> None:
     template = (
-        "{{ '%5d|%-4s|%(a)s' % {'a': 1} if false else '%5d|%-4s' % (3, 'x') }}|{{ 'x'|center(5) }}|{{ 'a\nb'|indent(2) }}|"
+        "{{ '%5d|%-4s|%(a)s' % {'a': 1} if false else '%5d|%-4s' % (3, 'x') }}|{{ 'x'|center(5) }}|{{ 'a\nb'|"
+        "indent(2) }}|"
         "{{ 2 ** 10 }}|{{ 'ab' * 2 }}|{{ [1, 2]|batch(3, 0)|list }}|{{ '{:>4}'.format(7) }}|{{ '100% of 20240101' }}|"
-        "{{ 'a' ~ 1 ~ none }}|{{ (1, 2)[1:] }}|{{ [3, 4]|join('-') }}|{{ '-'.join(['p', 'q']) }}|{{ {'k': [1]}|tojson }}"
+        "{{ 'a' ~ 1 ~ none }}|{{ (1, 2)[1:] }}|{{ [3, 4]|join('-') }}|{{ '-'.join(['p', 'q']) }}|{{ {'k': [1]}|"
+        "tojson }}"
     )
     assert render(template, MESSAGES, True) == (
         "    3|x   |  x  |a\n  b|1024|abab|[[1, 2, 0]]|   7|100% of 20240101|a1None|(2,)|3-4|p-q|" + '{"k": [1]}'

@@ -69,8 +69,12 @@ def test_what_a_template_is_given(tiny: CompiledModel) -> None:
     tokenizer = tiny.tokenizer
     before, tools, documents = tokenizer.chat_template, [CALL["function"]], [{"title": "t", "text": "x"}]
     try:
-        tokenizer.chat_template = "{{ tools | tojson }}{{ documents | tojson }}{{ enable_thinking }}{{ add_generation_prompt }}"
-        text = tokenizer.apply_chat_template([USER], False, False, tools=tools, documents=documents, enable_thinking=True)
+        tokenizer.chat_template = (
+            "{{ tools | tojson }}{{ documents | tojson }}{{ enable_thinking }}{{ add_generation_prompt }}"
+        )
+        text = tokenizer.apply_chat_template(
+            [USER], False, False, tools=tools, documents=documents, enable_thinking=True
+        )
         assert text == '[{"name": "f", "arguments": {"x": 1}}][{"title": "t", "text": "x"}]TrueFalse'
         ids = tokenizer.encode_chat([USER], tools=tools, documents=documents, enable_thinking=True)
         assert tokenizer.decode(ids) == text.replace("False", "True")
@@ -83,7 +87,10 @@ def test_what_a_template_is_given(tiny: CompiledModel) -> None:
 
 def test_an_assistant_may_say_nothing_but_calls() -> None:
     template = "{% for m in messages %}{{ m.role }}{{ m.content }}{{ m.tool_calls | length }}{% endfor %}"
-    for message in ({"role": "assistant", "tool_calls": [CALL]}, {"role": "assistant", "content": None, "tool_calls": [CALL]}):
+    for message in (
+        {"role": "assistant", "tool_calls": [CALL]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    ):
         assert rendered(template, [message]) == "assistant1"
     with pytest.raises(ValueError, match=r"messages\[0\]: expected a mapping with role and content"):
         rendered(template, [{"role": "user", "tool_calls": []}])

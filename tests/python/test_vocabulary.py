@@ -129,7 +129,10 @@ def test_characters_that_get_lost_are_warned_of() -> None:
         (byte_level(tokens=["a", "b", "a"], token_type=None), "each token once, found 'a' twice"),
         (byte_level(eos_token_id="2"), "eos_token_id: expected an id below 257, found '2'"),
         (byte_level(add_bos_token="no"), "add_bos_token: expected true or false"),
-        (byte_level(tokens=["a" * 1025, "b"], token_type=None), r"tokens\[0\]: expected at most 1024 characters, found"),
+        (
+            byte_level(tokens=["a" * 1025, "b"], token_type=None),
+            r"tokens\[0\]: expected at most 1024 characters, found",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any], named: str) -> None:

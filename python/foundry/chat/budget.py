@@ -1,5 +1,8 @@
-"""What a template may take: time, memory and text. A template is a program of anybody's, and Python can't end one from outside:
-so it counts as it goes, and no single operation may be large."""
+"""What a template may take: time, memory and text.
+
+A template is a program of anybody's, and Python can't end one from outside: so it counts as it goes, and no single
+operation may be large.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,8 @@ class Budget:
 
     def fits(self, size: int, what: str = "characters or entries of a value") -> None:
         if size > self.most_value:
-            raise BudgetError(f"expected at most {self.most_value} {what}, found {size if size < 1 << 64 else 'more'}")
+            found = size if size < 1 << 64 else "more"
+            raise BudgetError(f"expected at most {self.most_value} {what}, found {found}")
 
     def made(self, value: Any) -> Any:
         """The value, which was made just now or may have been: its bytes are counted."""
@@ -64,7 +68,7 @@ class Budget:
         return value
 
     def extent(self, value: Any) -> int:
-        """Characters and entries in all, however deep. Entries count as often as they are named, as printing shows them."""
+        """Characters and entries, however deep. They count as often as they are named, as printing has them."""
         if isinstance(value, str | bytes):
             size = len(value)
         elif isinstance(value, list | tuple | dict | set | frozenset):

@@ -1,7 +1,7 @@
 """Jinja as ``transformers`` sets it up (utils/chat_template_utils.py), in a sandbox that counts what a template takes.
 
-Jinja's sandbox keeps a template from Python's insides. Here loops, calls, operators, filters, literals and output go through
-``chat.budget`` as well: in the syntax tree where Jinja has no hook for it.
+Jinja's sandbox keeps a template from Python's insides. Here loops, calls, operators, filters, literals and output go
+through ``chat.budget`` as well: in the syntax tree where Jinja has no hook for it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
         return call
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget().tick()
         args = check_call(__obj, args, kwargs)
         return budget().made(super().call(__context, __obj, *args, **kwargs))

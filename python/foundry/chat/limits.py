@@ -43,11 +43,10 @@ def check_percent(form: str, values: Any) -> None:
     while at >= 0:
         at += 1
         if form[at : at + 1] == "(":  # a key, which may hold parentheses
-            depth = 0
-            for at in range(at, len(form)):
+            depth = 1
+            while depth and at + 1 < len(form):
+                at += 1
                 depth += {"(": 1, ")": -1}.get(form[at], 0)
-                if depth == 0:
-                    break
             at += 1
         found = _PERCENT.match(form, at)
         assert found is not None  # every part is optional

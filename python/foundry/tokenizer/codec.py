@@ -37,7 +37,7 @@ class Tokenizer:
         self.chat_template = template if isinstance(template, str) else None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text``. Special tokens in it are recognised; BOS comes first and EOS last where the model asks."""
+        """Token ids of ``text``: special tokens in it are recognised; BOS is first, EOS last if the model asks."""
         ids = self.encode_prompt(text, add_special_tokens)
         if add_special_tokens and self._vocabulary.adds_eos and ids[-1:] != [self.eos_id] and self.eos_id is not None:
             ids.append(self.eos_id)

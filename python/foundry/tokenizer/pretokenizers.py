@@ -1,6 +1,6 @@
 """What ``tokenizer.ggml.pre`` stands for: how byte-level BPE splits text, and what holds where the file does not say.
 
-Names and defaults are those of llama.cpp (src/llama-vocab.cpp); the expressions are those of the models' own tokenizers.
+Names and defaults are llama.cpp's (src/llama-vocab.cpp); the expressions are those of the models' own tokenizers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|" + _REST
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """Regular expressions that split text, one after the other; whether a whole word that is a token needs no merges; and
-    whether a text begins with BOS where ``tokenizer.ggml.add_bos_token`` is missing."""
+    """Regular expressions that split text, one after the other; whether a whole word that is a token needs no merges;
+    and whether a text begins with BOS where ``tokenizer.ggml.add_bos_token`` is missing."""
 
     splits: tuple[str, ...]
     ignores_merges: bool = False

@@ -10,7 +10,8 @@ from foundry.tokenizer.codec import Tokenizer
 class StreamDecoder:
     """Turns tokens into text as they come, and never splits a character.
 
-    The pieces joined are ``decode`` of all tokens. Bytes that can't become a character any more are told at once, as U+FFFD.
+    The pieces joined are ``decode`` of all tokens. Bytes that can't become a character any more are told at once, as
+    U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer, continues: bool = False) -> None:

@@ -101,9 +101,8 @@ def check_size(metadata: Mapping[str, Any], rows: int) -> None:
 
 def entries(kind: type, name: str, value: Any, size: int | None = None) -> list[Any]:
     """The entries of a list, all of ``kind``."""
-    if isinstance(value, _core.MetadataArray):
-        if size is None or len(value) == size:  # or else nothing is converted
-            value = value.to_list()
+    if isinstance(value, _core.MetadataArray) and size in (None, len(value)):  # or else nothing is converted
+        value = value.to_list()
     if not isinstance(value, list) or (size is not None and len(value) != size):
         found = f"{len(value)} of them" if isinstance(value, list | _core.MetadataArray) else repr(value)
         raise ModelFormatError(
