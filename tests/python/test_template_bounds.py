@@ -93,12 +93,20 @@ BOMBS = {
     "long lists by split": "{% for i in range(99) %}{{ ('a ' * 2000000).split(' ')|length }}{% endfor %}",
     "sums of lists": "{{ range(99999)|map('string')|map('list')|sum(start=[])|length }}",
     # what takes long with a little
+    "a test of each entry": "{{ range(99999)|select('in', range(99999)|map('string')|list)|list }}",
+    "keys that collide": "{{ dict.fromkeys(range(0, 99999 * 2305843009213693951, 2305843009213693951))|length }}",
+    "a number of many digits": "{{ ('f' * 4000000)|int(0, 16) // (('7' * 2000000)|int(0, 16)) }}",
+    "looking from the right": "{{ ('a' * 4000000).rfind('ab' + 'a' * 1000000) }}",
+    "stripping": "{{ ('a' * 4000000).strip('b' * 3999999 + 'a') }}",
+    "trimming": "{{ ('a' * 4000000)|trim('b' * 3999999 + 'a') }}",
+    "large values in a loop": "{% set s = 'a b ' * 1000000 %}{% for i in range(9999) %}{{ s|wordcount }}{% endfor %}",
     "an encoding": "{{ ('é' * 3000000).encode('punycode') }}",
     "wordwrap": "{{ ('a ' * 2000000)|wordwrap(1) }}",
     "urlize": "{{ ('www.a.b ' * 400000)|urlize }}",
     "lipsum": "{{ lipsum(10**9) }}",
     "range": "{{ range(10**18)|list }}",
     "a long template": "{{ a }}" * 99999,
+    "a template of many statements": "{{a}}" * 20000,
     "a deep template": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "loops in loops": "{% for a in b %}" * 30 + "{% endfor %}" * 30,
 }
@@ -120,11 +128,12 @@ def test_a_template_that_takes_too_much_is_refused(name: str, monkeypatch: pytes
     ("name", "bound"),
     [
         ("nested loops", "0.1 s of processor time"),
-        ("a power", "at most 4096 bits"),
+        ("a power", "at most 64 bits"),
         ("center", "up to 100000"),
         ("much text in a macro", "bytes of values made"),
         ("text times a number", "characters or entries of a value, found 1000000000"),
-        ("a long template", "at most 262144 characters, found 699993"),
+        ("a template of many statements", "at most 10000 tokens of Jinja"),
+        ("a long template", "at most 131072 characters, found 699993"),
     ],
 )
 def test_the_error_says_the_bound(name: str, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:

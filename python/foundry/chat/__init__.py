@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from jinja2 import Template
@@ -13,7 +14,8 @@ from foundry.chat.environment import RefusedError, TemplateEnvironment
 from foundry.chat.messages import plain_messages, plain_value
 from foundry.errors import ModelFormatError
 
-MOST_SOURCE = 1 << 18  # characters of a template; public ones have up to 30,000
+MOST_SOURCE = 1 << 17  # characters of a template; public ones have up to 30,000
+MOST_TOKENS = 10_000  # as Jinja reads it, for compiling takes long with each; public ones have up to 2,500
 
 
 def render(
@@ -65,4 +67,7 @@ def render(
 
 @lru_cache(maxsize=8)
 def _compiled(source: str) -> Template:
-    return TemplateEnvironment().from_string(source)
+    environment = TemplateEnvironment()
+    if sum(1 for _ in islice(environment.lex(source), MOST_TOKENS + 1)) > MOST_TOKENS:
+        raise BudgetError(f"expected at most {MOST_TOKENS} tokens of Jinja, found more")
+    return environment.from_string(source)

@@ -17,11 +17,11 @@ MOST_SECONDS = 2.0  # of processor time, and as much again for each million of c
 MOST_MADE = 128 << 20  # bytes of all values made, and 256 for each character that it is given
 MOST_VALUE = 4 << 20  # characters and entries of a value, and of the text in all; and 4 for each that it is given
 MOST_WIDTH = 100_000  # of padding, of an indent, of a row
-MOST_BITS = 4096  # of a whole number
+MOST_BITS = 64  # of a whole number: longer ones can be made to collide in a dict
+MOST_STEPS = 1 << 26  # of an operation that goes through one text for each character of another
 MOST_HEAVY = 1 << 16  # characters and entries, for what takes long with each
 
 _OVERHEAD = 56  # bytes of an entry, at least, beside its place in the list
-_CHECK_EVERY = 32  # ticks between looks at the clock
 
 
 class BudgetError(Exception):
@@ -36,14 +36,12 @@ class Budget:
         self.most_value = MOST_VALUE + 4 * size
         self._most_made, self._made = MOST_MADE + 256 * size, 0
         self._told = 0
-        self._ticks = 0
         self._most_seconds = MOST_SECONDS * (1 + size / 1e6)
         self._ends = thread_time() + self._most_seconds
 
     def tick(self) -> None:
-        """Once for each turn of a loop, call and operation."""
-        self._ticks += 1
-        if self._ticks % _CHECK_EVERY == 0 and thread_time() > self._ends:
+        """Once for each turn of a loop, call, operation, filter and test."""
+        if thread_time() > self._ends:
             raise BudgetError(f"expected an end after {self._most_seconds:.1f} s of processor time, found none")
 
     def told(self, text: str) -> None:
@@ -65,6 +63,8 @@ class Budget:
                 self._made += _OVERHEAD * len(value)
             if self._made > self._most_made:
                 raise BudgetError(f"expected at most {self._most_made} bytes of values made, found more")
+        elif isinstance(value, int):
+            check_bits(value.bit_length())
         return value
 
     def extent(self, value: Any) -> int:
@@ -85,6 +85,11 @@ class Budget:
         if size > self.most_value:
             self.fits(size)
         return size
+
+
+def check_bits(bits: int) -> None:
+    if bits > MOST_BITS:
+        raise BudgetError(f"expected whole numbers of at most {MOST_BITS} bits, found a longer one")
 
 
 _current: ContextVar[Budget] = ContextVar("foundry.chat.budget")

@@ -50,6 +50,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             "namespace": _Namespace,
         }
         self.filters["tojson"] = _to_json
+        self.tests = {name: _counted(function) for name, function in self.tests.items()}
         self.filters = {name: _bounded(name, function) for name, function in self.filters.items()}
 
     # What the tree is given to call.
@@ -214,6 +215,17 @@ def _to_json(
         budget().fits(size)
         pieces.append(piece)
     return "".join(pieces)
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The test: a filter may ask it of each entry."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        budget().tick()
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

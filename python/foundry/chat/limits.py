@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
-from foundry.chat.budget import MOST_BITS, MOST_HEAVY, MOST_WIDTH, BudgetError, budget
+from foundry.chat.budget import MOST_HEAVY, MOST_STEPS, MOST_WIDTH, BudgetError, budget, check_bits
 
 _DIGITS = re.compile(r"\d+")
 _PERCENT = re.compile(r"[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
@@ -24,9 +24,9 @@ def check_operation(operator: str, left: Any, right: Any) -> None:
             if isinstance(sequence, _SEQUENCES) and isinstance(times, int):
                 budget().fits(budget().extent(sequence) * max(times, 0))
         if isinstance(left, int) and isinstance(right, int):
-            _check_bits(left.bit_length() + right.bit_length())
+            check_bits(left.bit_length() + right.bit_length())
     elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-        _check_bits(left.bit_length() * max(right, 0))
+        check_bits(left.bit_length() * max(right, 0))
     elif operator == "%" and isinstance(left, str | bytes):
         check_percent(left.decode("latin-1") if isinstance(left, bytes) else left, right)
 
@@ -99,6 +99,9 @@ def check_join(separator: Any, entries: Iterable[Any]) -> list[Any]:
 def check_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """Of a method of text, bytes or a number. Returns the arguments to call with."""
     of, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, int):
+            check_bits(value.bit_length())
     if isinstance(of, int):
         for value in (*args, *kwargs.values()):
             check_width(value)
@@ -116,6 +119,8 @@ def check_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         check_replace(of, *args[:2])
     elif name == "join" and args:
         return (check_join(of, args[0]), *args[1:])
+    elif name in ("strip", "lstrip", "rstrip", "rfind", "rindex", "rsplit", "rpartition"):
+        _check_steps(of, *args[:1])
     elif name == "translate":
         for table in args:
             largest = max(map(budget().extent, table.values()), default=1) if isinstance(table, dict) else 1
@@ -125,6 +130,12 @@ def check_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             if str(value).lower() not in _ENCODINGS:
                 raise BudgetError(f"expected an encoding of {', '.join(sorted(_ENCODINGS))}, found {str(value)[:80]!r}")
     return args
+
+
+def _check_steps(text: Any, other: Any = None, *_: Any, **__: Any) -> None:
+    """Of an operation that may go through ``other`` for each character of ``text``."""
+    if isinstance(other, str | bytes) and len(str(text)) * len(other) > MOST_STEPS:
+        raise BudgetError(f"expected at most {MOST_STEPS} steps to look for one text in another, found more")
 
 
 def _lines(text: Any) -> int:
@@ -146,7 +157,7 @@ def _rows(value: Any, count: Any, fill_with: Any = None) -> None:
 
 def _round(value: Any, precision: Any = 0, method: Any = "common") -> None:
     if isinstance(precision, int):
-        _check_bits(4 * abs(precision))
+        check_width(1000 * precision)  # both ways are by powers of ten
 
 
 def _sum(value: Any, attribute: Any = None, start: Any = 0) -> None:
@@ -179,15 +190,11 @@ FILTERS: dict[str, Callable[..., None]] = {
     "slice": _rows,
     "striptags": _heavy,
     "sum": _sum,
+    "trim": _check_steps,
     "urlize": _heavy,
     "wordwrap": _heavy,
     "xmlattr": _heavy,
 }
-
-
-def _check_bits(bits: int) -> None:
-    if bits > MOST_BITS:
-        raise BudgetError(f"expected whole numbers of at most {MOST_BITS} bits, found a longer one")
 
 
 def _number(digits: str) -> int:
