@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -158,10 +160,10 @@ def test_tokens_that_all_join_to_others_are_refused_soon() -> None:
     assert time.perf_counter() - began < 5
 
 
-def with_tokens(path: Path, to: Path, n_tokens: int) -> Path:
-    """The model with a longer vocabulary."""
+def with_tokens(path: Path, to: Path, n_tokens: int, **changes: Any) -> Path:
+    """The model with a longer vocabulary, or other fields of it."""
     reader = gguf.GGUFReader(str(path))
-    writer = gguf.GGUFWriter(str(to), "llama")
+    writer = synthetic.Writer(str(to), "llama")
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name == "general.architecture":
             continue
@@ -170,6 +172,7 @@ def with_tokens(path: Path, to: Path, n_tokens: int) -> Path:
             value = [*value, *(f"token {i}" for i in range(len(value), n_tokens))]
         if field.name == "tokenizer.ggml.token_type":
             value = [*value, *[1] * (n_tokens - len(value))]
+        value = changes.get(field.name.rpartition(".")[2], value)
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, value, kind, sub_type=inner)
     for tensor in reader.tensors:
@@ -208,3 +211,12 @@ def test_smollm2s_vocabulary_is_read_without_a_warning(smollm2_path: Path) -> No
         warnings.simplefilter("error")
         tokenizer = Tokenizer(_core.GgufFile(str(smollm2_path)).metadata)
     assert tokenizer.stop_ids == ids_of(tokenizer, "<|endoftext|>", "<|im_end|>", "<reponame>")
+
+
+def test_the_command_line_warns_in_a_line(tiny_path: Callable[..., Path], tmp_path: Path) -> None:
+    path = with_tokens(tiny_path(), tmp_path / "a.gguf", synthetic.VOCAB, eos_token_id=5000)
+    command = [sys.executable, "-m", "foundry", "generate", "-m", str(path), "a", "--max-new-tokens", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in run.stderr.splitlines() if "warning" in line]
+    said = f"tokenizer.ggml.eos_token_id: expected an id below {synthetic.VOCAB}, found 5000; it is left out"
+    assert lines == [f"foundry: warning: {said}"]

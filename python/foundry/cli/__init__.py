@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from foundry.errors import FoundryError
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         _prepare_streams()
+        warnings.formatwarning = lambda message, *_, **__: f"foundry: warning: {message}\n"
         from foundry.cli.arguments import parser  # here, for Ctrl-C is heard from here on
 
         arguments = parser().parse_args(argv)
