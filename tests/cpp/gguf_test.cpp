@@ -107,6 +107,7 @@ class Parsed {
   }
   GgufFile* operator->() const { return file_.get(); }
   const std::byte* data() const { return copy_.get(); }
+  std::byte* data() { return copy_.get(); }
 
  private:
   size_t size_;
@@ -337,6 +338,25 @@ TEST_CASE("gguf: the alignment is the file's own") {
   CHECK_REFUSED(file.encode(), "general.alignment: expected u32, found u64");
   file.pairs = {pair_of("general.alignment", kU32, raw<uint32_t>(1u << 31))};
   CHECK_REFUSED(file.encode(), "inside the data section of 0");
+}
+
+TEST_CASE("gguf: more keys than any file has are refused, whatever its size") {
+  std::string text = small_file().encode() + std::string(1 << 20, '\0');
+  const uint64_t count = 65537;
+  std::memcpy(text.data() + 16, &count, sizeof(count));
+  CHECK_REFUSED(text, "byte 16: number of keys: expected at most 65536, found 65537");
+}
+
+TEST_CASE("gguf: arrays are checked again when they are read, for the file may have been written to") {
+  const std::string text = small_file().encode();
+  const size_t length = text.find("bc") - sizeof(uint64_t);
+  Parsed parsed(text);
+  const MetaValue tokens = parsed->metadata().at("tokens");
+  CHECK(elements<std::string_view>(tokens).size() == 2);
+  for (const uint64_t wrong : {uint64_t{3}, uint64_t{1} << 40, UINT64_MAX}) {
+    std::memcpy(parsed.data() + length, &wrong, sizeof(wrong));
+    CHECK_THROWS_AS(elements<std::string_view>(tokens), ModelFormatError);
+  }
 }
 
 TEST_CASE("gguf: a file that ends at any byte is refused") {
