@@ -60,10 +60,10 @@ def _byte_level_bpe(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Back
             f"the first {lost[0]!r}: they are lost from texts"
         )
     merges = entries(str, "merges", metadata.get("tokenizer.ggml.merges"))
-    halves = [merge.partition(" ") for merge in merges]
-    pairs = [(a, b) for a, _, b in halves if a in ids and b in ids and a + b in ids]
+    pairs = [(a, b) for a, _, b in (merge.partition(" ") for merge in merges) if a in ids and b in ids and a + b in ids]
     if len(pairs) < len(merges):
-        odd = next(merge for merge, (a, _, b) in zip(merges, halves, strict=True) if not {a, b, a + b} <= ids.keys())
+        kept = {f"{a} {b}" for a, b in pairs}
+        odd = next(merge for merge in merges if merge not in kept)
         warn(
             f"tokenizer.ggml.merges: {len(merges) - len(pairs)} of {len(merges)} have or make no token, "
             f"the first {odd[:80]!r}: they are left out"

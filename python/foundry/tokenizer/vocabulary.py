@@ -127,11 +127,11 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     if len(value) > MOST_TOKENS:
         raise ModelFormatError(f"tokenizer.ggml.tokens: expected at most {MOST_TOKENS}, found {len(value)}")
     tokens: list[str] = entries(str, "tokens", value)
-    longest = max(range(len(tokens)), key=lambda i: len(tokens[i]))
-    if len(tokens[longest]) > MOST_CHARACTERS:
+    most = max(map(len, tokens))
+    if most > MOST_CHARACTERS:
+        longest = next(i for i, token in enumerate(tokens) if len(token) == most)
         raise ModelFormatError(
-            f"tokenizer.ggml.tokens[{longest}]: expected at most {MOST_CHARACTERS} characters, "
-            f"found {len(tokens[longest])}"
+            f"tokenizer.ggml.tokens[{longest}]: expected at most {MOST_CHARACTERS} characters, found {most}"
         )
     return [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
 
