@@ -217,7 +217,7 @@ def _to_json(
     return "".join(pieces)
 
 
-def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+def _counted(function: Any) -> Callable[..., Any]:
     """The test: a filter may ask it of each entry."""
 
     @functools.wraps(function)
