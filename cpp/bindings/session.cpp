@@ -188,6 +188,8 @@ void bind_session(nb::module_& m) {
       .def("fork", [](Session& s) { return waiting([&](const Poll& poll) { return s.fork(poll); }); })
       .def(
           "rewind", [](Session& s, uint32_t n) { waiting([&](const Poll& poll) { s.rewind(n, poll); }); }, "n_tokens"_a)
+      .def(
+          "hold", [](Session& s, uint32_t at) { waiting([&](const Poll& poll) { s.hold(at, poll); }); }, "position"_a)
       .def("cancel", &Session::cancel)
       .def("close", [](Session& s) { waiting([&](const Poll& poll) { s.close(poll); }); });
 }

@@ -50,9 +50,14 @@ void Session::require_open() const {
   require_idle();
 }
 
-void Session::quiesce() {
+void Session::stop_steps() {
   require_open();
   if (generation_ != nullptr) generation_->drop_ahead();
+}
+
+void Session::quiesce() {
+  stop_steps();
+  sequence_->let_go();
 }
 
 void Session::end_generation() {
@@ -123,9 +128,17 @@ void Session::reserve(uint32_t n_tokens, const Poll& poll) {
 void Session::rewind(uint32_t n_tokens, const Poll& poll) {
   const ForkGuarded::Inside inside(model_->forks());
   const FairGuard lock(calls_, poll);
-  quiesce();
+  stop_steps();
   sequence_->rewind(n_tokens);
+  sequence_->let_go();
   end_generation();
+}
+
+void Session::hold(uint32_t position, const Poll& poll) {
+  const ForkGuarded::Inside inside(model_->forks());
+  const FairGuard lock(calls_, poll);
+  require_open();
+  sequence_->hold_from(position);
 }
 
 void Session::close(const Poll& poll) {

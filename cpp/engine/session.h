@@ -49,6 +49,9 @@ class Session {
   void save(const std::string& path, const Poll& poll = {});
   /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
   void rewind(uint32_t n_tokens, const Poll& poll = {});
+  /// While a generation runs, windows keep what rows from this position on see: see Sequence::hold_from. The next call but next() and
+  /// rewind() lets it go.
+  void hold(uint32_t position, const Poll& poll = {});
   void close(const Poll& poll = {});
 
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
@@ -73,7 +76,8 @@ class Session {
   // With calls_ held.
   void require_idle() const;  // the lock lets a callback of the call that runs in: it may look, and change nothing
   void require_open() const;
-  void quiesce();     // open, and no step of it is under way any more
+  void stop_steps();  // open, and no step of it is under way any more
+  void quiesce();     // the same, and nothing is held for a stop string
   void read_saved();  // the pages of a restored history, once
   void end_generation();
   /// The hooks of a call, which also hear a cancel since `cancels` and a fork of the process.

@@ -7,6 +7,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -22,18 +23,34 @@ namespace foundry {
 
 class MappedFile;
 
-struct MetaArray;
-/// A value of the metadata. Arrays are vectors of their element; an array of arrays is a vector of MetaArray.
+/// GGUF's numbers of value types.
+enum class MetaType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
+const char* meta_type_name(MetaType type);
+
+class MetaArray;
+/// A value of the metadata. Strings and arrays stay where they lie in the file, and live as long as it.
 /// Strings are the file's bytes: GGUF asks for UTF-8, and files are known that break it (only keys and tensor names are checked).
 using MetaValue = std::variant<bool, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t, int64_t, float,
-                               double, std::string, std::vector<bool>, std::vector<uint8_t>, std::vector<int8_t>,
-                               std::vector<uint16_t>, std::vector<int16_t>, std::vector<uint32_t>, std::vector<int32_t>,
-                               std::vector<uint64_t>, std::vector<int64_t>, std::vector<float>, std::vector<double>,
-                               std::vector<std::string>, std::vector<MetaArray>>;
-/// An array inside an array: `value` is always one of the vectors.
-struct MetaArray {
-  MetaValue value;
-  bool operator==(const MetaArray& other) const { return value == other.value; }
+                               double, std::string_view, MetaArray>;
+
+/// An array as it lies in the file: nothing is copied until its elements are asked for. They were checked when the file was
+/// opened, and are again each time, for the file may have been written to since.
+class MetaArray {
+ public:
+  MetaArray(MetaType type, uint64_t size, std::span<const std::byte> bytes) : type_(type), size_(size), bytes_(bytes) {}
+  MetaType type() const { return type_; }
+  uint64_t size() const { return size_; }
+  /// Of all elements, in the file.
+  uint64_t bytes() const { return bytes_.size(); }
+  /// Calls with each element in order. ModelFormatError if the bytes are no such array any more.
+  void each(const std::function<void(const MetaValue&)>& call) const;
+  /// The same bytes.
+  bool operator==(const MetaArray& other) const;
+
+ private:
+  MetaType type_;
+  uint64_t size_;
+  std::span<const std::byte> bytes_;
 };
 
 struct GgufTensor {
@@ -62,6 +79,8 @@ class GgufFile {
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
   const std::map<std::string, MetaValue>& metadata() const { return metadata_; }
+  /// Bytes of the file that keys and values take.
+  uint64_t metadata_bytes() const { return metadata_bytes_; }
   /// In the file's order.
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   /// Null when there is none of that name.
@@ -84,6 +103,7 @@ class GgufFile {
   uint32_t version_ = 0;
   uint64_t alignment_ = 0;
   std::map<std::string, MetaValue> metadata_;
+  uint64_t metadata_bytes_ = 0;
   std::vector<GgufTensor> tensors_;
   std::unordered_map<std::string_view, size_t> by_name_;  // into tensors_, whose names stay where they are
 };

@@ -8,11 +8,9 @@
 namespace foundry {
 namespace {
 
-/// GGUF's numbers of value types.
-enum class MetaType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
-constexpr uint32_t kMetaTypes = 13;
-constexpr const char* kMetaTypeNames[kMetaTypes] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
-                                                    "bool", "string", "array", "u64", "i64", "f64"};
+constexpr const char* kMetaTypeNames[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                          "bool", "string", "array", "u64", "i64", "f64"};
+constexpr uint32_t kMetaTypes = std::size(kMetaTypeNames);
 
 /// Calls with a value of the C++ type that a plain number of the file becomes.
 template <class F>
@@ -56,48 +54,37 @@ bool read_bool(Cursor& cursor) {
   return byte == 1;
 }
 
-std::string read_text(Cursor& cursor) {
-  return std::string(cursor.read_string("string", std::numeric_limits<uint64_t>::max()));
+std::string_view read_text(Cursor& cursor) {
+  return cursor.read_string("string", std::numeric_limits<uint64_t>::max());
 }
 
-/// Elements that are large in memory beside their smallest form in the file are taken one by one: a false count ends where the
-/// file does, and never decides on an allocation.
-template <class T, class Read>
-std::vector<T> read_each(uint64_t count, Read&& read) {
-  std::vector<T> values;
-  values.reserve(static_cast<size_t>(std::min<uint64_t>(count, 4096)));
-  for (uint64_t i = 0; i < count; ++i) values.push_back(read());
-  return values;
+/// The least bytes that an element takes: a false count ends where the file does.
+uint64_t least_bytes(MetaType type) {
+  if (type == MetaType::boolean) return 1;
+  if (type == MetaType::string) return 8;
+  if (type == MetaType::array) return 4 + 8;
+  return with_number_type(type, [](auto zero) { return uint64_t{sizeof(zero)}; });
 }
 
-MetaValue read_array(Cursor& cursor, int depth) {
+/// Steps over an array, `depth` deep in others, and checks it.
+MetaArray read_array(Cursor& cursor, int depth) {
   if (depth > kMaxArrayDepth)
     cursor.fail(cursor.offset(), "array", "at most " + std::to_string(kMaxArrayDepth) + " arrays inside each other",
                 "one more");
   const MetaType type = read_type(cursor, "array element type");
-  switch (type) {
-    case MetaType::boolean: {
-      const uint64_t count = cursor.read_count("array count", 1);
-      return read_each<bool>(count, [&] { return read_bool(cursor); });
-    }
-    case MetaType::string: {
-      const uint64_t count = cursor.read_count("array count", 8);
-      return read_each<std::string>(count, [&] { return read_text(cursor); });
-    }
-    case MetaType::array: {
-      const uint64_t count = cursor.read_count("array count", 4 + 8);
-      return read_each<MetaArray>(count, [&] { return MetaArray{read_array(cursor, depth + 1)}; });
-    }
-    default:
-      return with_number_type(type, [&](auto zero) -> MetaValue {
-        using T = decltype(zero);
-        const uint64_t count = cursor.read_count("array count", sizeof(T));
-        std::vector<T> values(static_cast<size_t>(count));
-        const std::byte* data = cursor.take(count * sizeof(T), "array");
-        if (count != 0) std::memcpy(values.data(), data, values.size() * sizeof(T));
-        return values;
-      });
+  const uint64_t least = least_bytes(type), count = cursor.read_count("array count", least);
+  const uint64_t begin = cursor.offset();
+  const std::byte* data = cursor.take(0, "array");
+  if (type == MetaType::boolean) {
+    for (uint64_t i = 0; i < count; ++i) read_bool(cursor);
+  } else if (type == MetaType::string) {
+    for (uint64_t i = 0; i < count; ++i) read_text(cursor);
+  } else if (type == MetaType::array) {
+    for (uint64_t i = 0; i < count; ++i) read_array(cursor, depth + 1);
+  } else {
+    cursor.take(count * least, "array");
   }
+  return MetaArray(type, count, {data, static_cast<size_t>(cursor.offset() - begin)});
 }
 
 MetaValue read_value(Cursor& cursor, MetaType type) {
@@ -111,42 +98,52 @@ MetaValue read_value(Cursor& cursor, MetaType type) {
     default:
       return with_number_type(type, [&](auto zero) -> MetaValue {
         using T = decltype(zero);
-        return cursor.read<T>(kMetaTypeNames[static_cast<uint32_t>(type)]);
+        return cursor.read<T>(meta_type_name(type));
       });
   }
 }
 
 template <class T>
-constexpr const char* name_of() {
+constexpr MetaType type_of() {
   if constexpr (std::is_same_v<T, bool>)
-    return "bool";
-  else if constexpr (std::is_same_v<T, std::string>)
-    return "string";
-  else if constexpr (std::is_same_v<T, MetaArray>)
-    return "array";
+    return MetaType::boolean;
+  else if constexpr (std::is_same_v<T, std::string_view>)
+    return MetaType::string;
   else if constexpr (std::is_same_v<T, float>)
-    return "f32";
+    return MetaType::f32;
   else if constexpr (std::is_same_v<T, double>)
-    return "f64";
+    return MetaType::f64;
   else if constexpr (std::is_signed_v<T>)
-    return sizeof(T) == 1 ? "i8" : sizeof(T) == 2 ? "i16" : sizeof(T) == 4 ? "i32" : "i64";
+    return sizeof(T) == 1   ? MetaType::i8
+           : sizeof(T) == 2 ? MetaType::i16
+           : sizeof(T) == 4 ? MetaType::i32
+                            : MetaType::i64;
   else
-    return sizeof(T) == 1 ? "u8" : sizeof(T) == 2 ? "u16" : sizeof(T) == 4 ? "u32" : "u64";
+    return sizeof(T) == 1   ? MetaType::u8
+           : sizeof(T) == 2 ? MetaType::u16
+           : sizeof(T) == 4 ? MetaType::u32
+                            : MetaType::u64;
 }
-
-template <class T>
-struct NameOf {
-  static std::string get() { return name_of<T>(); }
-};
-template <class T>
-struct NameOf<std::vector<T>> {
-  static std::string get() { return std::string("array of ") + name_of<T>(); }
-};
 
 }  // namespace
 
+const char* meta_type_name(MetaType type) { return kMetaTypeNames[static_cast<uint32_t>(type)]; }
+
+void MetaArray::each(const std::function<void(const MetaValue&)>& call) const {
+  const std::string source = "an array of the metadata";
+  Cursor cursor(bytes_, source);
+  for (uint64_t i = 0; i < size_; ++i) call(read_value(cursor, type_));
+}
+
+bool MetaArray::operator==(const MetaArray& other) const {
+  return type_ == other.type_ && size_ == other.size_ && std::ranges::equal(bytes_, other.bytes_);
+}
+
 std::map<std::string, MetaValue> read_metadata(Cursor& cursor, uint64_t n_keys,
                                                std::map<std::string, uint64_t>& offsets) {
+  if (n_keys > kMaxKeys)
+    cursor.fail(cursor.offset() - sizeof(n_keys), "number of keys", "at most " + std::to_string(kMaxKeys),
+                std::to_string(n_keys));
   std::map<std::string, MetaValue> metadata;
   for (uint64_t i = 0; i < n_keys; ++i) {
     cursor.set_place("key " + std::to_string(i) + " of " + std::to_string(n_keys));
@@ -165,7 +162,14 @@ std::map<std::string, MetaValue> read_metadata(Cursor& cursor, uint64_t n_keys,
 }
 
 std::string meta_type_name(const MetaValue& value) {
-  return std::visit([](const auto& v) { return NameOf<std::decay_t<decltype(v)>>::get(); }, value);
+  return std::visit(
+      [](const auto& v) -> std::string {
+        if constexpr (std::is_same_v<std::decay_t<decltype(v)>, MetaArray>)
+          return std::string("array of ") + meta_type_name(v.type());
+        else
+          return meta_type_name(type_of<std::decay_t<decltype(v)>>());
+      },
+      value);
 }
 
 }  // namespace foundry

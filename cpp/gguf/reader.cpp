@@ -105,7 +105,9 @@ GgufFile::GgufFile(std::span<const std::byte> bytes, std::string source, std::un
   const uint64_t n_tensors = cursor.read_count("number of tensors", kMinTensorBytes);
   const uint64_t n_keys = cursor.read_count("number of keys", kMinKeyValueBytes);
   std::map<std::string, uint64_t> value_offsets;
+  const uint64_t metadata_begin = cursor.offset();
   metadata_ = read_metadata(cursor, n_keys, value_offsets);
+  metadata_bytes_ = cursor.offset() - metadata_begin;
   alignment_ = alignment_of(cursor, metadata_, value_offsets);
 
   struct Place {

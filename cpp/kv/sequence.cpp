@@ -228,6 +228,41 @@ void Sequence::undo(const Reservation::Before& before) noexcept {
   encode();
 }
 
+uint64_t Sequence::first_kept(const KvGeometry& geometry) const {
+  const uint64_t kept = geometry.first_kept(tokens_.size());
+  if (geometry.window == 0 || held_from_ >= tokens_.size()) return kept;
+  const uint64_t spare = geometry.step_pages() - 2;  // promised for long steps; a step of a generation is one token
+  return std::max(geometry.first_kept(held_from_), kept - std::min(kept, spare));
+}
+
+void Sequence::drop_passed() {
+  bool drops = false;
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const uint64_t kept = first_kept(tables_[g].pool().geometry()),
+                   passed = kept - std::min<uint64_t>(kept, tables_[g].first());
+    drops = drops || passed != 0;
+    next_claims_[g] = claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
+  }
+  if (!drops) return;
+  memory_.admission().settle(claims_, next_claims_);
+  claims_.swap(next_claims_);
+  for (PageTable& table : tables_) table.drop_before(static_cast<uint32_t>(first_kept(table.pool().geometry())));
+  settle();
+  encode();
+}
+
+void Sequence::hold_from(uint32_t position) {
+  const std::lock_guard lock(mutex_);
+  held_from_ = position;
+}
+
+void Sequence::let_go() {
+  const std::lock_guard lock(mutex_);
+  if (held_from_ == kHoldsNothing) return;
+  held_from_ = kHoldsNothing;
+  drop_passed();
+}
+
 void Sequence::rewind(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
   if (n_tokens > tokens_.size())
@@ -373,21 +408,7 @@ void Reservation::commit(std::span<const int32_t> tokens) {
   Sequence& s = *std::exchange(of_, nullptr);
   const std::lock_guard lock(s.mutex_);
   s.tokens_.insert(s.tokens_.end(), tokens.begin(), tokens.end());
-  bool drops = false;
-  for (size_t g = 0; g < s.tables_.size(); ++g) {
-    const KvGeometry& geometry = s.tables_[g].pool().geometry();
-    const uint64_t kept = geometry.first_kept(s.tokens_.size()),
-                   passed = kept - std::min<uint64_t>(kept, s.tables_[g].first());
-    drops = drops || passed != 0;
-    s.next_claims_[g] = s.claims_[g] + passed;  // what goes may be promised: claimed before anybody else gets it
-  }
-  if (!drops) return;
-  s.memory_.admission().settle(s.claims_, s.next_claims_);
-  s.claims_.swap(s.next_claims_);
-  for (PageTable& table : s.tables_)
-    table.drop_before(static_cast<uint32_t>(table.pool().geometry().first_kept(s.tokens_.size())));
-  s.settle();
-  s.encode();
+  s.drop_passed();
 }
 
 }  // namespace foundry

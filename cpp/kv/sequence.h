@@ -99,6 +99,10 @@ class Sequence {
   void rewind(uint32_t n_tokens);
   /// An empty history takes over the pages of the longest known prefix of `tokens`, but for the last one; returns its tokens.
   uint32_t adopt_prefix(std::span<const int32_t> tokens);
+  /// Until let_go(), windows keep what rows from this position on see, so that rewind() can go back to it; at most the pages that are
+  /// promised for a step, which a decode does not need.
+  void hold_from(uint32_t position);
+  void let_go();
   /// What was adopted is forgotten again.
   void drop_prefix();
   /// Whole pages of this history are kept for others that begin alike.
@@ -131,6 +135,8 @@ class Sequence {
   void make_room(uint64_t target, uint64_t n_tokens);
   void undo(const Reservation::Before& before) noexcept;
   uint32_t first_written(size_t group, uint64_t at) const;
+  uint64_t first_kept(const KvGeometry& geometry) const;  // the first page that the history, or hold_from(), asks for
+  void drop_passed();                                     // pages that windows have passed
 
   ContextMemory& memory_;
   mutable std::mutex mutex_;
@@ -141,6 +147,8 @@ class Sequence {
   Admission::Pages claims_;              // as admission has them
   Admission::Pages next_claims_;         // room to work them out in
   uint32_t promised_ = 0, step_ = 0;
+  static constexpr uint32_t kHoldsNothing = UINT32_MAX;
+  uint32_t held_from_ = kHoldsNothing;
   uint64_t pages_added_ = 0;
 };
 

@@ -16,7 +16,7 @@ from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
 from foundry.session import Session, TokenIds, as_ids, named
-from foundry.tokenizer import Tokenizer
+from foundry.tokenizer import Tokenizer, check_size
 
 DEFAULT_NEW_TOKENS = 256
 _MEMORY = (
@@ -116,9 +116,11 @@ class CompiledModel:
             metadata = file.metadata
             shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
             estimated = estimated_bytes(metadata)
+            graph = build_graph(metadata, shapes)
+            check_size(metadata, graph.arch.vocab_size)
             core = _core.Model(
                 file,
-                build_graph(metadata, shapes),
+                graph,
                 device=text("device", device),
                 threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
                 memory_limit=limit,

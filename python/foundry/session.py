@@ -151,7 +151,7 @@ class Session:
         """Like ``generate``, a piece of text at a time; never a part of a character."""
         params = generation.sampling_params("stream", params, sampling)
         ids = (
-            self.model.tokenizer.encode(prompt, self.position == 0)
+            self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0)
             if isinstance(prompt, str)
             else as_ids(prompt).tolist()
         )
@@ -164,11 +164,25 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Completion:
-        """Answers a conversation. What the session holds of it already is kept; only new tokens are computed."""
-        params = generation.sampling_params("chat", params, sampling)
-        return generation.collect(self.stream_chat(messages, max_new_tokens, params=params, progress=progress))
+        """Answers a conversation. What the session holds of it already is kept; only new tokens are computed.
+
+        ``tools``, ``documents`` and ``template_variables`` are for the template: see ``Tokenizer.apply_chat_template``.
+        """
+        pieces = self.stream_chat(
+            messages,
+            max_new_tokens,
+            params=generation.sampling_params("chat", params, sampling),
+            progress=progress,
+            tools=tools,
+            documents=documents,
+            template_variables=template_variables,
+        )
+        return generation.collect(pieces)
 
     def stream_chat(
         self,
@@ -177,11 +191,15 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``chat``, a piece of text at a time."""
         params = generation.sampling_params("stream_chat", params, sampling)
-        ids = self.model.tokenizer.encode_chat(messages)
+        variables = {**(template_variables or {}), "tools": tools, "documents": documents}
+        ids = self.model.tokenizer.encode_chat(messages, **variables)
         held = self._core.tokens()
         n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
         differ = np.nonzero(held[:n] != np.asarray(ids[:n], dtype=np.int32))[0]
@@ -209,6 +227,29 @@ class Session:
                 as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, seed, stop_ids, progress
             )
         return TokenStream(self, core)
+
+    def hold(self, position: int) -> None:
+        """While a generation runs, layers with a sliding window keep what ``end_at(position)`` needs, as far as the
+        pages go that are promised for a step."""
+        self._core.hold(whole("position", position))
+
+    def end_at(self, position: int, token_ids: TokenIds) -> None:
+        """Of the history the first ``position`` tokens stay, the others give way to ``token_ids``; what does not fit in
+        the context is left out. A window that has passed ``position`` is computed again."""
+        kept = self.token_ids[:position]
+        more = as_ids(token_ids)[: self.model.arch.max_seq_len - position]
+        if position and position < self.rewindable_to:
+            self.rewind(0)
+            more = np.concatenate([kept, more])
+        else:
+            self.rewind(position)
+        if more.size:
+            self.forward(more)
+
+    @property
+    def has_windows(self) -> bool:
+        """Some layer has a sliding window."""
+        return any(group.window for group in self._core.globals())
 
     @property
     def position(self) -> int:

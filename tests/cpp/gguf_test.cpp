@@ -107,6 +107,7 @@ class Parsed {
   }
   GgufFile* operator->() const { return file_.get(); }
   const std::byte* data() const { return copy_.get(); }
+  std::byte* data() { return copy_.get(); }
 
  private:
   size_t size_;
@@ -155,6 +156,13 @@ FileSpec small_file() {
   }
   file.data = data.str();
   return file;
+}
+
+template <class T>
+std::vector<T> elements(const MetaValue& value) {
+  std::vector<T> result;
+  std::get<MetaArray>(value).each([&](const MetaValue& element) { result.push_back(std::get<T>(element)); });
+  return result;
 }
 
 class TempFile {
@@ -208,8 +216,8 @@ TEST_CASE("gguf: every type of metadata comes back as it was written") {
   CHECK(meta.at("f64") == MetaValue(-2.25));
   CHECK(meta.at("yes") == MetaValue(true));
   CHECK(meta.at("no") == MetaValue(false));
-  CHECK(meta.at("text") == MetaValue(std::string("h\xc3\xa9llo")));
-  CHECK(meta.at("empty") == MetaValue(std::string()));
+  CHECK(meta.at("text") == MetaValue(std::string_view("h\xc3\xa9llo")));
+  CHECK(meta.at("empty") == MetaValue(std::string_view()));
   CHECK(parsed->tensors().empty());
 }
 
@@ -236,9 +244,9 @@ TEST_CASE_TEMPLATE("gguf: arrays of numbers", T, uint8_t, int8_t, uint16_t, int1
                             .str()),
                 pair_of("none", kArray, Bytes().put<uint32_t>(type).put<uint64_t>(0).str())};
   const Parsed parsed(file.encode());
-  CHECK(std::get<std::vector<T>>(parsed->metadata().at("values")) ==
+  CHECK(elements<T>(parsed->metadata().at("values")) ==
         std::vector<T>{T(1), std::numeric_limits<T>::lowest(), std::numeric_limits<T>::max()});
-  CHECK(std::get<std::vector<T>>(parsed->metadata().at("none")).empty());
+  CHECK(elements<T>(parsed->metadata().at("none")).empty());
 }
 
 TEST_CASE("gguf: arrays of strings, of bools and of arrays") {
@@ -248,14 +256,15 @@ TEST_CASE("gguf: arrays of strings, of bools and of arrays") {
   file.pairs.push_back(pair_of("deep", kArray, array_of_arrays(4)));
   const Parsed parsed(file.encode());
   const auto& meta = parsed->metadata();
-  CHECK(std::get<std::vector<std::string>>(meta.at("tokens")) == std::vector<std::string>{"a", "bc"});
-  CHECK(std::get<std::vector<bool>>(meta.at("bools")) == std::vector<bool>{true, false, true});
-  const MetaValue* value = &meta.at("deep");
+  CHECK(elements<std::string_view>(meta.at("tokens")) == std::vector<std::string_view>{"a", "bc"});
+  CHECK(elements<bool>(meta.at("bools")) == std::vector<bool>{true, false, true});
+  MetaValue value = meta.at("deep");
   for (int i = 1; i < 4; ++i) {
-    REQUIRE(std::get<std::vector<MetaArray>>(*value).size() == 1);
-    value = &std::get<std::vector<MetaArray>>(*value)[0].value;
+    const std::vector<MetaArray> inner = elements<MetaArray>(value);
+    REQUIRE(inner.size() == 1);
+    value = inner[0];
   }
-  CHECK(std::get<std::vector<uint8_t>>(*value) == std::vector<uint8_t>{1, 2});
+  CHECK(elements<uint8_t>(value) == std::vector<uint8_t>{1, 2});
 }
 
 TEST_CASE("gguf: tensors lie where the file says") {
@@ -329,6 +338,25 @@ TEST_CASE("gguf: the alignment is the file's own") {
   CHECK_REFUSED(file.encode(), "general.alignment: expected u32, found u64");
   file.pairs = {pair_of("general.alignment", kU32, raw<uint32_t>(1u << 31))};
   CHECK_REFUSED(file.encode(), "inside the data section of 0");
+}
+
+TEST_CASE("gguf: more keys than any file has are refused, whatever its size") {
+  std::string text = small_file().encode() + std::string(1 << 20, '\0');
+  const uint64_t count = 65537;
+  std::memcpy(text.data() + 16, &count, sizeof(count));
+  CHECK_REFUSED(text, "byte 16: number of keys: expected at most 65536, found 65537");
+}
+
+TEST_CASE("gguf: arrays are checked again when they are read, for the file may have been written to") {
+  const std::string text = small_file().encode();
+  const size_t length = text.find("bc") - sizeof(uint64_t);
+  Parsed parsed(text);
+  const MetaValue tokens = parsed->metadata().at("tokens");
+  CHECK(elements<std::string_view>(tokens).size() == 2);
+  for (const uint64_t wrong : {uint64_t{3}, uint64_t{1} << 40, UINT64_MAX}) {
+    std::memcpy(parsed.data() + length, &wrong, sizeof(wrong));
+    CHECK_THROWS_AS(elements<std::string_view>(tokens), ModelFormatError);
+  }
 }
 
 TEST_CASE("gguf: a file that ends at any byte is refused") {

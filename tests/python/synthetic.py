@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -42,6 +44,16 @@ class Shape:
     rope_scaling: float = 1.0
 
 
+class Writer(gguf.GGUFWriter):
+    """gguf's, which writes empty arrays as well: a vocabulary of bytes alone has no merges."""
+
+    def _pack_val(self, val: Any, vtype: Any, add_vtype: bool, sub_type: Any = None) -> bytes:
+        if vtype == gguf.GGUFValueType.ARRAY and len(val) == 0:
+            return struct.pack("<IIQ", vtype, sub_type, 0)
+        data: bytes = super()._pack_val(val, vtype, add_vtype, sub_type)
+        return data
+
+
 def byte_tokens() -> list[str]:
     """The 256 bytes as byte-level BPE spells them (Radford et al., 2019), then ChatML's three."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -61,7 +73,7 @@ VOCAB = len(byte_tokens())
 def write(path: Path, shape: Shape = Shape()) -> Path:
     """The file, its weights drawn so that activations stay near 1."""
     random = np.random.default_rng(shape.seed)
-    writer = gguf.GGUFWriter(str(path), shape.arch)
+    writer = Writer(str(path), shape.arch)
     writer.add_context_length(shape.max_seq_len)
     writer.add_embedding_length(shape.hidden)
     writer.add_block_count(shape.layers)
@@ -85,7 +97,8 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * 256 + [3] * 3)
-    writer.add_token_merges(["t h", "h e"])
+    array = gguf.GGUFValueType.ARRAY
+    writer.add_key_value("tokenizer.ggml.merges", [], array, sub_type=gguf.GGUFValueType.STRING)
     writer.add_bos_token_id(257)
     writer.add_eos_token_id(258)
     writer.add_add_bos_token(False)

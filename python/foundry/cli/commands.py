@@ -70,12 +70,15 @@ def inspect(arguments: argparse.Namespace) -> int:
         tensors = {
             name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
         }
-        about = {"path": str(path), "version": file.version, "metadata": file.metadata}
+        metadata = {k: v.to_list() if isinstance(v, _core.MetadataArray) else v for k, v in file.metadata.items()}
+        about = {"path": str(path), "version": file.version, "metadata": metadata}
         print(json.dumps(about | {"tensors": tensors}, default=str))
         return 0
     print(f"{path}: GGUF version {file.version}, {len(file.tensors)} tensors")
     for key, value in sorted(file.metadata.items()):
-        shown = f"{len(value)} entries" if isinstance(value, list) and len(value) > 8 else str(value)
+        if isinstance(value, _core.MetadataArray):
+            value = value.to_list() if len(value) <= 8 else f"{len(value)} entries"
+        shown = str(value)
         print(f"  {key:<44}{shown if len(shown) < 100 else shown[:97].replace(chr(10), ' ') + '...'}")
     for kind in sorted({kind for kind, _, _ in file.tensors.values()}):
         sizes = [n for k, _, n in file.tensors.values() if k == kind]

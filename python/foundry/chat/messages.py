@@ -1,0 +1,58 @@
+"""What callers hand over, as plain data: a template of anybody's sees nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # names that one thing goes by
+
+
+def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each with a role; content is text, and may be missing from an assistant's. Keys whose value is None are left out,
+    and reasoning is given by the names that templates know, as ``transformers`` does."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
+        raise ValueError(f"messages: expected a list of at least one, found {messages!r}")
+    return [_message(f"messages[{i}]", message) for i, message in enumerate(messages)]
+
+
+def _message(name: str, message: Mapping[str, Any]) -> dict[str, Any]:
+    if (
+        not isinstance(message, Mapping)
+        or not isinstance(message.get("role"), str)
+        or not ("content" in message or message["role"] == "assistant")
+    ):
+        raise ValueError(f"{name}: expected a mapping with role and content, found {message!r}")
+    made = {key: plain_value(f"{name}.{key}", value) for key, value in message.items() if value is not None}
+    if isinstance(content := made.get("content"), list) and all(map(_is_text_part, content)):
+        made["content"] = "".join(part["text"] for part in content)
+    if not isinstance(made.get("content", "" if made["role"] == "assistant" else None), str):
+        raise ValueError(f"{name}: expected content that is text, or parts of type text, found {message!r}")
+    reasoning = next((made[key] for key in _REASONING if key in made), None)
+    if reasoning is not None:
+        made = {"thinking": reasoning, **made, "reasoning_content": reasoning}
+    return made
+
+
+def plain_value(name: str, value: Any) -> Any:
+    """JSON's types alone, copied."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for kind in (str, bool, int, float):  # a kind of them, as enumerations are
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {_key(name, key): plain_value(f"{name}.{key}", entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
+    raise ValueError(f"{name}: expected text, a number, a list or a mapping, found {value!r}")
+
+
+def _key(name: str, key: Any) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"{name}: expected keys that are text, found {key!r}")
+    return str(key)
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)

@@ -1,0 +1,175 @@
+"""Tokenizer: a file's vocabulary and chat template, to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foundry import checks
+from foundry.chat import render
+from foundry.errors import ModelFormatError
+from foundry.tokenizer.backends import SPACE, adds_space, make_backend, spelled_bytes
+from foundry.tokenizer.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
+
+
+class Tokenizer:
+    """Encodes and decodes as the model was trained to.
+
+    Attributes:
+        vocab_size, bos_id, eos_id: from the file; ids are None where it has none.
+        stop_ids: tokens that end a generation (end of text, end of turn).
+        chat_template: Jinja source, or None.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        """Raises ModelFormatError for a vocabulary that makes no sense; warns of what is left out of one."""
+        vocabulary = Vocabulary.read(metadata)
+        self._vocabulary = vocabulary
+        self._backend = make_backend(metadata, vocabulary)
+        self._strips_space = vocabulary.kind == "llama" and adds_space(metadata)
+        self._pieces: dict[int, bytes] = {}  # of the tokens decoded so far
+        self._byte_of = {c: b for b, c in enumerate(spelled_bytes())}
+        self.vocab_size = len(vocabulary.tokens)
+        self.bos_id = vocabulary.bos_id
+        self.eos_id = vocabulary.eos_id
+        self.stop_ids = set(vocabulary.end_ids)
+        template = metadata.get("tokenizer.chat_template")
+        self.chat_template = template if isinstance(template, str) else None
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of ``text``: special tokens in it are recognised; BOS is first, EOS last if the model asks."""
+        ids = self.encode_prompt(text, add_special_tokens)
+        if add_special_tokens and self._vocabulary.adds_eos and ids[-1:] != [self.eos_id] and self.eos_id is not None:
+            ids.append(self.eos_id)
+        return ids
+
+    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+        """``encode`` of a text that is to be continued: no EOS, and BOS only where it ``begins`` a history."""
+        ids: list[int] = self._backend.encode(checks.text("text", text), add_special_tokens=False).ids
+        if begins and self._vocabulary.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+            return [self.bos_id, *ids]
+        return ids
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids whose ``piece``s joined are ``data``: nothing is added, nothing in it is special.
+
+        Where the vocabulary has no token for a byte, that one is missing.
+        """
+        ids = self._encode_plain(data.decode(errors="replace"))
+        if b"".join(map(self.piece, ids)) == data:
+            return ids
+        if self._vocabulary.kind == "gpt2":
+            names = spelled_bytes()
+            spelled = [names[b] for b in data]
+        else:
+            spelled = [f"<0x{b:02X}>" for b in data]
+        return [self._vocabulary.ids[name] for name in spelled if name in self._vocabulary.ids]
+
+    def _encode_plain(self, text: str) -> list[int]:
+        model = self._backend.model
+        if self._vocabulary.kind == "llama":
+            return [token.id for token in model.tokenize(text.replace(" ", SPACE))]
+        words = self._backend.pre_tokenizer.pre_tokenize_str(text)
+        return [token.id for word, _ in words for token in model.tokenize(word)]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of ``ids``, from a beginning on; bytes that are no UTF-8 become U+FFFD."""
+        shown = (i for i in ids if not (skip_special_tokens and self.is_control(i)))
+        return self.strip_first(b"".join(map(self.piece, shown))).decode(errors="replace")
+
+    def piece(self, token_id: int) -> bytes:
+        """What a token adds to a text, special ones as they are spelled; nothing for ids past the vocabulary."""
+        data = self._pieces.get(token_id)
+        if data is None:
+            data = self._pieces[token_id] = self._piece(token_id)
+        return data
+
+    def _piece(self, token_id: int) -> bytes:
+        if not 0 <= token_id < self.vocab_size:
+            return b""
+        token, kind = self._vocabulary.tokens[token_id], self._vocabulary.types[token_id]
+        if kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and self._vocabulary.kind == "gpt2"):
+            return token.encode()
+        if self._vocabulary.kind == "gpt2":
+            data = [self._byte_of.get(c) for c in token]
+            return token.encode() if None in data else bytes(b for b in data if b is not None)
+        if kind == BYTE or (len(token) == 6 and token.startswith("<0x")):
+            try:
+                return bytes([int(token[3:5], 16)])
+            except ValueError:
+                return token.encode()
+        return token.replace(SPACE, " ").encode()
+
+    def strip_first(self, data: bytes) -> bytes:
+        """A text's first bytes without the space that encoding put before them."""
+        return data[1:] if self._strips_space and data[:1] == b" " else data
+
+    def is_control(self, token_id: int) -> bool:
+        """It is no part of the text that is shown."""
+        return 0 <= token_id < self.vocab_size and self._vocabulary.types[token_id] == CONTROL
+
+    def control_id(self, text: str) -> int | None:
+        """The control token that is spelled so."""
+        token_id = self._vocabulary.ids.get(text)
+        return token_id if token_id is not None and self.is_control(token_id) else None
+
+    def names_control(self, text: str) -> bool:
+        """A control token is spelled somewhere in ``text``."""
+        return any(map(self.is_control, self.encode(text, add_special_tokens=False)))
+
+    def token(self, token_id: int) -> str:
+        """The token as the vocabulary spells it."""
+        if not 0 <= token_id < self.vocab_size:
+            raise ValueError(f"token_id: expected 0 to {self.vocab_size - 1}, found {token_id}")
+        return self._vocabulary.tokens[token_id]
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tokenize: bool = True,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int] | str:
+        """The conversation as the model was trained to read it: token ids, or the text with ``tokenize=False``.
+
+        Args:
+            messages: mappings with role and content; assistant's may have tool_calls instead of content.
+            add_generation_prompt: ends where the assistant's answer begins.
+            tokenize: ids instead of text.
+            tools: JSON schemas of functions that the model may call.
+            documents: what the model may look things up in.
+            variables: others that the template knows, such as ``enable_thinking``.
+
+        Raises:
+            ValueError: the messages make no sense, or the template refuses them.
+            ModelFormatError: there is no template, it is broken, or takes more than it may.
+        """
+        if self.chat_template is None:
+            raise ModelFormatError(
+                "tokenizer.chat_template: expected a template, found none; generate() takes plain text"
+            )
+        text = render(
+            self.chat_template,
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            variables={**self._special_tokens(), **variables},
+        )
+        return self.encode(text, add_special_tokens=False) if tokenize else text
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
+        """``apply_chat_template`` as ids, up to where the answer begins; ``variables`` are its tools and so on."""
+        ids = self.apply_chat_template(messages, **variables)
+        assert isinstance(ids, list)
+        return ids
+
+    def _special_tokens(self) -> dict[str, str]:
+        v = self._vocabulary
+        known = {"unk_token": v.unknown_id, "pad_token": v.padding_id}
+        named = {name: self.token(i) for name, i in known.items() if i is not None}
+        both = {"bos_token": v.bos_id, "eos_token": v.eos_id}
+        return named | {name: "" if i is None else self.token(i) for name, i in both.items()}
