@@ -32,6 +32,7 @@ PYTHON_ORDER = [
     "chat",
     "tokenizer",
     "generate",
+    "asynchronous",
     "model",
     "session",
     "__init__",

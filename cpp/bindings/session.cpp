@@ -2,6 +2,7 @@
 #include "engine/session.h"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -83,11 +84,13 @@ std::vector<GroupGlobals> globals(Session& session) {
 
 std::shared_ptr<Generation> generate(Session& session, const Ids& prompt, uint32_t max_new_tokens, float temperature,
                                      uint32_t top_k, float top_p, float min_p, uint64_t seed,
-                                     std::vector<int32_t> stop_ids, const nb::object& callback) {
+                                     std::vector<int32_t> stop_ids, const nb::object& callback,
+                                     std::optional<uint32_t> keep) {
   const Hooks hooks = hooks_of(callback);
   return without_gil([&] {
     return session.generate(span_of(prompt),
-                            {max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids)}, hooks);
+                            {max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids)}, hooks,
+        keep.value_or(UINT32_MAX));
   });
 }
 
@@ -166,7 +169,7 @@ void bind_session(nb::module_& m) {
       .def("score", &score, "ids"_a, "progress"_a = nb::none())
       .def("generate", &generate, "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0,
            "top_p"_a = 1.0f, "min_p"_a = 0.0f, "seed"_a = 0, "stop_ids"_a = std::vector<int32_t>{},
-           "progress"_a = nb::none(), nb::keep_alive<0, 1>())
+           "progress"_a = nb::none(), "keep"_a = nb::none(), nb::keep_alive<0, 1>())
       .def_prop_ro("position", &Session::position)
       .def_prop_ro("capacity", [](const Session& s) { return s.figures().capacity; })
       .def_prop_ro("rewindable_to", [](const Session& s) { return s.figures().rewindable_to; })

@@ -229,14 +229,37 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& 
 }
 
 std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, Generation::Options options,
-                                              const Hooks& hooks) {
+                                              const Hooks& hooks, uint32_t keep) {
   foundry::check(options.sampling);
   const ForkGuarded::Inside inside(model_->forks());
   model_->scheduler().refuse_callback();
   const uint64_t cancels = cancels_;
   const Hooks heard = this->heard(hooks, cancels);
   const FairGuard lock(calls_, heard.interrupt);
-  quiesce();
+  stop_steps();
+  if (keep >= position()) {
+    if (keep != UINT32_MAX) end_generation();  // what was drawn and not fed belongs to the end of the history
+    sequence_->let_go();
+    return begin_generation(prompt, std::move(options), heard, cancels);
+  }
+  if (keep != 0) read_saved();
+  const std::unique_ptr<Sequence> before = sequence_->snapshot();
+  const int32_t pending = pending_;
+  sequence_->rewind(keep);
+  sequence_->let_go();
+  end_generation();
+  try {
+    return begin_generation(prompt, std::move(options), heard, cancels);
+  } catch (...) {
+    if (!model_->forks().abandoned()) sequence_->exchange(*before);
+    const std::lock_guard commits(commit_mutex_);
+    pending_ = pending;
+    throw;
+  }
+}
+
+std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> prompt, Generation::Options options,
+                                                      const Hooks& heard, uint64_t cancels) {
   std::vector<int32_t> rows;
   rows.reserve(prompt.size() + 1);
   if (pending_ >= 0) rows.push_back(pending_);
@@ -244,6 +267,7 @@ std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, G
   const std::shared_ptr<Generation> generation(new Generation(*this, std::move(options), cancels));
   generation_ = nullptr;
   validate(rows);
+  const std::shared_ptr<const SavedHistory> unread = unread_;
   uint32_t cached = 0;
   if (position() == 0) {
     unread_ = nullptr, has_unread_ = false;  // rewound to nothing before it was read
@@ -255,6 +279,7 @@ std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, G
             [&](size_t, size_t, std::span<const float> logits) { generation->take_logits(logits); });
   } catch (...) {
     if (cached != 0) sequence_->drop_prefix();
+    if (unread != nullptr && position() == 0) unread_ = unread, has_unread_ = true;  // its pages may come back
     throw;
   }
   sequence_->keep_prefix();

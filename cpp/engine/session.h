@@ -62,9 +62,11 @@ class Session {
                Undrawable undrawable = Undrawable::refuse);
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
   std::vector<float> score(std::span<const int32_t> tokens, const Hooks& hooks);
-  /// Feeds the prompt, behind the last token of the generation before; the generation then gives tokens.
-  std::shared_ptr<Generation> generate(std::span<const int32_t> prompt, Generation::Options options,
-                                       const Hooks& hooks);
+  /// Feeds the prompt, behind the last token of the generation before; the generation then gives tokens. Or behind the first `keep` tokens
+  /// of the history, where there are more: the others give way to the prompt, and come back if it fails. As for rewind(), `keep` is 0 or
+  /// at least rewindable_to.
+  std::shared_ptr<Generation> generate(std::span<const int32_t> prompt, Generation::Options options, const Hooks& hooks,
+                                       uint32_t keep = UINT32_MAX);
 
  private:
   friend class CompiledModel;
@@ -74,6 +76,8 @@ class Session {
   static std::shared_ptr<Session> shared(Session* session);
 
   // With calls_ held.
+  std::shared_ptr<Generation> begin_generation(std::span<const int32_t> prompt, Generation::Options options,
+                                               const Hooks& heard, uint64_t cancels);
   void require_idle() const;  // the lock lets a callback of the call that runs in: it may look, and change nothing
   void require_open() const;
   void stop_steps();  // open, and no step of it is under way any more

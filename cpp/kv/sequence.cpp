@@ -48,6 +48,22 @@ std::unique_ptr<Sequence> Sequence::fork() {
   return child;
 }
 
+std::unique_ptr<Sequence> Sequence::snapshot() const {
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<Sequence> snapshot(new Sequence(Forked{}, *this));
+  snapshot->promised_ = 0;
+  return snapshot;
+}
+
+void Sequence::exchange(Sequence& snapshot) noexcept {
+  const std::lock_guard lock(mutex_);
+  claim_most(0);  // what is given back stays promised
+  tokens_.swap(snapshot.tokens_);
+  tables_.swap(snapshot.tables_);
+  settle();
+  encode();
+}
+
 Sequence::Figures Sequence::figures() const {
   const std::lock_guard lock(mutex_);
   Figures figures{static_cast<uint32_t>(tokens_.size()), capacity(), rewindable_to(), promised_, 0, pages_added_};

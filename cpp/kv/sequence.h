@@ -93,6 +93,10 @@ class Sequence {
   std::unique_ptr<Sequence> fork();
   /// ContextOverflowError where n_rows more would pass the model's last position.
   void require_room(uint64_t n_rows) const;
+  /// What is committed now, held beside and promised nothing, for exchange().
+  std::unique_ptr<Sequence> snapshot() const;
+  /// Takes the history of a snapshot of this sequence, and gives it its own.
+  void exchange(Sequence& snapshot) noexcept;
   /// Pages for n_rows behind the last `back` committed tokens, which are run again. MemoryLimitError changes nothing.
   Reservation reserve(uint64_t n_rows, uint32_t back = 0);
   /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.

@@ -134,12 +134,13 @@ def stream(
     prompt_ids: list[int],
     max_new_tokens: int | None,
     params: SamplingParams,
-    cached_tokens: int = 0,
     progress: Progress | None = None,
+    replaces: bool = False,
 ) -> Iterator[Piece]:
-    """Feeds ``prompt_ids`` (what the session does not hold yet) and yields text as it comes.
+    """Feeds ``prompt_ids`` and yields text as it comes.
 
-    Where a stop string ends the answer, the session's history ends with the text that was given.
+    With ``replaces`` they are the whole history: what the session holds of them is kept and not computed again, the
+    rest of what it holds gives way, and comes back if the prompt fails. Where a stop string ends the answer, the session's history ends with the text that was given.
     """
     tokenizer = session.model.tokenizer
     params = params.seeded()
@@ -147,9 +148,10 @@ def stream(
     stop_ids = set() if params.ignore_eos else set(tokenizer.stop_ids)
     stop_ids.update(i for i in map(tokenizer.control_id, params.stop) if i is not None)
     stops = [stop for stop in params.stop if tokenizer.control_id(stop) is None]
-    tokens = session.begin(prompt_ids, max_new_tokens, params, sorted(stop_ids), progress)
-    fed = len(prompt_ids) - session.cached_tokens
-    cached_tokens += session.cached_tokens
+    keep = session.common_with(prompt_ids) if replaces else None
+    tokens = session.begin(prompt_ids[keep or 0 :], max_new_tokens, params, sorted(stop_ids), progress, keep)
+    cached_tokens = (keep or 0) + session.cached_tokens
+    fed = len(prompt_ids) - cached_tokens
     first = now = time.perf_counter()
     history = session.token_ids.tolist()
     answer = _Answer(tokenizer, stops, continues=not all(map(tokenizer.is_control, history)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foundry import machine
+from foundry import _core, machine
 
 MARGIN_BYTES = 2 << 30  # left to the system and to other programs
 CONTAINER_MARGIN_BYTES = 256 << 20  # of a container's memory: page tables, and what else runs in it
@@ -16,6 +16,7 @@ ADDRESSES_MARGIN_BYTES = 128 << 20  # of `ulimit -v`: threads' stacks and the al
 # What tokenizer, metadata and Python's objects take beside the ledger, measured as private memory after load, tokenizer
 # and a generation (tests/python/test_memory.py): for each model, each token with its merge, each letter of a token.
 MODEL_BYTES, TOKEN_BYTES, LETTER_BYTES = 4 << 20, 430, 2
+STRING_BYTES = 8  # of a string's length in the file
 
 
 def format_bytes(n: int) -> str:
@@ -50,9 +51,9 @@ def default_memory_limit(root: Path = machine.ROOT) -> int:
 def estimated_bytes(metadata: Mapping[str, Any]) -> int:
     """What the tokenizer of a file with this metadata, and Python's objects, will take beside the ledger."""
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list):
+    if not isinstance(tokens, _core.MetadataArray):
         return MODEL_BYTES
-    letters = sum(len(token) for token in tokens if isinstance(token, str))
+    letters = tokens.bytes - STRING_BYTES * len(tokens)
     return MODEL_BYTES + TOKEN_BYTES * len(tokens) + LETTER_BYTES * letters
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from foundry import _core
 from foundry import generate as generation
+from foundry.asynchronous import acollect, beside_the_loop
 from foundry.checks import is_default, text, whole
 from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece, SamplingParams
@@ -155,7 +156,7 @@ class Session:
             if isinstance(prompt, str)
             else as_ids(prompt).tolist()
         )
-        return generation.stream(self, ids, max_new_tokens, params, progress=progress)
+        return generation.stream(self, ids, max_new_tokens, params, progress)
 
     def chat(
         self,
@@ -200,14 +201,37 @@ class Session:
         params = generation.sampling_params("stream_chat", params, sampling)
         variables = {**(template_variables or {}), "tools": tools, "documents": documents}
         ids = self.model.tokenizer.encode_chat(messages, **variables)
+        return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
+
+    def agenerate(self, prompt: str | TokenIds, max_new_tokens: int | None = 256, **keywords: Any) -> Awaitable[Completion]:
+        """``generate`` for an event loop, which it never blocks; cancelling the task cancels the call."""
+        return acollect(self.astream(prompt, max_new_tokens, **keywords))
+
+    def astream(
+        self, prompt: str | TokenIds, max_new_tokens: int | None = 256, **keywords: Any
+    ) -> AsyncIterator[Piece]:
+        """``stream`` for an event loop, with the same keywords."""
+        return beside_the_loop(self, lambda: self.stream(prompt, max_new_tokens, **keywords))
+
+    def achat(
+        self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any
+    ) -> Awaitable[Completion]:
+        """``chat`` for an event loop, with the same keywords."""
+        return acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+
+    def astream_chat(
+        self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any
+    ) -> AsyncIterator[Piece]:
+        """``stream_chat`` for an event loop, with the same keywords."""
+        return beside_the_loop(self, lambda: self.stream_chat(messages, max_new_tokens, **keywords))
+
+    def common_with(self, ids: Sequence[int]) -> int:
+        """Of the history, the tokens that a history of ``ids`` can go on from; at least one of them is left to feed."""
         held = self._core.tokens()
-        n = min(len(held), len(ids) - 1)  # at least one token is fed, for its logits
+        n = min(len(held), len(ids) - 1)
         differ = np.nonzero(held[:n] != np.asarray(ids[:n], dtype=np.int32))[0]
         common = int(differ[0]) if differ.size else n
-        if common < self.rewindable_to:
-            common = 0
-        self.rewind(common)
-        return generation.stream(self, ids[common:], max_new_tokens, params, common, progress)
+        return common if common >= self.rewindable_to else 0
 
     def begin(
         self,
@@ -216,15 +240,19 @@ class Session:
         params: SamplingParams,
         stop_ids: list[int],
         progress: Progress | None = None,
+        keep: int | None = None,
     ) -> TokenStream:
-        """Feeds the prompt of a generation, which then gives its tokens one after the other."""
+        """Feeds the prompt of a generation, which then gives its tokens one after the other.
+
+        With ``keep``, behind the first so many tokens of the history: the others give way, and come back if it fails.
+        """
         everything = self.model.arch.max_seq_len
         most = everything if is_default(max_new_tokens) else whole("max_new_tokens", max_new_tokens)
         p = params.seeded()
         seed = p.seed or 0
         with named(self):
             core = self._core.generate(
-                as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, seed, stop_ids, progress
+                as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, seed, stop_ids, progress, keep
             )
         return TokenStream(self, core)
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from foundry import _core
 from foundry.errors import ModelFormatError
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _off_for(hp: Hyperparameters) -> dict[str, tuple[Any, ...]]:
 
 
 def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
-    if isinstance(value, list):
+    if isinstance(value, list | _core.MetadataArray):
         return all(_is_one_of(one, allowed) for one in value)
     if isinstance(value, str):
         return value in allowed
