@@ -3,8 +3,8 @@
 Run from anywhere: `python tests/check_layers.py [root]`. Exit status 1 and one line a fault if a rule is broken.
 The order, and the few rules beside it:
 
-- C++: metal/include, base, device.h, gguf, graph, kv, device, engine, bindings.
-  `device/device.h` is a rung of its own, just above base: it is the interface, and kv and the weights speak it.
+- C++: metal/include, base, formats, device.h, gguf, graph, kv, device, engine, bindings.
+  `device/device.h` is a rung of its own, just above formats: it is the interface, and kv and the weights speak it.
 - kv knows buffers, not models or graphs: it includes neither gguf nor graph.
 - Outside the device room, `device/device.h` is all that is seen of it. Inside, one device includes no other
   (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/ join them.
@@ -18,7 +18,7 @@ import re
 import sys
 from pathlib import Path
 
-CPP_ORDER = ["metal/include", "base", "device.h", "gguf", "graph", "kv", "device", "engine", "bindings"]
+CPP_ORDER = ["metal/include", "base", "formats", "device.h", "gguf", "graph", "kv", "device", "engine", "bindings"]
 CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 PYTHON_ORDER = [
     "_core",

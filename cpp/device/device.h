@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "base/dtype.h"
-#include "base/weight_view.h"
+#include "formats/dtype.h"
+#include "formats/weight_view.h"
 #include "params.h"
 
 namespace foundry {

@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "base/dtype.h"
+#include "formats/dtype.h"
 
 namespace foundry {
 

@@ -8,9 +8,9 @@
 #include <span>
 #include <vector>
 
-#include "base/dtype.h"
 #include "base/ledger.h"
 #include "device/device.h"
+#include "formats/dtype.h"
 
 namespace foundry {
 

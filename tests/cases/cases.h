@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "base/dtype.h"
+#include "formats/dtype.h"
 
 namespace foundry::cases {
 

@@ -17,7 +17,7 @@
 
 #include "base/error.h"
 #include "base/mapped_file.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 using namespace foundry;
 

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "base/half.h"
-#include "base/weight_view.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
+#include "formats/half.h"
+#include "formats/weight_view.h"
 #include "quant_blocks.h"
 
 namespace foundry::kernel_tests {

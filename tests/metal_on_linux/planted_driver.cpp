@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/half.h"
+#include "formats/half.h"
 #include "params.h"
 #include "quant_blocks.h"
 #include "runtime.h"

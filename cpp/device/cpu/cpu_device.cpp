@@ -6,14 +6,14 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/kv_rows.h"
 #include "base/sample.h"
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
 #include "device/cpu/pack.h"
 #include "device/host_buffer.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
+#include "formats/kv_rows.h"
 
 namespace foundry {
 namespace {

@@ -4,7 +4,7 @@
 //   plain:     [k][16] in the weight's own type
 // Outputs that fill the last panel up are zero.
 #pragma once
-#include "base/weight_view.h"
+#include "formats/weight_view.h"
 
 namespace foundry::cpu {
 

@@ -10,7 +10,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 namespace foundry {
 namespace {

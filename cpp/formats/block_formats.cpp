@@ -1,4 +1,4 @@
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 #include <bit>
 #include <cstring>
@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "base/error.h"
-#include "base/half.h"
+#include "formats/half.h"
 #include "quant_blocks.h"
 
 namespace foundry {

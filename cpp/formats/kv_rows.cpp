@@ -1,11 +1,11 @@
-#include "base/kv_rows.h"
+#include "formats/kv_rows.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "base/dtype.h"
-#include "base/half.h"
+#include "formats/dtype.h"
+#include "formats/half.h"
 
 namespace foundry {
 namespace {
