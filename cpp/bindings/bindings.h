@@ -9,6 +9,7 @@ using IntDict = nanobind::typed<nanobind::dict, nanobind::str, int>;
 using AnyDict = nanobind::typed<nanobind::dict, nanobind::str, nanobind::any>;
 
 void bind_errors(nanobind::module_& m);
+void bind_formats(nanobind::module_& m);
 void bind_gguf(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_model(nanobind::module_& m);

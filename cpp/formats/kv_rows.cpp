@@ -10,7 +10,7 @@
 namespace foundry {
 namespace {
 
-constexpr uint32_t kBlock = 32;
+constexpr uint32_t kBlock = 32;  // values of a quantise_*
 constexpr uint16_t kNan = 0x7e00;
 
 bool finite(const float* x) {
@@ -19,70 +19,120 @@ bool finite(const float* x) {
   return nothing == 0;
 }
 
-float plain(DType type, const std::byte* at) {
-  uint16_t half;
-  float whole;
-  if (type == DType::f32) return std::memcpy(&whole, at, sizeof whole), whole;
-  std::memcpy(&half, at, sizeof half);
-  return type == DType::f16 ? f16_to_f32(half) : bf16_to_f32(half);
+template <class T>
+T load(const std::byte* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
 }
 
-void put_plain(DType type, std::byte* at, float x) {
-  if (type == DType::f32) {
-    std::memcpy(at, &x, sizeof x);
-    return;
-  }
-  const uint16_t half = type == DType::f16 ? f32_to_f16(x) : f32_to_bf16(x);
-  std::memcpy(at, &half, sizeof half);
-}
-
-bool quantised(DType type) { return block_elements(type) != 1; }
-
-/// Where a block's scale and values lie, and how far apart the values are.
-struct Block {
+/// Where a block of K or V lies: its scale, and the bytes of its values, `stride` apart. A plain value is at `scale`.
+struct Place {
   uint64_t scale, values, stride;
 };
 
-Block k_block(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
-  const uint64_t tile = kv.tile_tokens, blocks = kv.head_dim / kBlock, lane = token % tile;
+// How each of these formats writes the values of a block, and reads one of them.
+template <DType type>
+struct Stored;
+
+template <>
+struct Stored<DType::f32> {
+  static void put(std::byte* part, const Place& at, const float* x) { std::memcpy(part + at.scale, x, sizeof *x); }
+  static float get(const std::byte* part, const Place& at, uint32_t) { return load<float>(part + at.scale); }
+};
+
+template <>
+struct Stored<DType::f16> {
+  static void put(std::byte* part, const Place& at, const float* x) {
+    const uint16_t half = f32_to_f16(*x);
+    std::memcpy(part + at.scale, &half, sizeof half);
+  }
+  static float get(const std::byte* part, const Place& at, uint32_t) {
+    return f16_to_f32(load<uint16_t>(part + at.scale));
+  }
+};
+
+template <>
+struct Stored<DType::bf16> {
+  static void put(std::byte* part, const Place& at, const float* x) {
+    const uint16_t half = f32_to_bf16(*x);
+    std::memcpy(part + at.scale, &half, sizeof half);
+  }
+  static float get(const std::byte* part, const Place& at, uint32_t) {
+    return bf16_to_f32(load<uint16_t>(part + at.scale));
+  }
+};
+
+template <>
+struct Stored<DType::q8_0> {
+  static void put(std::byte* part, const Place& at, const float* x) {
+    int8_t q[32];
+    const uint16_t scale = quantise_q8_0(x, q);
+    for (uint32_t i = 0; i < 32; ++i) part[at.values + i * at.stride] = static_cast<std::byte>(q[i]);
+    std::memcpy(part + at.scale, &scale, sizeof scale);
+  }
+  static float get(const std::byte* part, const Place& at, uint32_t i) {
+    return f16_to_f32(load<uint16_t>(part + at.scale)) *
+           static_cast<float>(static_cast<int8_t>(part[at.values + i * at.stride]));
+  }
+};
+
+template <>
+struct Stored<DType::q4_0> {
+  static void put(std::byte* part, const Place& at, const float* x) {
+    uint8_t q[32];
+    const uint16_t scale = quantise_q4_0(x, q);
+    for (uint32_t i = 0; i < 16; ++i) part[at.values + i * at.stride] = static_cast<std::byte>(q[i] | q[i + 16] << 4);
+    std::memcpy(part + at.scale, &scale, sizeof scale);
+  }
+  static float get(const std::byte* part, const Place& at, uint32_t i) {
+    const auto both = static_cast<uint8_t>(part[at.values + i % 16 * at.stride]);
+    return f16_to_f32(load<uint16_t>(part + at.scale)) * static_cast<float>((i < 16 ? both & 15 : both >> 4) - 8);
+  }
+};
+
+/// K of `tile` tokens lies side by side: plain values one by one, of blocks the scales and then the values' bytes.
+Place k_place(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
+  const uint64_t tile = kv.tile_tokens, blocks = kv.head_dim / block_elements(type), lane = token % tile;
   const uint64_t at = (token / tile * blocks + block) * tile * block_bytes(type);
+  if (block_elements(type) == 1) return {at + lane * block_bytes(type), 0, 0};
   return {at + lane * sizeof(uint16_t), at + tile * sizeof(uint16_t) + lane, tile};
 }
 
-Block v_block(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
-  const uint64_t at = (uint64_t{token} * (kv.head_dim / kBlock) + block) * block_bytes(type);
+Place v_place(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
+  const uint64_t at = (uint64_t{token} * (kv.head_dim / block_elements(type)) + block) * block_bytes(type);
   return {at, at + sizeof(uint16_t), 1};
 }
 
-void put_block(DType type, std::byte* part, const Block& at, const float* x) {
-  uint16_t scale;
-  if (type == DType::q8_0) {
-    int8_t q[kBlock];
-    scale = quantise_q8_0(x, q);
-    for (uint32_t i = 0; i < kBlock; ++i) part[at.values + i * at.stride] = static_cast<std::byte>(q[i]);
-  } else {
-    uint8_t q[kBlock];
-    scale = quantise_q4_0(x, q);
-    for (uint32_t i = 0; i < kBlock / 2; ++i)
-      part[at.values + i * at.stride] = static_cast<std::byte>(q[i] | q[i + kBlock / 2] << 4);
+template <class Where>
+void write(const KvParams& kv, DType type, std::byte* part, uint32_t token, const float* x, Where where) {
+  const uint32_t elements = block_elements(type);
+  for (uint32_t b = 0; b < kv.head_dim / elements; ++b) {
+    const Place at = where(kv, type, token, b);
+#define FOUNDRY_PUT(name, Name, number, n_elements, n_bytes, kind, linear, table, kv_) \
+  FOUNDRY_HOST_##kv_(case DType::name : Stored<DType::name>::put(part, at, x + b * elements); break;)
+    switch (type) {
+      FOUNDRY_FORMATS(FOUNDRY_PUT)
+      default:
+        break;  // KvGeometry has refused it
+    }
+#undef FOUNDRY_PUT
   }
-  std::memcpy(part + at.scale, &scale, sizeof scale);
 }
 
-float block_value(DType type, const std::byte* part, const Block& at, uint32_t i) {
-  uint16_t scale;
-  std::memcpy(&scale, part + at.scale, sizeof scale);
-  if (type == DType::q8_0)
-    return f16_to_f32(scale) * static_cast<float>(static_cast<int8_t>(part[at.values + i * at.stride]));
-  const auto both = static_cast<uint8_t>(part[at.values + i % 16 * at.stride]);
-  return f16_to_f32(scale) * static_cast<float>((i < 16 ? both & 15 : both >> 4) - 8);
+template <class Where>
+float read(const KvParams& kv, DType type, const std::byte* part, uint32_t token, uint32_t dim, Where where) {
+  const Place at = where(kv, type, token, dim / block_elements(type));
+  const uint32_t i = dim % block_elements(type);
+#define FOUNDRY_GET(name, Name, number, n_elements, n_bytes, kind, linear, table, kv_) \
+  FOUNDRY_HOST_##kv_(case DType::name : return Stored<DType::name>::get(part, at, i);)
+  switch (type) {
+    FOUNDRY_FORMATS(FOUNDRY_GET)
+    default:
+      return 0;
+  }
+#undef FOUNDRY_GET
 }
-
-uint64_t plain_k(const KvParams& kv, uint32_t token, uint32_t dim) {
-  return (uint64_t{token} / kv.tile_tokens * kv.head_dim + dim) * kv.tile_tokens + token % kv.tile_tokens;
-}
-
-uint64_t plain_v(const KvParams& kv, uint32_t token, uint32_t dim) { return uint64_t{token} * kv.head_dim + dim; }
 
 }  // namespace
 
@@ -110,33 +160,19 @@ uint16_t quantise_q4_0(const float* x, uint8_t* q) {
 }
 
 void write_k(const KvParams& kv, std::byte* part, uint32_t token, const float* x) {
-  const auto type = static_cast<DType>(kv.k_type);
-  if (quantised(type))
-    for (uint32_t b = 0; b < kv.head_dim / kBlock; ++b)
-      put_block(type, part, k_block(kv, type, token, b), x + b * kBlock);
-  else
-    for (uint32_t d = 0; d < kv.head_dim; ++d) put_plain(type, part + plain_k(kv, token, d) * block_bytes(type), x[d]);
+  write(kv, static_cast<DType>(kv.k_type), part, token, x, k_place);
 }
 
 void write_v(const KvParams& kv, std::byte* part, uint32_t token, const float* x) {
-  const auto type = static_cast<DType>(kv.v_type);
-  if (quantised(type))
-    for (uint32_t b = 0; b < kv.head_dim / kBlock; ++b)
-      put_block(type, part, v_block(kv, type, token, b), x + b * kBlock);
-  else
-    for (uint32_t d = 0; d < kv.head_dim; ++d) put_plain(type, part + plain_v(kv, token, d) * block_bytes(type), x[d]);
+  write(kv, static_cast<DType>(kv.v_type), part, token, x, v_place);
 }
 
 float read_k(const KvParams& kv, const std::byte* part, uint32_t token, uint32_t dim) {
-  const auto type = static_cast<DType>(kv.k_type);
-  return quantised(type) ? block_value(type, part, k_block(kv, type, token, dim / kBlock), dim % kBlock)
-                         : plain(type, part + plain_k(kv, token, dim) * block_bytes(type));
+  return read(kv, static_cast<DType>(kv.k_type), part, token, dim, k_place);
 }
 
 float read_v(const KvParams& kv, const std::byte* part, uint32_t token, uint32_t dim) {
-  const auto type = static_cast<DType>(kv.v_type);
-  return quantised(type) ? block_value(type, part, v_block(kv, type, token, dim / kBlock), dim % kBlock)
-                         : plain(type, part + plain_v(kv, token, dim) * block_bytes(type));
+  return read(kv, static_cast<DType>(kv.v_type), part, token, dim, v_place);
 }
 
 }  // namespace foundry

@@ -17,12 +17,17 @@ from typing import IO
 
 from platformdirs import user_cache_dir
 
+from foundry import _core
 from foundry.errors import ModelFormatError
 
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 DEFAULT_MODEL = "smollm2"
-READABLE = ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16", "F32")  # of a hub's many files, in the order of choice
+READABLE = tuple(  # of a hub's many files, in the order of choice: the smallest first
+    f.file_name
+    for f in sorted(_core.formats(), key=lambda f: f.block_bytes / f.block_elements)
+    if f.linear != _core.Readers.none
+)
 
 
 @dataclass(frozen=True)
