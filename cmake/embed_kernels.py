@@ -1,4 +1,7 @@
-"""Writes the files of metal/ into a C++ source, each with its own headers put in: embed_kernels.py FOLDER OUT."""
+"""Writes the files of metal/ into a C++ source, each with its own headers put in: embed_kernels.py FOLDER OUT.
+
+Headers are those of FOLDER/include; a name with a folder ("formats/formats.def") is one of cpp/, FOLDER's neighbour.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.M)
+INCLUDE = re.compile(r'^#include "([\w/]+\.\w+)"\n', re.M)
 PRAGMA_ONCE = "#pragma once\n"
 PIECE = 8000  # characters of a string literal
 
@@ -16,7 +19,8 @@ def with_headers(path: Path, folder: Path, seen: set[str]) -> str:
         if match[1] in seen:
             return ""
         seen.add(match[1])
-        return with_headers(folder / "include" / match[1], folder, seen)
+        beside = folder.parent / "cpp" if "/" in match[1] else folder / "include"
+        return with_headers(beside / match[1], folder, seen)
 
     return INCLUDE.sub(header, path.read_text(encoding="utf-8").replace(PRAGMA_ONCE, ""))
 

@@ -10,7 +10,7 @@ set(CMAKE_OBJCXX_VISIBILITY_PRESET hidden)
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 
 file(GLOB metal_kernels CONFIGURE_DEPENDS metal/*.metal)
-file(GLOB metal_headers CONFIGURE_DEPENDS metal/include/*.h)
+file(GLOB metal_headers CONFIGURE_DEPENDS metal/include/*.h cpp/formats/*.def)
 set(kernel_source ${CMAKE_CURRENT_BINARY_DIR}/kernel_source.cpp)
 add_custom_command(OUTPUT ${kernel_source}
   COMMAND Python3::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/cmake/embed_kernels.py ${CMAKE_CURRENT_SOURCE_DIR}/metal ${kernel_source}

@@ -2,7 +2,8 @@
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 set(metal_dir tests/metal_on_linux)
 file(GLOB metal_kernels CONFIGURE_DEPENDS metal/*.metal)
-file(GLOB metal_headers CONFIGURE_DEPENDS metal/include/*.h ${metal_dir}/shared/*.h ${metal_dir}/host/*.h)
+file(GLOB metal_headers CONFIGURE_DEPENDS
+  metal/include/*.h cpp/formats/*.def ${metal_dir}/shared/*.h ${metal_dir}/host/*.h)
 set(translated "")
 foreach(kernel IN LISTS metal_kernels)
   get_filename_component(name ${kernel} NAME_WE)

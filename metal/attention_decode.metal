@@ -5,7 +5,7 @@
 using namespace metal;
 #include "attention.h"
 
-constant constexpr uint kSimdgroups = 4;
+constant constexpr uint kSimdgroups = AttentionDecodeLaunch::kSimdgroups;
 constant constexpr uint kStep = 8;  // positions of a simdgroup at a time: they lie in one page, whose size 8 divides
 
 struct Span {
@@ -167,13 +167,11 @@ kernel void attention_merge(device const float* partials [[buffer(0)]], device f
   }
 }
 
-#define instantiate_lanes(name, Format, lanes)                                                     \
-  instantiate_kernel("attention_decode_" name "_" #lanes "_1", attention_decode, Format, lanes, 1) \
-      instantiate_kernel("attention_decode_" name "_" #lanes "_4", attention_decode, Format, lanes, 4)
-#define instantiate_format(name, Format) \
-  instantiate_lanes(name, Format, 8) instantiate_lanes(name, Format, 16) instantiate_lanes(name, Format, 32)
+#define instantiate_queries(queries, lanes, name, Format) \
+  instantiate_kernel("attention_decode_" #name "_" #lanes "_" #queries, attention_decode, Format, lanes, queries)
+#define instantiate_lanes(lanes, name, Format) FOUNDRY_DECODE_QUERIES(instantiate_queries, lanes, name, Format)
+#define instantiate_format(name, Format) FOUNDRY_DECODE_LANES(instantiate_lanes, name, Format)
 
-instantiate_format("f16", F16);  // for K and V both
-instantiate_format("q8_0", Q8_0);
-instantiate_format("any", AnyFormat);
-instantiate_kernel("attention_merge", attention_merge, 128);
+FOUNDRY_DECODE_FORMATS(instantiate_format)
+instantiate_format(any, AnyFormat)
+    instantiate_kernel("attention_merge", attention_merge, AttentionMergeLaunch::kThreads);

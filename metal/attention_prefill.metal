@@ -5,7 +5,8 @@ using namespace metal;
 #include "attention.h"
 #include "tile.h"
 
-constant constexpr uint kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16;
+constant constexpr uint kSimdgroups = AttentionPrefillLaunch::kSimdgroups;
+constant constexpr uint kThreads = AttentionPrefillLaunch::kThreads, kRows = AttentionPrefillLaunch::kRows;
 constant constexpr float kLog2E = 1.4426950408889634f;  // weights are powers of two
 
 /// Eight neighbours of a row as halves, packed.
@@ -42,18 +43,10 @@ struct Share {
     }
   }
   METAL_FUNC void read(AnyFormat, uint type, thread const Rows& rows, uint first, uint begin, uint end, uint index) {
-    switch (type) {
-      case kKvF32:
-        return read(F32(), type, rows, first, begin, end, index);
-      case kKvBF16:
-        return read(BF16(), type, rows, first, begin, end, index);
-      case kKvQ8_0:
-        return read(Q8_0(), type, rows, first, begin, end, index);
-      case kKvQ4_0:
-        return read(Q4_0(), type, rows, first, begin, end, index);
-      default:
-        return read(F16(), type, rows, first, begin, end, index);
-    }
+#define FOUNDRY_READ(name, Name, number, elements, bytes, kind, weight, table, kv) \
+  FOUNDRY_GPU_##kv(case number : read(Name(), type, rows, first, begin, end, index); return;)
+    switch (type) { FOUNDRY_FORMATS(FOUNDRY_READ) }
+#undef FOUNDRY_READ
   }
   /// [kKeys][kDim + 8]
   METAL_FUNC void store(threadgroup half* to, uint index) const {
@@ -196,12 +189,9 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   }
 }
 
-#define instantiate_dims(name, Format)                                                                 \
-  instantiate_kernel("attention_prefill_" name "_64", attention_prefill, Format, 64, 32)               \
-      instantiate_kernel("attention_prefill_" name "_80", attention_prefill, Format, 80, 32)           \
-          instantiate_kernel("attention_prefill_" name "_96", attention_prefill, Format, 96, 32)       \
-              instantiate_kernel("attention_prefill_" name "_128", attention_prefill, Format, 128, 32) \
-                  instantiate_kernel("attention_prefill_" name "_256", attention_prefill, Format, 256, 16)
+#define instantiate_dim(dim, keys, name, Format) \
+  instantiate_kernel("attention_prefill_" #name "_" #dim, attention_prefill, Format, dim, keys)
+#define instantiate_format(name, Format) FOUNDRY_PREFILL_DIMS(instantiate_dim, name, Format)
 
-instantiate_dims("f16", F16);  // for K and V both
-instantiate_dims("any", AnyFormat);
+FOUNDRY_PREFILL_FORMATS(instantiate_format)
+instantiate_format(any, AnyFormat)

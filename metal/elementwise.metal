@@ -4,14 +4,14 @@ using namespace metal;
 #include "formats.h"
 #include "gates.h"
 
-constant constexpr uint kThreads = 256;
+constant constexpr uint kThreads = ElementwiseLaunch::kThreads;
 
 /// Grid: rows.
 template <class Format>
 kernel void embed(device const uchar* table [[buffer(0)]], device const int* tokens [[buffer(1)]],
                   device float* out [[buffer(2)]], constant EmbedParams& p [[buffer(3)]],
                   uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
-  device const uchar* row = table + ulong(tokens[group.x]) * Format::bytes(p.width);
+  device const uchar* row = table + ulong(tokens[group.x]) * row_bytes<Format>(p.width);
   for (uint i = index; i < p.width; i += kThreads) out[ulong(group.x) * p.width + i] = Format::value(row, i) * p.scale;
 }
 
@@ -81,12 +81,9 @@ kernel void select_rows(device const int* rows [[buffer(0)]], device const float
   for (uint i = index; i < width; i += kThreads) out[ulong(group.x) * width + i] = from[i];
 }
 
-instantiate_kernel("embed_f32", embed, F32);
-instantiate_kernel("embed_f16", embed, F16);
-instantiate_kernel("embed_bf16", embed, BF16);
-instantiate_kernel("embed_q4_0", embed, Q4_0);
-instantiate_kernel("embed_q4_1", embed, Q4_1);
-instantiate_kernel("embed_q8_0", embed, Q8_0);
+#define instantiate_embed(name, Name, number, elements, bytes, kind, weight, table, ...) \
+  FOUNDRY_GPU_##table(instantiate_kernel("embed_" #name, embed, Name))
+FOUNDRY_FORMATS(instantiate_embed)
 instantiate_kernel("rope", rope, 0);
 instantiate_kernel("swiglu", gated, Silu);
 instantiate_kernel("geglu", gated, Gelu);

@@ -7,7 +7,7 @@ using namespace metal;
 
 /// `Eight` reads eight neighbours of k at a time, where rows allow it.
 struct Eight {
-  static METAL_FUNC uint step() { return 8; }
+  static METAL_FUNC uint step() { return LinearLaunch::kNeighbours; }
   template <class Format>
   static METAL_FUNC void weights(device const uchar* row, uint k, thread float* w) {
     Format::eight(row, k, w);
@@ -28,21 +28,22 @@ constant bool has_gate [[function_constant(3)]];  // y = gate(x W^T) * (x up^T)
 constant bool gate_is_gelu [[function_constant(4)]];
 
 /// Grid: (groups of kSimdgroups * kOutputs outputs, or of kSimdgroups with a gate; groups of kRows rows). Threads: kSimdgroups * 32.
-template <class Format, class Step, uint kRows>
+template <class Format, class Step>
 kernel void linear(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
                    device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],
                    device float* out [[buffer(4)]], constant LinearParams& p [[buffer(5)]],
                    device const float* norm [[buffer(6)]], device const uchar* up [[buffer(7)]],
                    constant float& eps [[buffer(8)]], uint3 group [[threadgroup_position_in_grid]],
                    uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-  constexpr uint kSimdgroups = 4, kOutputs = 2;
+  constexpr uint kSimdgroups = LinearLaunch::kSimdgroups, kOutputs = LinearLaunch::kOutputs;
+  constexpr uint kRows = LinearLaunch::kRows;
   const uint first = (group.x * kSimdgroups + simdgroup) * (has_gate ? 1 : kOutputs), row = group.y * kRows;
   const uint rows = min(kRows, p.n_rows - row);
-  const ulong row_bytes = Format::bytes(p.in_features);
+  const ulong stride = row_bytes<Format>(p.in_features);
   device const uchar* rows_of[kOutputs];
   for (uint o = 0; o < kOutputs; ++o) {  // past the last output: the last one again, and nobody sees it
     const uint output = min(first + (has_gate ? 0 : o), p.out_features - 1);
-    rows_of[o] = (has_gate && o == 1 ? up : weight) + ulong(output) * row_bytes;
+    rows_of[o] = (has_gate && o == 1 ? up : weight) + ulong(output) * stride;
   }
   float sums[kRows][kOutputs], squares[kRows];
   for (uint r = 0; r < kRows; ++r) {
@@ -50,7 +51,7 @@ kernel void linear(device const float* in [[buffer(0)]], device const uchar* wei
     for (uint o = 0; o < kOutputs; ++o) sums[r][o] = 0.0f;
   }
   for (uint k = lane * Step::step(); k < p.in_features; k += 32 * Step::step()) {
-    float w[kOutputs][8];
+    float w[kOutputs][LinearLaunch::kNeighbours];
     for (uint o = 0; o < kOutputs; ++o) Step::template weights<Format>(rows_of[o], k, w[o]);
     if (has_norm)
       for (uint j = 0; j < Step::step(); ++j)
@@ -81,12 +82,7 @@ kernel void linear(device const float* in [[buffer(0)]], device const uchar* wei
   }
 }
 
-instantiate_kernel("linear_q4_0", linear, Q4_0, Eight, 4);
-instantiate_kernel("linear_q4_1", linear, Q4_1, Eight, 4);
-instantiate_kernel("linear_q8_0", linear, Q8_0, Eight, 4);
-instantiate_kernel("linear_f32", linear, F32, Eight, 4);
-instantiate_kernel("linear_f16", linear, F16, Eight, 4);
-instantiate_kernel("linear_bf16", linear, BF16, Eight, 4);
-instantiate_kernel("linear_f32_single", linear, F32, Single, 4);
-instantiate_kernel("linear_f16_single", linear, F16, Single, 4);
-instantiate_kernel("linear_bf16_single", linear, BF16, Single, 4);
+#define instantiate_linear(name, Name, number, elements, bytes, kind, weight, ...) \
+  FOUNDRY_GPU_##weight(instantiate_kernel("linear_" #name, linear, Name, Eight)    \
+                           FOUNDRY_PLAIN_##kind(instantiate_kernel("linear_" #name "_single", linear, Name, Single)))
+FOUNDRY_FORMATS(instantiate_linear)

@@ -11,15 +11,15 @@ using namespace metal;
 
 constant bool has_bias [[function_constant(0)]];
 constant bool has_residual [[function_constant(1)]];
-constant constexpr uint kSide = 64, kBlock = 32, kStride = kBlock + 8;  // a threadgroup's rows, and its outputs
-constant constexpr uint kThreads = 128, kShares = kSide * 4 / kThreads;
+constant constexpr uint kSide = LinearTilesLaunch::kSide, kThreads = LinearTilesLaunch::kThreads;
+constant constexpr uint kBlock = 32, kStride = kBlock + 8, kShares = kSide * 4 / kThreads;
 
 METAL_FUNC uint two_halves_of(float low, float high) {
   return uint(as_type<ushort>(half(low))) | uint(as_type<ushort>(half(high))) << 16;
 }
 
 /// What a thread stages of x or W: a quarter of a block, of each of kShares rows. Four neighbours have a whole block.
-template <class Format, uint kParts, bool kScaled>
+template <class Format>
 struct Share {
   device const uchar* rows[kShares];
   float held[kShares][8];
@@ -27,7 +27,7 @@ struct Share {
 
   METAL_FUNC void begin(device const uchar* matrix, uint first, uint n, uint width, uint index) {
     for (uint s = 0; s < kShares; ++s)  // past the last row the last one again, and nobody sees it
-      rows[s] = matrix + ulong(min(first + place(s, index), n - 1)) * Format::bytes(width);
+      rows[s] = matrix + ulong(min(first + place(s, index), n - 1)) * row_bytes<Format>(width);
   }
   static METAL_FUNC uint place(uint s, uint index) { return s * (kThreads / 4) + index / 4; }
 
@@ -62,12 +62,12 @@ struct Share {
       of[s].scale = as_type<float>((exponent - 14u) << 23);
     }
   }
-  /// to: [kParts][kSide][kStride]; scales and minima: [kSide].
+  /// to: [Format::kHalves][kSide][kStride]; scales and minima: [kSide].
   METAL_FUNC void store(threadgroup half* to, threadgroup float* scales, threadgroup float* minima, uint index) {
-    if (kScaled) scale_up();
+    if (Format::kScaled) scale_up();
     for (uint s = 0; s < kShares; ++s) {
       const uint row = place(s, index);
-      for (uint part = 0; part < kParts; ++part) {
+      for (uint part = 0; part < Format::kHalves; ++part) {
         thread float* x = held[s];
         *(threadgroup uint4*)(to + (part * kSide + row) * kStride + index % 4 * 8) = uint4(
             two_halves_of(x[0], x[1]), two_halves_of(x[2], x[3]), two_halves_of(x[4], x[5]), two_halves_of(x[6], x[7]));
@@ -79,12 +79,13 @@ struct Share {
 };
 
 /// Grid: (groups of kSide outputs, groups of kSide rows). A simdgroup has a quarter: 32 x 32.
-template <class Format, uint kParts, bool kScaled, bool kMinimum>
+template <class Format>
 kernel void linear_tiles(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
                          device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],
                          device float* out [[buffer(4)]], constant LinearParams& p [[buffer(5)]],
                          uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]],
                          uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+  constexpr uint kParts = Format::kHalves;
   threadgroup uint4 staged_x[2 * kSide * kStride / 8];
   threadgroup uint4 staged_w[kParts * kSide * kStride / 8];
   threadgroup float x_scales[kSide];
@@ -101,14 +102,14 @@ kernel void linear_tiles(device const float* in [[buffer(0)]], device const ucha
     for (uint n = 0; n < 2; ++n)
       for (uint i = 0; i < 8; ++i) sums[m][n][i] = 0.0f;
 
-  Share<F32, 2, true> x;
-  Share<Format, kParts, kScaled> w;
+  Share<F32> x;
+  Share<Format> w;
   x.begin((device const uchar*)in, first_row, p.n_rows, p.in_features, index);
   w.begin(weight, first_output, p.out_features, p.in_features, index);
   x.read(0, p.in_features, index);
   w.read(0, p.in_features, index);
   for (uint k = 0; k < p.in_features; k += kBlock) {
-    if (kMinimum) x.sum_up();
+    if (Format::kMinimum) x.sum_up();
     threadgroup_barrier(mem_flags::mem_threadgroup);
     x.store((threadgroup half*)staged_x, x_scales, x_sums, index);
     w.store((threadgroup half*)staged_w, w_scales, w_minima, index);
@@ -146,7 +147,7 @@ kernel void linear_tiles(device const float* in [[buffer(0)]], device const ucha
           const uint r = row + m * 16 + tile_row(lane) + 8 * (i / 4);
           const uint o = output + n * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2;
           sums[m][n][i] = fma(y[i] * x_scales[r], w_scales[o], sums[m][n][i]);
-          if (kMinimum) sums[m][n][i] = fma(x_sums[r], w_minima[o], sums[m][n][i]);
+          if (Format::kMinimum) sums[m][n][i] = fma(x_sums[r], w_minima[o], sums[m][n][i]);
         }
       }
   }
@@ -165,9 +166,6 @@ kernel void linear_tiles(device const float* in [[buffer(0)]], device const ucha
       }
 }
 
-instantiate_kernel("linear_tiles_q4_0", linear_tiles, Q4_0, 1, false, false);
-instantiate_kernel("linear_tiles_q4_1", linear_tiles, Q4_1, 1, false, true);
-instantiate_kernel("linear_tiles_q8_0", linear_tiles, Q8_0, 1, false, false);
-instantiate_kernel("linear_tiles_f16", linear_tiles, F16, 1, false, false);
-instantiate_kernel("linear_tiles_bf16", linear_tiles, BF16, 1, true, false);
-instantiate_kernel("linear_tiles_f32", linear_tiles, F32, 2, true, false);
+#define instantiate_linear_tiles(name, Name, number, elements, bytes, kind, weight, ...) \
+  FOUNDRY_GPU_##weight(instantiate_kernel("linear_tiles_" #name, linear_tiles, Name))
+FOUNDRY_FORMATS(instantiate_linear_tiles)

@@ -21,5 +21,5 @@ kernel void rms_norm(device const float* in [[buffer(0)]], device const float* w
   for (uint i = index; i < p.width; i += kSimdgroups * 32) out[row + i] = in[row + i] * scale * weight[i];
 }
 
-instantiate_kernel("rms_norm_1", rms_norm, 1);
-instantiate_kernel("rms_norm_8", rms_norm, 8);
+instantiate_kernel("rms_norm_narrow", rms_norm, RmsNormLaunch::kNarrow);
+instantiate_kernel("rms_norm_wide", rms_norm, RmsNormLaunch::kWide);

@@ -3,7 +3,7 @@
 #include "kernel.h"
 using namespace metal;
 
-constant constexpr uint kSimdgroups = 8, kThreads = kSimdgroups * 32;
+constant constexpr uint kSimdgroups = SampleLaunch::kSimdgroups, kThreads = SampleLaunch::kThreads;
 
 /// Ascending with x; zeros of both signs are one.
 METAL_FUNC uint order_key(float x) {

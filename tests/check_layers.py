@@ -3,8 +3,9 @@
 Run from anywhere: `python tests/check_layers.py [root]`. Exit status 1 and one line a fault if a rule is broken.
 The order, and the few rules beside it:
 
-- C++: metal/include, base, device.h, gguf, graph, kv, device, engine, bindings.
-  `device/device.h` is a rung of its own, just above base: it is the interface, and kv and the weights speak it.
+- C++: formats.def, metal/include, base, formats, device.h, gguf, graph, kv, device, engine, bindings.
+  `device/device.h` is a rung of its own, just above formats: it is the interface, and kv and the weights speak it.
+  `formats/formats.def` lies below all: a table, which kernels and the core share, and which includes nothing.
 - kv knows buffers, not models or graphs: it includes neither gguf nor graph.
 - Outside the device room, `device/device.h` is all that is seen of it. Inside, one device includes no other
   (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/ join them.
@@ -18,7 +19,19 @@ import re
 import sys
 from pathlib import Path
 
-CPP_ORDER = ["metal/include", "base", "device.h", "gguf", "graph", "kv", "device", "engine", "bindings"]
+CPP_ORDER = [
+    "formats.def",
+    "metal/include",
+    "base",
+    "formats",
+    "device.h",
+    "gguf",
+    "graph",
+    "kv",
+    "device",
+    "engine",
+    "bindings",
+]
 CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 PYTHON_ORDER = [
     "_core",
@@ -42,13 +55,13 @@ PYTHON_ORDER = [
 ]
 PYTHON_PEERS = [{"model", "session"}]  # one room in two files: they may import each other
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
-SOURCES = {".h", ".cpp", ".inl", ".mm", ".cu", ".cuh", ".metal"}
+SOURCES = {".h", ".cpp", ".inl", ".mm", ".cu", ".cuh", ".metal", ".def"}
 
 
 def room_of(path: str) -> str | None:
     """The room of a path as an #include writes it ("kv/kv.h", "params.h"); None if it is in none."""
-    if path == "device/device.h":
-        return "device.h"
+    if path in ("device/device.h", "formats/formats.def"):
+        return Path(path).name
     first, _, rest = path.partition("/")
     if not rest:
         return "metal/include"

@@ -17,6 +17,10 @@ def test_the_house_holds() -> None:
     [
         ("cpp/base/a.h", '#include "kv/kv.h"', "points up"),
         ("metal/include/a.h", '#include "base/error.h"', "points up"),
+        ("cpp/base/a.h", '#include "formats/dtype.h"', "points up"),
+        ("metal/include/a.h", '#include "formats/dtype.h"', "points up"),
+        ("cpp/formats/formats.def", '#include "params.h"', "points up"),
+        ("cpp/formats/a.h", '#include "gguf/gguf.h"', "points up"),
         ("cpp/kv/a.h", '#include "graph/graph.h"', "knows nothing of graph"),
         ("cpp/engine/a.cpp", '#  include "device/cpu/cpu_device.h"', "only device/device.h"),
         ("cpp/device/cpu/a.cpp", '#include "device/reference/ops.h"', "one device uses another"),
@@ -40,6 +44,8 @@ def test_a_planted_fault_is_found(tmp_path: Path, file: str, line: str, fault: s
     ("file", "line"),
     [
         ("cpp/kv/a.h", '#include "device/device.h"'),
+        ("cpp/device/cpu/a.cpp", '#include "formats/dtype.h"'),
+        ("metal/include/a.h", '#include "formats/formats.def"'),
         ("cpp/device/registry.cpp", '#include "device/cpu/cpu_device.h"'),
         ("cpp/engine/a.cpp", "#include <engine/anything.h>"),
         ("python/foundry/session.py", "from foundry.model import CompiledModel"),

@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from foundry import CompiledModel
+from foundry import CompiledModel, _core
 
-TYPES = "f32,f16,bf16,q8_0,q4_0"
+TYPES = ",".join(f.name for f in _core.formats() if f.kv != _core.Readers.none)
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ void attention(benchmark::State& state, const cases::Case& one) {
   cpu->kv_append({g.params(), 0, tokens, 1, &params, {kv.get(), 0}, {kv.get(), 0}});
   params.n_rows = sequence.rows, params.start = sequence.start;
   AttentionParams p{};
-  p.n_rows = sequence.rows, p.n_heads = heads, p.n_sequences = 1, p.scale = 0.1f, p.segment_tokens = 256;
+  p.n_rows = sequence.rows, p.n_heads = heads, p.n_sequences = 1, p.scale = 0.1f, p.segment_tokens = kSegmentTokens;
   steps(state, *cpu, shape, [&] { cpu->attention({p, g.params(), &params, {q.get(), 0}, {out.get(), 0}}); });
   const double seen = sequence.rows * (sequence.start + (sequence.rows + 1) / 2.0);
   state.counters["kv_bytes/s"] = benchmark::Counter(

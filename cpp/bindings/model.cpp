@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "bindings/calls.h"
+#include "formats/table.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -19,9 +20,9 @@ namespace foundry {
 namespace {
 
 DType kv_type(const std::string& name) {
-  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0})
-    if (name == dtype_name(type)) return type;
-  throw ValueError("kv_dtype: expected f32, f16, bf16, q8_0 or q4_0, found \"" + name + "\"");
+  const Format* format = find_format(name);
+  if (format != nullptr && format->kv != Readers::none) return format->type;
+  throw ValueError("kv_dtype: expected " + format_names(&Format::kv) + ", found \"" + name + "\"");
 }
 
 /// Bytes allocated and promised now.

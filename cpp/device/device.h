@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "base/dtype.h"
-#include "base/weight_view.h"
+#include "formats/dtype.h"
+#include "formats/weight_view.h"
 #include "params.h"
 
 namespace foundry {
@@ -55,6 +55,7 @@ struct DeviceInfo {
   bool fuses = false;           // an rms_norm before a linear, and the gate behind it
   uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
+  bool gpu = false;             // it reads what formats.def gives to `all`, not what it gives to `host`
 };
 
 /// The shape that bounds a step: what workspace is planned from.

@@ -6,8 +6,8 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "base/kv_rows.h"
 #include "engine/model.h"
+#include "formats/kv_rows.h"
 
 namespace foundry {
 namespace {

@@ -11,7 +11,6 @@ namespace foundry {
 namespace {
 constexpr uint64_t kAlign = 64;
 constexpr uint64_t kPlaceBytes = 4 * kAlign;  // token, position, selected row, the token drawn: a line of memory each
-constexpr uint32_t kSegmentTokens = 256;      // the order of summation of attention; part of the design, not a tuning
 }  // namespace
 
 StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv,

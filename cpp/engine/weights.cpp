@@ -3,6 +3,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "formats/table.h"
 
 namespace foundry {
 namespace {
@@ -52,6 +53,8 @@ WeightStore::~WeightStore() {
 WeightBytes WeightStore::plan(const Device& device) const {
   WeightBytes bytes;
   for (const auto& [key, entry] : entries_) {
+    const auto use = entry.use == WeightUse::linear ? &Format::linear : &Format::table;
+    check_readable(format_of(entry.view.type), use, device.info().gpu, "tensor \"" + entry.view.name + "\"");
     const uint64_t copy = device.prepared_bytes(entry.view, entry.use);
     bytes.private_ += copy;
     if (copy == 0) bytes.mapped += entry.view.bytes;

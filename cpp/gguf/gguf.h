@@ -17,7 +17,7 @@
 #include <variant>
 #include <vector>
 
-#include "base/weight_view.h"
+#include "formats/weight_view.h"
 
 namespace foundry {
 

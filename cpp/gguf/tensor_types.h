@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "base/dtype.h"
+#include "formats/dtype.h"
 
 namespace foundry {
 
@@ -14,7 +14,7 @@ struct TensorType {
   const char* name;
   uint32_t block_elements;
   uint32_t block_bytes;
-  bool supported;  // it is a DType too
+  bool supported;  // it is one of formats.def, and a DType
 };
 
 std::span<const TensorType> tensor_types();

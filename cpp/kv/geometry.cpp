@@ -2,6 +2,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "formats/table.h"
 #include "kv/kv.h"
 
 namespace foundry {
@@ -50,14 +51,18 @@ KvParams KvGeometry::params() const {
 }
 
 void KvGeometry::check() const {
-  if (page_tokens < 8 || page_tokens > 256 || 256 % page_tokens != 0)
-    throw ValueError("page_tokens: expected a divisor of 256 from 8, found " + std::to_string(page_tokens));
+  if (page_tokens < 8 || page_tokens > kSegmentTokens || kSegmentTokens % page_tokens != 0)
+    throw ValueError("page_tokens: expected a divisor of " + std::to_string(kSegmentTokens) + " from 8, found " +
+                     std::to_string(page_tokens));
   if (tile_tokens == 0 || page_tokens % tile_tokens != 0)
     throw ValueError("tile_tokens: expected a divisor of page_tokens, " + std::to_string(page_tokens) + ", found " +
                      std::to_string(tile_tokens));
   if (n_layers == 0 || n_kv_heads == 0)
     throw ValueError("a layer group: expected at least one layer and one KV head, found " + std::to_string(n_layers) +
                      " and " + std::to_string(n_kv_heads));
+  for (const DType type : {k_type, v_type})
+    if (format_of(type).kv == Readers::none)
+      throw ValueError(std::string("K and V: expected ") + format_names(&Format::kv) + ", found " + dtype_name(type));
   const uint32_t multiple = std::max({uint32_t{8}, block_elements(k_type), block_elements(v_type)});
   if (head_dim == 0 || head_dim % multiple != 0)
     throw ValueError("head_dim: expected a multiple of " + std::to_string(multiple) + " for K in " +

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "base/dtype.h"
 #include "base/ledger.h"
 #include "device/device.h"
+#include "formats/dtype.h"
 
 namespace foundry {
 
@@ -22,7 +22,7 @@ struct KvGeometry {
   uint32_t head_dim = 0;
   uint32_t window = 0;        // tokens that a row sees, itself included; 0: all
   uint32_t step_tokens = 0;   // of a windowed group: rows that one step brings at most
-  uint32_t page_tokens = 64;  // divides 256
+  uint32_t page_tokens = 64;  // divides kSegmentTokens
   uint32_t tile_tokens = 16;
   DType k_type = DType::f16;
   DType v_type = DType::f16;
@@ -44,7 +44,8 @@ struct KvGeometry {
   /// Pages behind a history of n_tokens that a call must have before it begins, to reach `to`: a window takes the same ones again.
   uint64_t pages_ahead(uint64_t n_tokens, uint64_t to) const;
   KvParams params() const;
-  /// Throws ValueError: page_tokens must divide 256, tile must divide the page, head_dim be a multiple of 8 (and of the block of a quantised type).
+  /// Throws ValueError: page_tokens must divide kSegmentTokens, tile must divide the page, both types must be formats
+  /// that keep K and V, and head_dim be a multiple of 8 and of their blocks.
   void check() const;
 };
 

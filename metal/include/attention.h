@@ -3,7 +3,7 @@
 #include "formats.h"
 #include "sequences.h"
 
-/// K or V of one layer and head. page_tokens is a power of two (it divides 256).
+/// K or V of one layer and head. page_tokens is a power of two (it divides kSegmentTokens).
 struct Rows {
   device const Page* pages;
   ulong offset;  // of the layer, head and part in a page
@@ -19,7 +19,7 @@ METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint la
   Rows rows;
   rows.pages = pages;
   rows.offset = layer * kv.layer_stride_bytes + head * kv.head_stride_bytes + (value ? kv.k_part_bytes : 0);
-  rows.row_bytes = Format::bytes(kv.head_dim);
+  rows.row_bytes = row_bytes<Format>(kv.head_dim);
   rows.page_mask = kv.page_tokens - 1;
   rows.page_shift = popcount(rows.page_mask);
   return rows;
@@ -33,31 +33,19 @@ METAL_FUNC void eight_of(Format, uint, device const uchar* row, uint i, thread f
   Format::eight(row, i, x);
 }
 METAL_FUNC void eight_of(AnyFormat, uint type, device const uchar* row, uint i, thread float* x) {
-  switch (type) {
-    case kKvF32:
-      return F32::eight(row, i, x);
-    case kKvBF16:
-      return BF16::eight(row, i, x);
-    case kKvQ8_0:
-      return Q8_0::eight(row, i, x);
-    case kKvQ4_0:
-      return Q4_0::eight(row, i, x);
-    default:
-      return F16::eight(row, i, x);
-  }
+#define FOUNDRY_EIGHT(name, Name, number, elements, bytes, kind, weight, table, kv) \
+  FOUNDRY_GPU_##kv(case number : Name::eight(row, i, x); return;)
+  switch (type) { FOUNDRY_FORMATS(FOUNDRY_EIGHT) }
+#undef FOUNDRY_EIGHT
 }
 template <>
 METAL_FUNC Rows rows_of<AnyFormat>(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
+#define FOUNDRY_ROWS(name, Name, number, elements, bytes, kind, weight, table, kv_) \
+  FOUNDRY_GPU_##kv_(case number : return rows_of<Name>(pages, kv, layer, head, value);)
   switch (value ? kv.v_type : kv.k_type) {
-    case kKvF32:
-      return rows_of<F32>(pages, kv, layer, head, value);
-    case kKvBF16:
-      return rows_of<BF16>(pages, kv, layer, head, value);
-    case kKvQ8_0:
-      return rows_of<Q8_0>(pages, kv, layer, head, value);
-    case kKvQ4_0:
-      return rows_of<Q4_0>(pages, kv, layer, head, value);
+    FOUNDRY_FORMATS(FOUNDRY_ROWS)
     default:
       return rows_of<F16>(pages, kv, layer, head, value);
   }
+#undef FOUNDRY_ROWS
 }

@@ -1,6 +1,12 @@
-// Rows of values in each type (quant_blocks.h), read one at a time or eight neighbours at once: `eight`, or `units`, which are
-// whole numbers of at most 128 where the type is quantised. Rows begin at multiples of a block, plain ones of 16 bytes where eight
-// are read.
+// Rows of values in each format of formats.def (blocks: quant_blocks.h). A format is a struct with
+//   value   one value
+//   eight   eight neighbours at once
+//   units   the same before scale and minimum: whole numbers of at most 128 where the format is quantised
+//   kHalves, kScaled, kMinimum
+//           how linear_tiles stages it: halves that hold a value; whether blocks are scaled up first; whether it has
+//           minima
+//   put     where it keeps K and V: writes a block of a row
+// Rows begin at multiples of a block, plain ones of 16 bytes where eight are read.
 #pragma once
 
 /// x = scale * unit + minimum.
@@ -8,8 +14,22 @@ struct Affine {
   float scale, minimum;
 };
 
+METAL_FUNC float wide_half(uint bits) { return float(as_type<half>(ushort(bits))); }
+METAL_FUNC float wide_bfloat(uint bits) { return as_type<float>(bits << 16); }
+
+/// The largest |x| of 32, with its sign; NaN where a value is not finite.
+METAL_FUNC float largest(device const float* x) {
+  float most = 0.0f, nothing = 0.0f;
+  for (uint i = 0; i < 32; ++i) {
+    nothing += x[i] * 0.0f;
+    most = abs(x[i]) > abs(most) ? x[i] : most;
+  }
+  return nothing == 0.0f ? most : nothing;
+}
+
 struct F32 {
-  static METAL_FUNC ulong bytes(uint n) { return ulong(n) * 4; }
+  static constant constexpr uint kHalves = 2;
+  static constant constexpr bool kScaled = true, kMinimum = false;
   static METAL_FUNC float value(device const uchar* row, uint i) { return ((device const float*)row)[i]; }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     device const float4* at = (device const float4*)(row + ulong(i) * 4);
@@ -20,13 +40,14 @@ struct F32 {
     eight(row, i, x);
     return Affine{1.0f, 0.0f};
   }
+  static METAL_FUNC void put(device uchar* row, uint block, device const float* x) {
+    ((device float*)row)[block] = x[block];
+  }
 };
 
-METAL_FUNC float wide_half(uint bits) { return float(as_type<half>(ushort(bits))); }
-METAL_FUNC float wide_bfloat(uint bits) { return as_type<float>(bits << 16); }
-
 struct F16 {
-  static METAL_FUNC ulong bytes(uint n) { return ulong(n) * 2; }
+  static constant constexpr uint kHalves = 1;
+  static constant constexpr bool kScaled = false, kMinimum = false;
   static METAL_FUNC float value(device const uchar* row, uint i) { return wide_half(((device const ushort*)row)[i]); }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     const uint4 a = *(device const uint4*)(row + ulong(i) * 2);
@@ -38,10 +59,14 @@ struct F16 {
     eight(row, i, x);
     return Affine{1.0f, 0.0f};
   }
+  static METAL_FUNC void put(device uchar* row, uint block, device const float* x) {
+    ((device half*)row)[block] = half(x[block]);
+  }
 };
 
 struct BF16 {
-  static METAL_FUNC ulong bytes(uint n) { return ulong(n) * 2; }
+  static constant constexpr uint kHalves = 1;
+  static constant constexpr bool kScaled = true, kMinimum = false;
   static METAL_FUNC float value(device const uchar* row, uint i) { return wide_bfloat(((device const ushort*)row)[i]); }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     const uint4 a = *(device const uint4*)(row + ulong(i) * 2);
@@ -53,10 +78,16 @@ struct BF16 {
     eight(row, i, x);
     return Affine{1.0f, 0.0f};
   }
+  static METAL_FUNC void put(device uchar* row, uint block, device const float* x) {
+    const uint bits = as_type<uint>(x[block]);
+    const uint nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    ((device ushort*)row)[block] = ushort((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : nearest);
+  }
 };
 
 struct Q8_0 {
-  static METAL_FUNC ulong bytes(uint n) { return ulong(n / 32) * sizeof(BlockQ8_0); }
+  static constant constexpr uint kHalves = 1;
+  static constant constexpr bool kScaled = false, kMinimum = false;
   static METAL_FUNC float value(device const uchar* row, uint i) {
     device const BlockQ8_0& block = ((device const BlockQ8_0*)row)[i / 32];
     return wide_half(block.scale) * float(block.values[i % 32]);
@@ -75,34 +106,20 @@ struct Q8_0 {
     const Affine of = units(row, i, x);
     for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j];
   }
-};
-
-struct Q4_0 {
-  static METAL_FUNC ulong bytes(uint n) { return ulong(n / 32) * sizeof(BlockQ4_0); }
-  static METAL_FUNC float value(device const uchar* row, uint i) {
-    device const BlockQ4_0& block = ((device const BlockQ4_0*)row)[i / 32];
-    const uint both = block.nibbles[i % 16];
-    return wide_half(block.scale) * float(int(i % 32 < 16 ? both & 15u : both >> 4) - 8);
-  }
-  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
-    device const BlockQ4_0& block = ((device const BlockQ4_0*)row)[i / 32];
-    device const ushort* pairs = (device const ushort*)(block.nibbles + i % 16);
-    const uint shift = i % 32 < 16 ? 0u : 4u;
-    for (uint j = 0; j < 4; ++j) {
-      const uint two = uint(pairs[j]) >> shift;
-      x[2 * j] = float(int(two & 15u) - 8);
-      x[2 * j + 1] = float(int(two >> 8 & 15u) - 8);
-    }
-    return Affine{wide_half(block.scale), 0.0f};
-  }
-  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
-    const Affine of = units(row, i, x);
-    for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j];
+  static METAL_FUNC void put(device uchar* row, uint at, device const float* x) {
+    device BlockQ8_0& block = ((device BlockQ8_0*)row)[at];
+    const float most = largest(x + 32 * at);
+    const half scale = half(precise::divide(abs(most), 127.0f));
+    const float rounded = float(scale), inverse = rounded == 0.0f ? 0.0f : precise::divide(1.0f, rounded);
+    block.scale = isnan(most) ? u16(0x7e00) : as_type<ushort>(scale);
+    for (uint i = 0; i < 32; ++i)
+      block.values[i] = isnan(most) ? i8(0) : i8(clamp(rint(x[32 * at + i] * inverse), -127.0f, 127.0f));
   }
 };
 
 struct Q4_1 {
-  static METAL_FUNC ulong bytes(uint n) { return ulong(n / 32) * sizeof(BlockQ4_1); }
+  static constant constexpr uint kHalves = 1;
+  static constant constexpr bool kScaled = false, kMinimum = true;
   static METAL_FUNC float value(device const uchar* row, uint i) {
     device const BlockQ4_1& block = ((device const BlockQ4_1*)row)[i / 32];
     const uint both = block.nibbles[i % 16];
@@ -124,3 +141,59 @@ struct Q4_1 {
     for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j] + of.minimum;
   }
 };
+
+struct Q4_0 {
+  static constant constexpr uint kHalves = 1;
+  static constant constexpr bool kScaled = false, kMinimum = false;
+  static METAL_FUNC float value(device const uchar* row, uint i) {
+    device const BlockQ4_0& block = ((device const BlockQ4_0*)row)[i / 32];
+    const uint both = block.nibbles[i % 16];
+    return wide_half(block.scale) * float(int(i % 32 < 16 ? both & 15u : both >> 4) - 8);
+  }
+  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
+    device const BlockQ4_0& block = ((device const BlockQ4_0*)row)[i / 32];
+    device const ushort* pairs = (device const ushort*)(block.nibbles + i % 16);
+    const uint shift = i % 32 < 16 ? 0u : 4u;
+    for (uint j = 0; j < 4; ++j) {
+      const uint two = uint(pairs[j]) >> shift;
+      x[2 * j] = float(int(two & 15u) - 8);
+      x[2 * j + 1] = float(int(two >> 8 & 15u) - 8);
+    }
+    return Affine{wide_half(block.scale), 0.0f};
+  }
+  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
+    const Affine of = units(row, i, x);
+    for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j];
+  }
+  static METAL_FUNC uint nibble(float x, float inverse) { return uint(clamp(rint(x * inverse) + 8.0f, 0.0f, 15.0f)); }
+  static METAL_FUNC void put(device uchar* row, uint at, device const float* x) {
+    device BlockQ4_0& block = ((device BlockQ4_0*)row)[at];
+    const float most = largest(x + 32 * at);
+    const half scale = half(precise::divide(most, -8.0f));
+    const float rounded = float(scale), inverse = rounded == 0.0f ? 0.0f : precise::divide(1.0f, rounded);
+    block.scale = isnan(most) ? u16(0x7e00) : as_type<ushort>(scale);
+    for (uint i = 0; i < 16; ++i) {
+      const uint low = nibble(x[32 * at + i], inverse), high = nibble(x[32 * at + 16 + i], inverse);
+      block.nibbles[i] = isnan(most) ? u8(0x88) : u8(low | high << 4);
+    }
+  }
+};
+
+/// Elements and bytes of a format's block.
+template <class Format>
+struct BlockOf;
+#define FOUNDRY_BLOCK_OF(name, Name, number, elements, n_bytes, ...) \
+  struct Name;                                                       \
+  template <>                                                        \
+  struct BlockOf<Name> {                                             \
+    static constant constexpr uint kElements = elements;             \
+    static constant constexpr ulong kBytes = n_bytes;                \
+  };
+FOUNDRY_FORMATS(FOUNDRY_BLOCK_OF)
+#undef FOUNDRY_BLOCK_OF
+
+/// Bytes of n values of a row.
+template <class Format>
+METAL_FUNC ulong row_bytes(uint n) {
+  return ulong(n / BlockOf<Format>::kElements) * BlockOf<Format>::kBytes;
+}

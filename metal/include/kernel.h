@@ -4,6 +4,7 @@
 #include <metal_simdgroup_matrix>
 #include <metal_stdlib>
 
+#include "launch.h"
 #include "params.h"
 #include "quant_blocks.h"
 

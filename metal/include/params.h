@@ -27,8 +27,9 @@ struct KvParams {
   u32 k_type;  // DType
   u32 v_type;
 };
-/// DTypes that K and V may have, for kernels that take any.
-enum { kKvF32 = 0, kKvF16 = 1, kKvQ4_0 = 2, kKvQ8_0 = 8, kKvBF16 = 30 };
+/// Tokens of a segment. Attention sums each segment from position 0 on by itself, and merges them in ascending order:
+/// the order of summation, part of the design and not a tuning. A page divides it.
+enum : u32 { kSegmentTokens = 256 };
 
 /// One sequence of a step. Row r of the step's first_row .. first_row + n_rows is at position start + (r - first_row).
 struct SequenceParams {
@@ -83,7 +84,7 @@ struct AttentionParams {
   u32 layer;  // layer index inside the group
   float scale;
   u32 window;          // 0: full; else a query sees the last `window` tokens, itself included
-  u32 segment_tokens;  // 256
+  u32 segment_tokens;  // kSegmentTokens
   u32 reserved;
 };
 

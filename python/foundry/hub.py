@@ -19,6 +19,7 @@ from typing import IO
 
 from platformdirs import user_cache_dir
 
+from foundry import _core
 from foundry.errors import MemoryLimitError, ModelFormatError
 from foundry.memory import default_memory_limit, format_bytes
 
@@ -30,7 +31,11 @@ PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # how files of 
 # Errors of this machine, wherever they turn up: a network that fails is another matter.
 OURS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE}
 OURS |= {errno.ENOMEM, errno.ENOSPC, errno.EROFS}
-READABLE = ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16", "F32")  # of a hub's many files, in the order of choice
+READABLE = tuple(  # of a hub's many files, in the order of choice: the smallest first
+    f.file_name
+    for f in sorted(_core.formats(), key=lambda f: f.block_bytes / f.block_elements)
+    if f.linear != _core.Readers.none
+)
 
 
 @dataclass(frozen=True)

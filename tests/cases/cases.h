@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "base/dtype.h"
+#include "formats/table.h"
 
 namespace foundry::cases {
 
@@ -25,8 +25,7 @@ inline std::vector<std::string> split(const std::string& text, char by) {
 }
 
 inline DType parse_type(const std::string& text) {
-  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q4_0, DType::q4_1, DType::q8_0})
-    if (text == dtype_name(type)) return type;
+  if (const Format* format = find_format(text)) return format->type;
   throw std::invalid_argument("no such type: " + text);
 }
 
@@ -75,6 +74,28 @@ struct Case {
   }
 };
 
+/// What a value stands for: itself, or each format of a group, in the order of formats.def.
+inline std::vector<std::string> values_of(const std::string& text) {
+  if (text.empty() || text[0] != '@') return {text};
+  std::vector<std::string> names;
+  for (const Format& f : formats()) {
+    const bool weight = f.linear != Readers::none, plain = f.block_elements == 1;
+    const bool kv = f.kv != Readers::none;
+    if (text == "@plain" ? weight && plain : text == "@quantised" ? weight && !plain : text == "@kv" ? kv : weight)
+      names.push_back(f.name);
+  }
+  if (text != "@plain" && text != "@quantised" && text != "@kv" && text != "@weights")
+    throw std::invalid_argument("no such group: " + text);
+  return names;
+}
+
+/// Whether rows are whole blocks of the format that stands for a group.
+inline bool whole_blocks(const Case& one, const std::string& format) {
+  for (const char* key : {"in", "width", "head_dim"})
+    if (one.has(key)) return one.number(key) % find_format(format)->block_elements == 0;
+  return true;
+}
+
 /// Every case of the line, the first list turning slowest.
 inline void expand(const std::string& line, std::vector<Case>& into) {
   std::istringstream in(line.substr(0, line.find('#')));
@@ -93,11 +114,13 @@ inline void expand(const std::string& line, std::vector<Case>& into) {
     const std::string key = setting.substr(0, equals);
     std::vector<Case> next;
     for (const Case& one : combinations)
-      for (const std::string& value : split(setting.substr(equals + 1), ',')) {
-        next.push_back(one);
-        next.back().text += " " + key + "=" + value;
-        next.back().settings[key] = value;
-      }
+      for (const std::string& listed : split(setting.substr(equals + 1), ','))
+        for (const std::string& value : values_of(listed)) {
+          if (value != listed && !whole_blocks(one, value)) continue;
+          next.push_back(one);
+          next.back().text += " " + key + "=" + value;
+          next.back().settings[key] = value;
+        }
     combinations = std::move(next);
   }
   into.insert(into.end(), combinations.begin(), combinations.end());

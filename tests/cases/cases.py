@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
+
+from foundry import _core
 
 TABLE = Path(__file__).with_name("kernels.cases")
 
@@ -35,6 +36,29 @@ class Case:
         return [(int(start), int(rows)) for start, rows in parts]
 
 
+def values_of(text: str) -> list[str]:
+    """What a value stands for: itself, or each format of a group, in the order of formats.def."""
+    if not text.startswith("@"):
+        return [text]
+    none, formats = _core.Readers.none, _core.formats()
+    groups = {
+        "@weights": [f.name for f in formats if f.linear != none],
+        "@plain": [f.name for f in formats if f.linear != none and f.block_elements == 1],
+        "@quantised": [f.name for f in formats if f.linear != none and f.block_elements > 1],
+        "@kv": [f.name for f in formats if f.kv != none],
+    }
+    if text not in groups:
+        raise ValueError(f"no such group: {text}")
+    return groups[text]
+
+
+def whole_blocks(settings: dict[str, str], format: str) -> bool:
+    """Whether rows are whole blocks of the format that stands for a group."""
+    elements = next(f.block_elements for f in _core.formats() if f.name == format)
+    rows = next((settings[key] for key in ("in", "width", "head_dim") if key in settings), "0")
+    return int(rows) % elements == 0
+
+
 def expand(line: str) -> list[Case]:
     """Every case of one line, the first list turning slowest. ValueError where a setting is not key=value."""
     words = line.split("#")[0].split()
@@ -42,13 +66,19 @@ def expand(line: str) -> list[Case]:
         return []
     bench = words[0] == "bench"
     op, *settings = words[1:] if bench else words
-    pairs = []
+    combinations: list[dict[str, str]] = [{}]
     for setting in settings:
         key, equals, values = setting.partition("=")
         if not equals:
             raise ValueError(f"expected key=value, found {setting!r} in: {line}")
-        pairs.append([(key, value) for value in values.split(",")])
-    return [Case(op, dict(combination), bench) for combination in itertools.product(*pairs)]
+        combinations = [
+            {**one, key: value}
+            for one in combinations
+            for listed in values.split(",")
+            for value in values_of(listed)
+            if value == listed or whole_blocks(one, value)
+        ]
+    return [Case(op, combination, bench) for combination in combinations]
 
 
 def load(op: str | None = None, bench: bool = False) -> list[Case]:

@@ -1,5 +1,5 @@
 // Block formats against values computed by hand, and the 16-bit floats against every value they have.
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 #include <doctest/doctest.h>
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/half.h"
+#include "formats/half.h"
 
 using namespace foundry;
 

@@ -17,7 +17,7 @@
 
 #include "base/error.h"
 #include "base/mapped_file.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 using namespace foundry;
 
@@ -313,7 +313,7 @@ TEST_CASE("gguf: types that cannot be computed with are listed, and named when a
   CHECK(parsed->tensors()[0].bytes == 210);
   CHECK_FALSE(parsed->tensors()[0].supported);
   CHECK_THROWS_WITH_AS(parsed->view("wide"),
-                       doctest::Contains("expected one of F32, F16, Q4_0, Q4_1, Q8_0, BF16, found Q6_K"),
+                       doctest::Contains("expected one of F32, F16, BF16, Q8_0, Q4_1, Q4_0, found Q6_K"),
                        ModelFormatError);
   CHECK_THROWS_WITH_AS(parsed->view("wode"), doctest::Contains("\"wode\""), ModelFormatError);
 }
@@ -485,7 +485,7 @@ TEST_CASE("gguf: hostile tensors") {
   for (const uint32_t type : {kTypeQ4_0, kTypeQ4_1, kTypeQ8_0})
     CHECK_REFUSED(with({"t", {33}, type, 0}), "first dimension: expected a multiple of 32");
   CHECK_REFUSED(with({"t", {32}, 5, 0}),
-                "type: expected a known type (supported: F32, F16, Q4_0, Q4_1, Q8_0, BF16), found number 5");
+                "type: expected a known type (supported: F32, F16, BF16, Q8_0, Q4_1, Q4_0), found number 5");
   CHECK_REFUSED(with({"", {32}, kTypeF32, 0}), "tensor 0 of 1: name: expected at least 1 byte");
   CHECK_REFUSED(with({"\x80", {32}, kTypeF32, 0}), "name: expected UTF-8");
   CHECK_REFUSED(with({std::string(65, 't'), {32}, kTypeF32, 0}), "name length: expected at most 64 bytes, found 65");

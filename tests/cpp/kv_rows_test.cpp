@@ -1,5 +1,5 @@
 // Quantised rows of K and V: near what was written, readable as GGUF's blocks, and nobody else's bytes.
-#include "base/kv_rows.h"
+#include "formats/kv_rows.h"
 
 #include <doctest/doctest.h>
 
@@ -9,8 +9,8 @@
 #include <random>
 #include <vector>
 
-#include "base/half.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
+#include "formats/half.h"
 #include "kv/kv.h"
 
 namespace foundry {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "base/half.h"
+#include "formats/half.h"
 #include "gguf/gguf.h"
 #include "graph/graph.h"
 

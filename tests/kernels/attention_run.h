@@ -129,7 +129,7 @@ class AttentionRun {
     const Guarded out(*device_, uint64_t{n_rows} * in_.width() * sizeof(float));
     AttentionParams p{};
     p.n_rows = n_rows, p.n_heads = in_.heads, p.n_sequences = static_cast<uint32_t>(sequences.size()), p.layer = kLayer;
-    p.scale = 1 / std::sqrt(static_cast<float>(in_.head_dim)), p.window = in_.window, p.segment_tokens = 256;
+    p.scale = 1 / std::sqrt(static_cast<float>(in_.head_dim)), p.window = in_.window, p.segment_tokens = kSegmentTokens;
     const StepShape shape{n_rows, in_.width(), p.n_sequences, in_.heads, in_.kv_heads, in_.head_dim};
     device_.step(shape, who_, [&] {
       device_->kv_append(

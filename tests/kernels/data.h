@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "base/half.h"
-#include "base/weight_view.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
+#include "formats/half.h"
+#include "formats/weight_view.h"
 #include "quant_blocks.h"
 
 namespace foundry::kernel_tests {
@@ -76,20 +76,7 @@ struct WeightData {
   }
   /// Like row(), but each value is the sum of the sizes of its terms: a Q4_1 value is scale * q + minimum, and a kernel may keep
   /// the two apart, with their rounding errors.
-  std::vector<float> row_magnitudes(uint64_t index) const {
-    std::vector<float> values = row(index);
-    for (float& value : values) value = std::fabs(value);
-    for (uint64_t b = 0; type == DType::q4_1 && b < cols / 32; ++b) {
-      BlockQ4_1 block;
-      std::memcpy(&block, bytes.data() + index * row_bytes(type, cols) + b * sizeof block, sizeof block);
-      const float scale = std::fabs(f16_to_f32(block.scale)), minimum = std::fabs(f16_to_f32(block.minimum));
-      for (uint64_t i = 0; i < 32; ++i) {
-        const int q = i < 16 ? block.nibbles[i] & 15 : block.nibbles[i - 16] >> 4;
-        values[b * 32 + i] = scale * static_cast<float>(q) + minimum;
-      }
-    }
-    return values;
-  }
+  std::vector<float> row_magnitudes(uint64_t index) const;
 };
 
 /// One scale in eight is negative, one in thirty-two zero; every nibble and every int8, -128 too, comes up.
@@ -99,40 +86,72 @@ inline uint16_t random_scale(Random& random) {
   return f32_to_f16(kind == 0 ? 0 : kind < 5 ? -size : size);
 }
 
+// A random block of each format.
+inline void randomise(BlockF32& block, Random& random) { block.value = random.unit(); }
+inline void randomise(BlockF16& block, Random& random) { block.bits = f32_to_f16(random.unit()); }
+inline void randomise(BlockBF16& block, Random& random) { block.bits = f32_to_bf16(random.unit()); }
+inline void randomise(BlockQ8_0& block, Random& random) {
+  block.scale = f32_to_f16(f16_to_f32(random_scale(random)) / 8);
+  for (int8_t& value : block.values) value = static_cast<int8_t>(random.below(256));
+}
+inline void randomise(BlockQ4_1& block, Random& random) {
+  block.scale = random_scale(random), block.minimum = f32_to_f16(0.4f * random.unit());
+  for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
+}
+inline void randomise(BlockQ4_0& block, Random& random) {
+  block.scale = random_scale(random);
+  for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
+}
+
+/// The block with each term of its values positive. Of a format whose values are one term: the block itself.
+template <class Block>
+Block with_positive_terms(const Block& block) {
+  return block;
+}
+inline BlockQ4_1 with_positive_terms(BlockQ4_1 block) {
+  block.scale &= 0x7fff, block.minimum &= 0x7fff;
+  return block;
+}
+
+template <class Block, uint32_t elements>
+void add_magnitudes(const std::byte* row, uint64_t cols, std::vector<float>& to) {
+  for (uint64_t i = 0; i < cols / elements; ++i) {
+    Block block;
+    std::memcpy(&block, row + i * sizeof block, sizeof block);
+    dequantise(with_positive_terms(block), to.data() + i * elements);
+  }
+  for (float& value : to) value = std::fabs(value);
+}
+
+inline std::vector<float> WeightData::row_magnitudes(uint64_t index) const {
+  std::vector<float> values(cols);
+  const std::byte* row = bytes.data() + index * row_bytes(type, cols);
+#define FOUNDRY_MAGNITUDES(name, Name, number, elements, ...) \
+  case DType::name:                                           \
+    add_magnitudes<Block##Name, elements>(row, cols, values); \
+    break;
+  switch (type) { FOUNDRY_FORMATS(FOUNDRY_MAGNITUDES) }
+#undef FOUNDRY_MAGNITUDES
+  return values;
+}
+
+template <class Block>
+void randomise_blocks(Random& random, std::vector<std::byte>& bytes) {
+  for (uint64_t at = 0; at < bytes.size(); at += sizeof(Block)) {
+    Block block;
+    randomise(block, random);
+    std::memcpy(bytes.data() + at, &block, sizeof block);
+  }
+}
+
 inline WeightData random_weight(Random& random, DType type, uint64_t rows, uint64_t cols) {
   WeightData data{type, rows, cols, std::vector<std::byte>(rows * row_bytes(type, cols))};
-  const auto put = [&](uint64_t index, const auto& value) {
-    std::memcpy(data.bytes.data() + index * sizeof value, &value, sizeof value);
-  };
-  for (uint64_t i = 0; i < rows * cols / block_elements(type); ++i) switch (type) {
-      case DType::f32:
-        put(i, random.unit());
-        break;
-      case DType::f16:
-        put(i, f32_to_f16(random.unit()));
-        break;
-      case DType::bf16:
-        put(i, f32_to_bf16(random.unit()));
-        break;
-      case DType::q4_0: {
-        BlockQ4_0 block{random_scale(random), {}};
-        for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
-        put(i, block);
-        break;
-      }
-      case DType::q4_1: {
-        BlockQ4_1 block{random_scale(random), f32_to_f16(0.4f * random.unit()), {}};
-        for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
-        put(i, block);
-        break;
-      }
-      case DType::q8_0: {
-        BlockQ8_0 block{f32_to_f16(f16_to_f32(random_scale(random)) / 8), {}};
-        for (int8_t& value : block.values) value = static_cast<int8_t>(random.below(256));
-        put(i, block);
-        break;
-      }
-    }
+#define FOUNDRY_RANDOM(name, Name, ...)                \
+  case DType::name:                                    \
+    randomise_blocks<Block##Name>(random, data.bytes); \
+    break;
+  switch (type) { FOUNDRY_FORMATS(FOUNDRY_RANDOM) }
+#undef FOUNDRY_RANDOM
   return data;
 }
 

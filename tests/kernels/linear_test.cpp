@@ -9,11 +9,12 @@
 #include <bit>
 
 #include "kernels/linear_run.h"
+#include "launch.h"
 
 namespace foundry::kernel_tests {
 namespace {
 
-constexpr uint32_t kTileRows = 16;  // from here on linear may have matrix tiles (half_tiles)
+constexpr uint32_t kTileRows = LinearTilesLaunch::kFromRows;  // from here on linear may have matrix tiles (half_tiles)
 
 /// How far y[row, output] may be off: sums of roundings and, where asked, the quantisation of x.
 double linear_bound(const LinearInputs& inputs, size_t index, const std::vector<float>& w, uint32_t row, uint64_t o,

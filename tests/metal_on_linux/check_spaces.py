@@ -177,7 +177,7 @@ def refusal(path: Path, compiler: str) -> str:
         return f"{error}\n"
     if path.suffix == ".h":  # clang sees it in the files that include it
         return ""
-    includes = [f"-I{HERE / 'check'}", f"-I{ROOT / 'metal/include'}"]
+    includes = [f"-I{HERE / 'check'}", f"-I{ROOT / 'metal/include'}", f"-I{ROOT / 'cpp'}"]
     command = [compiler, *FLAGS, *includes, "-Xclang", "-ast-dump", "-fno-color-diagnostics", "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -19,12 +19,12 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 INSTANCES = {  # file -> all that is built of it
-    "rms_norm": 'instantiate_kernel("rms_norm_8", rms_norm, 8);',
-    "linear_tiles": 'instantiate_kernel("linear_tiles_q4_1", linear_tiles, Q4_1, 1, false, true);\n'
-    'instantiate_kernel("linear_tiles_f32", linear_tiles, F32, 2, true, false);',
+    "rms_norm": 'instantiate_kernel("rms_norm_wide", rms_norm, RmsNormLaunch::kWide);',
+    "linear_tiles": 'instantiate_kernel("linear_tiles_q4_1", linear_tiles, Q4_1);\n'
+    'instantiate_kernel("linear_tiles_f32", linear_tiles, F32);',
     "attention_prefill": 'instantiate_kernel("attention_prefill_f16_64", attention_prefill, F16, 64, 32);',
     "attention_decode": 'instantiate_kernel("attention_decode_f16_8_4", attention_decode, F16, 8, 4);\n'
-    'instantiate_kernel("attention_merge", attention_merge, 128);',
+    'instantiate_kernel("attention_merge", attention_merge, AttentionMergeLaunch::kThreads);',
 }
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
 # name: file, what is there, what takes its place, which occurrence
@@ -42,7 +42,12 @@ BUGS: dict[str, tuple[str, str, str, int]] = {
     "a sum that nobody writes": ("rms_norm", "if (lane == 0) sums[simdgroup] = squares;", "", 0),
     "a block staged while others multiply": ("linear_tiles", BARRIER, "", 0),
     "a block multiplied while others stage it": ("linear_tiles", BARRIER, "", 1),
-    "a lane that leaves out a block's maximum": ("linear_tiles", "if (kScaled)", "if (kScaled && index != 9)", 0),
+    "a lane that leaves out a block's maximum": (
+        "linear_tiles",
+        "if (Format::kScaled)",
+        "if (Format::kScaled && index != 9)",
+        0,
+    ),
     "a read behind a row of weights": ("linear_tiles", "if (k < width)", "if (k <= width)", 0),
     "an output behind the last": ("linear_tiles", "o >= p.out_features", "o > p.out_features", 0),
     "a scale that nobody writes": ("linear_tiles", "if (index % 4 == 0)", "if (index % 4 == 0 && row != 3)", 0),

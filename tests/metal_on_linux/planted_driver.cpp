@@ -7,7 +7,9 @@
 #include <memory>
 #include <vector>
 
-#include "base/half.h"
+#include "formats/dtype.h"
+#include "formats/half.h"
+#include "launch.h"
 #include "params.h"
 #include "quant_blocks.h"
 #include "runtime.h"
@@ -15,6 +17,7 @@
 namespace {
 
 using foundry::AttentionParams;
+using foundry::DType;
 using foundry::KvParams;
 using foundry::LinearParams;
 using foundry::RmsNormParams;
@@ -59,12 +62,12 @@ int main(int, char** argv) {
     RmsNormParams p{2, 1100, 1e-5f, 0};
     launch.buffers[0] = in.get(), launch.buffers[1] = weight.get(), launch.buffers[2] = out.get(),
     launch.buffers[3] = &p;
-    launch.grid = {2, 1, 1}, launch.threads = {256, 1, 1};
-    metal_host::run(launch, "rms_norm_8");
+    launch.grid = {2, 1, 1}, launch.threads = {foundry::RmsNormLaunch::kWide * 32, 1, 1};
+    metal_host::run(launch, "rms_norm_wide");
     write(out);
   }
   for (const bool quantised : {true, false}) {
-    LinearParams p{37, quantised ? 96u : 40u, 69, quantised ? 3u : 0u};
+    LinearParams p{37, quantised ? 96u : 40u, 69, static_cast<uint32_t>(quantised ? DType::q4_1 : DType::f32)};
     const auto in = floats(p.n_rows * p.in_features), bias = floats(p.out_features);
     const auto residual = floats(p.n_rows * p.out_features), weight = floats(p.out_features * p.in_features);
     Exact<foundry::BlockQ4_1> blocks(p.out_features * p.in_features / 32);
@@ -78,7 +81,7 @@ int main(int, char** argv) {
     if (quantised) launch.buffers[1] = blocks.get();
     launch.buffers[3] = residual.get(), launch.buffers[4] = out.get(), launch.buffers[5] = &p;
     launch.constants = 3;  // bias, residual
-    launch.grid = {2, 1, 1}, launch.threads = {128, 1, 1};
+    launch.grid = {2, 1, 1}, launch.threads = {foundry::LinearTilesLaunch::kThreads, 1, 1};
     metal_host::run(launch, quantised ? "linear_tiles_q4_1" : "linear_tiles_f32");
     write(out);
   }
@@ -86,7 +89,8 @@ int main(int, char** argv) {
   KvParams kv{};
   kv.k_part_bytes = kPage * kDim * 2, kv.head_stride_bytes = 2 * kv.k_part_bytes;
   kv.layer_stride_bytes = kv.page_bytes = kKvHeads * kv.head_stride_bytes;
-  kv.page_tokens = kPage, kv.tile_tokens = 1, kv.n_kv_heads = kKvHeads, kv.head_dim = kDim, kv.k_type = kv.v_type = 1;
+  kv.page_tokens = kPage, kv.tile_tokens = 1, kv.n_kv_heads = kKvHeads, kv.head_dim = kDim,
+  kv.k_type = kv.v_type = static_cast<uint32_t>(DType::f16);
   std::vector<Exact<uint16_t>> pages;
   Exact<uint64_t> addresses(kPages);
   for (uint32_t i = 0; i < kPages; ++i) {
@@ -102,10 +106,10 @@ int main(int, char** argv) {
   const auto q = floats(kRows * kHeads * kDim);
   {
     const Exact<float> out(kRows * kHeads * kDim);
-    SplitParams split{0, 0, 0, 0, 16, {}};
+    SplitParams split{0, 0, 0, 0, foundry::AttentionPrefillLaunch::kRows, {}};
     launch.buffers[0] = q.get(), launch.buffers[1] = &sequence, launch.buffers[2] = out.get(), launch.buffers[3] = &kv;
     launch.buffers[4] = &p, launch.buffers[5] = &split;
-    launch.grid = {2, kKvHeads, 1}, launch.threads = {128, 1, 1};
+    launch.grid = {2, kKvHeads, 1}, launch.threads = {foundry::AttentionPrefillLaunch::kThreads, 1, 1};
     metal_host::run(launch, "attention_prefill_f16_64");
     write(out);
   }
@@ -114,11 +118,11 @@ int main(int, char** argv) {
     SplitParams split{0, kSplits, 4, 1, UINT32_MAX, {}};
     launch.buffers[0] = q.get(), launch.buffers[1] = &sequence, launch.buffers[2] = partials.get();
     launch.buffers[3] = &kv, launch.buffers[4] = &p, launch.buffers[5] = &split;
-    launch.grid = {kKvHeads, kSplits, kRows}, launch.threads = {128, 1, 1};
+    launch.grid = {kKvHeads, kSplits, kRows}, launch.threads = {foundry::AttentionDecodeLaunch::kThreads, 1, 1};
     metal_host::run(launch, "attention_decode_f16_8_4");
     launch.buffers[0] = partials.get(), launch.buffers[1] = out.get(), launch.buffers[2] = &kv, launch.buffers[3] = &p;
     launch.buffers[4] = &split, launch.buffers[5] = &sequence;
-    launch.grid = {kHeads, kRows, 1};
+    launch.grid = {kHeads, kRows, 1}, launch.threads = {foundry::AttentionMergeLaunch::kThreads, 1, 1};
     metal_host::run(launch, "attention_merge");
     write(out);
   }

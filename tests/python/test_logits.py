@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 from foundry import CompiledModel
 from numpy_decoder import NumpyDecoder
 
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 256, 75)]  # more than one page, no multiple of one
 
 SHAPES: list[dict[str, Any]] = [
-    *({"type": kind} for kind in ("f32", "f16", "bf16", "q4_0", "q4_1", "q8_0")),
+    *({"type": kind} for kind in synthetic.TYPES),
     {"arch": "qwen2"},
     {"arch": "qwen2", "type": "f32", "heads": 7, "kv_heads": 1, "head_dim": 8},
     {"rope_factors": True, "tied": False},

@@ -121,7 +121,7 @@ def test_memory_that_runs_short_in_pythons_own_objects(
         raise MemoryError
 
     monkeypatch.setattr("foundry.model.build_graph", refused)
-    with pytest.raises(MemoryLimitError, match=r"\.gguf: the system refused memory"):
+    with pytest.raises(MemoryLimitError, match=r"\.gguf: the system has no memory for it"):
         CompiledModel.load(tiny_path())
 
 

@@ -16,62 +16,24 @@ inline const std::byte* page_part(const AttentionSegment& a, uint64_t position, 
 
 using Scores = float[kMaxQueries][kSegment];
 
-template <uint32_t T>
-constexpr bool is_quantised() {
-  return T == kQ8_0 || T == kQ4_0;
-}
-
-template <uint32_t T>
-constexpr uint32_t block_bytes() {
-  return T == kQ8_0 ? 34 : 18;
-}
-
 /// Bytes of a token's K or V.
-template <uint32_t T>
+template <DType T>
 inline uint64_t row_bytes(uint32_t dim) {
-  if constexpr (is_quantised<T>()) return uint64_t{dim / kBlock} * block_bytes<T>();
-  return uint64_t{dim} * element_bytes<T>();
-}
-
-/// acc[i] += q_i . k over a block of 32 dims; lanes are the n tokens of a tile. The sum of the block first, then its scale.
-template <uint32_t T, uint32_t N>
-inline void dot_block(const std::byte* block, uint32_t n, const float* const (&q)[N], uint32_t dim, F16 (&acc)[N]) {
-  const std::byte* values = block + n * sizeof(uint16_t);
-  F16 part[N];
-  for (uint32_t i = 0; i < N; ++i) part[i] = zero();
-  if constexpr (T == kQ8_0) {
-    for (uint32_t d = 0; d < kBlock; ++d) {
-      const F16 k = load_i8(values + uint64_t{d} * n, n);
-      for (uint32_t i = 0; i < N; ++i) part[i] = fma(k, set1(q[i][dim + d]), part[i]);
-    }
-  } else {
-    for (uint32_t d = 0; d < kBlock / 2; ++d) {
-      F16 low, high;
-      load_nibbles(values + uint64_t{d} * n, n, low, high);
-      for (uint32_t i = 0; i < N; ++i) {
-        part[i] = fma(low, set1(q[i][dim + d]), part[i]);
-        part[i] = fma(high, set1(q[i][dim + kBlock / 2 + d]), part[i]);
-      }
-    }
-  }
-  const F16 scale = load_f16(reinterpret_cast<const uint16_t*>(block), n);
-  for (uint32_t i = 0; i < N; ++i) acc[i] = fma(scale, part[i], acc[i]);
+  return uint64_t{dim / BlockSize<T>::elements} * BlockSize<T>::bytes;
 }
 
 /// Dims d .. d + n of a token's V.
-template <uint32_t T>
+template <DType T>
 inline F16 value_lanes(const std::byte* row, uint32_t d, uint32_t n) {
-  if constexpr (!is_quantised<T>()) return load_as<T>(row + d * element_bytes<T>(), n);
-  const std::byte* block = row + d / kBlock * block_bytes<T>();
-  const F16 scale = set1(widen_f16(reinterpret_cast<const uint16_t*>(block)));
-  if constexpr (T == kQ8_0) return mul(load_i8(block + sizeof(uint16_t) + d % kBlock, 16), scale);
-  F16 low, high;
-  load_nibbles(block + sizeof(uint16_t), 16, low, high);
-  return mul(d % kBlock == 0 ? low : high, scale);
+  constexpr uint32_t elements = BlockSize<T>::elements, bytes = BlockSize<T>::bytes;
+  if constexpr (elements == 1)
+    return load_as<T>(row + d * bytes, n);
+  else
+    return Kept<T>::value_lanes(row + d / elements * bytes, d % elements);
 }
 
 /// scores[i][t] = q_i . k_t, d ascending; lanes are tokens. Lanes of tokens that no query sees hold anything.
-template <uint32_t T, uint32_t N>
+template <DType T, uint32_t N>
 inline void dot_keys(const AttentionSegment& a, const Active& active, uint32_t first, Scores& scores) {
   const uint32_t tile = a.kv.tile_tokens, dim = a.kv.head_dim;
   const float* q[N];
@@ -80,14 +42,14 @@ inline void dot_keys(const AttentionSegment& a, const Active& active, uint32_t f
     const std::byte* keys = page_part(a, t, false) + t % a.kv.page_tokens * row_bytes<T>(dim);
     F16 acc[N];
     for (uint32_t i = 0; i < N; ++i) acc[i] = zero();
-    if constexpr (is_quantised<T>()) {
-      for (uint32_t d = 0; d < dim; d += kBlock, keys += uint64_t{tile} * block_bytes<T>())
-        dot_block<T, N>(keys, tile, q, d, acc);
-    } else {
+    if constexpr (BlockSize<T>::elements == 1) {
       for (uint32_t d = 0; d < dim; ++d) {
-        const F16 k = load_as<T>(keys + uint64_t{d} * tile * element_bytes<T>(), tile);
+        const F16 k = load_as<T>(keys + uint64_t{d} * tile * BlockSize<T>::bytes, tile);
         for (uint32_t i = 0; i < N; ++i) acc[i] = fma(k, set1(q[i][d]), acc[i]);
       }
+    } else {
+      for (uint32_t d = 0; d < dim; d += BlockSize<T>::elements, keys += uint64_t{tile} * BlockSize<T>::bytes)
+        Kept<T>::dot_block(keys, tile, q, d, acc);
     }
     for (uint32_t i = 0; i < N; ++i) store(&scores[active.index[first + i]][t - a.first], acc[i], tile);
   }
@@ -118,7 +80,7 @@ inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Parti
 }
 
 /// out_i += p_i[t] v_t for t in begin .. end, ascending; lanes are dims.
-template <uint32_t T, uint32_t N>
+template <DType T, uint32_t N>
 inline void sum_values(const AttentionSegment& a, const uint32_t* index, uint64_t begin, uint64_t end,
                        const Scores& scores, Partial* partials) {
   const uint32_t dim = a.kv.head_dim;
@@ -140,13 +102,13 @@ inline void sum_values(const AttentionSegment& a, const uint32_t* index, uint64_
   }
 }
 
-template <uint32_t K, uint32_t N = kQueryTile>
+template <DType K, uint32_t N = kQueryTile>
 inline void all_keys(const AttentionSegment& a, const Active& active, uint32_t first, Scores& scores) {
   for (; first + N <= active.n; first += N) dot_keys<K, N>(a, active, first, scores);
   if constexpr (N > 1) all_keys<K, N / 2>(a, active, first, scores);
 }
 
-template <uint32_t V, uint32_t N = kQueryTile>
+template <DType V, uint32_t N = kQueryTile>
 inline void all_values(const AttentionSegment& a, const Active& active, uint32_t first, const Scores& scores,
                        Partial* partials) {
   for (; first + N <= active.n; first += N)
@@ -155,7 +117,7 @@ inline void all_values(const AttentionSegment& a, const Active& active, uint32_t
 }
 
 /// What only some queries see comes before and behind what all see: each query's own sum still goes up in position.
-template <uint32_t V>
+template <DType V>
 inline void weigh_values(const AttentionSegment& a, const Active& active, const Scores& scores, Partial* partials) {
   const bool together = active.common_begin < active.common_end;
   for (uint32_t i = 0; i < active.n; ++i) {
@@ -171,33 +133,25 @@ inline void weigh_values(const AttentionSegment& a, const Active& active, const 
 }
 
 inline void dot_all_keys(const AttentionSegment& a, const Active& active, Scores& scores) {
-  switch (a.kv.k_type) {
-    case kF16:
-      return all_keys<kF16>(a, active, 0, scores);
-    case kBf16:
-      return all_keys<kBf16>(a, active, 0, scores);
-    case kQ8_0:
-      return all_keys<kQ8_0>(a, active, 0, scores);
-    case kQ4_0:
-      return all_keys<kQ4_0>(a, active, 0, scores);
+#define FOUNDRY_KEYS(name, Name, number, elements, bytes, kind, linear, table, kv) \
+  FOUNDRY_HOST_##kv(case DType::name : return all_keys<DType::name>(a, active, 0, scores);)
+  switch (static_cast<DType>(a.kv.k_type)) {
+    FOUNDRY_FORMATS(FOUNDRY_KEYS)
     default:
-      return all_keys<kF32>(a, active, 0, scores);
+      return;
   }
+#undef FOUNDRY_KEYS
 }
 
 inline void weigh_all_values(const AttentionSegment& a, const Active& active, const Scores& scores, Partial* partials) {
-  switch (a.kv.v_type) {
-    case kF16:
-      return weigh_values<kF16>(a, active, scores, partials);
-    case kBf16:
-      return weigh_values<kBf16>(a, active, scores, partials);
-    case kQ8_0:
-      return weigh_values<kQ8_0>(a, active, scores, partials);
-    case kQ4_0:
-      return weigh_values<kQ4_0>(a, active, scores, partials);
+#define FOUNDRY_VALUES(name, Name, number, elements, bytes, kind, linear, table, kv) \
+  FOUNDRY_HOST_##kv(case DType::name : return weigh_values<DType::name>(a, active, scores, partials);)
+  switch (static_cast<DType>(a.kv.v_type)) {
+    FOUNDRY_FORMATS(FOUNDRY_VALUES)
     default:
-      return weigh_values<kF32>(a, active, scores, partials);
+      return;
   }
+#undef FOUNDRY_VALUES
 }
 
 void attention(const AttentionSegment& a, Partial* partials) {

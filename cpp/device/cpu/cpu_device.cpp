@@ -6,14 +6,13 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/kv_rows.h"
 #include "base/sample.h"
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
-#include "device/cpu/pack.h"
 #include "device/host_buffer.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
+#include "formats/kv_rows.h"
 
 namespace foundry {
 namespace {
@@ -54,7 +53,7 @@ class CpuDevice final : public Device {
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return make_host_buffer(bytes); }
 
   uint64_t prepared_bytes(const WeightView& view, WeightUse use) const override {
-    return use == WeightUse::linear ? cpu::packed_bytes(view) : 0;
+    return use == WeightUse::linear ? (view.rows + kLanes - 1) / kLanes * panel_bytes(view.type, view.cols) : 0;
   }
 
   std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) override {
@@ -66,9 +65,11 @@ class CpuDevice final : public Device {
     weight->private_bytes = prepared_bytes(view, use);
     if (weight->private_bytes == 0) return weight;
     weight->panels = make_host_buffer(weight->private_bytes);
-    const uint64_t size = cpu::panel_bytes(view.type, view.cols);
+    const uint64_t size = panel_bytes(view.type, view.cols), row = row_bytes(view.type, view.cols);
     pool_.parallel_for(weight->private_bytes / size, [&](uint64_t panel, uint32_t) {
-      cpu::pack_panel(view, panel, kernels_.q8_offset, weight->panels->data() + panel * size);
+      const uint64_t first = panel * kLanes, n = std::min<uint64_t>(kLanes, view.rows - first);
+      kernels_.pack({static_cast<uint32_t>(view.type), static_cast<uint32_t>(n), view.cols, view.data + first * row},
+                    weight->panels->data() + panel * size);
     });
     return weight;
   }
@@ -223,6 +224,9 @@ class CpuDevice final : public Device {
   void wait(uint64_t) override {}
 
  private:
+  uint64_t panel_bytes(DType type, uint64_t cols) const {
+    return kernels_.panel_bytes(static_cast<uint32_t>(type), cols);
+  }
   static uint64_t blocks_of(const StepShape& shape) {
     return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock);
   }
@@ -258,7 +262,7 @@ class CpuDevice final : public Device {
     panel.in_features = p.in_features;
     panel.n_outputs = static_cast<uint32_t>(std::min<uint64_t>(kLanes, p.out_features - at));
     panel.panel = static_cast<const PackedWeight*>(output->weight)->panels->data() +
-                  index * cpu::panel_bytes(output->weight->type, p.in_features);
+                  index * panel_bytes(output->weight->type, p.in_features);
     panel.x = args.in.as<float>();
     panel.quant = quant_;
     panel.bias = output->bias == nullptr ? nullptr : reinterpret_cast<const float*>(output->bias->mapped) + at;

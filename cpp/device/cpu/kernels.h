@@ -12,12 +12,12 @@
 namespace foundry::cpu {
 
 constexpr uint32_t kLanes = 16;  // outputs of a panel
-constexpr uint32_t kBlock = 32;  // k of a quantised block
+constexpr uint32_t kBlock = 32;  // k of a block of quantised activations
 constexpr uint32_t kQuantBytes = 2 * kBlock;
 constexpr float kQuantMax = 127 * 128;
 constexpr uint32_t kMaxQueries = 16;  // of an attention tile
 constexpr uint32_t kMaxHeadDim = 256;
-constexpr uint32_t kSegment = 256;  // tokens; the design's
+constexpr uint32_t kSegment = kSegmentTokens;
 
 /// Rows of activations in blocks of 32 along k: x ~ scale * q, scale = max|x| / 16256, q = 128 * coarse + fine with coarse from
 /// -127 to 127 and fine from -64 to 63. Byte dot products of the two, joined, are exact in int32; one byte alone (as other
@@ -26,6 +26,14 @@ struct QuantRows {
   int8_t* q;      // [n_rows, k / 32][coarse|fine][32]
   float* scales;  // [n_rows, k / 32]
   int32_t* sums;  // [n_rows, k / 32]: of q
+};
+
+/// Rows of a weight as the file has them, that make a panel of kLanes outputs.
+struct PanelSource {
+  uint32_t type;    // DType
+  uint32_t n_rows;  // 1 .. kLanes
+  uint64_t cols;
+  const std::byte* rows;
 };
 
 /// Sixteen outputs of a linear layer over all rows.
@@ -51,7 +59,7 @@ struct AttentionSegment {
   uint32_t n_queries;
   float scale;
   const uint64_t* pages;
-  uint64_t first;               // the segment's first position, a multiple of 256
+  uint64_t first;               // the segment's first position, a multiple of kSegment
   const float* q[kMaxQueries];  // [head_dim] each
   uint64_t
       begin[kMaxQueries];  // positions that each query sees: begin .. end, inside the segment; none if begin >= end
@@ -69,7 +77,8 @@ struct Partial {
 
 struct CpuKernels {
   const char* isa;
-  int32_t q8_offset;  // added to Q8_0 weights when they are packed
+  uint64_t (*panel_bytes)(uint32_t type, uint64_t cols);
+  void (*pack)(const PanelSource& from, std::byte* to);  // panel_bytes
   void (*quantise)(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums);
   void (*linear)(const LinearPanel& panel);
   void (*attention)(const AttentionSegment& segment, Partial* partials);  // one partial a query

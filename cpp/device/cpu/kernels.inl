@@ -1,11 +1,11 @@
 // The kernels, over the sixteen-lane vocabulary of whichever simd_*.h was included before. One translation unit for each
 // instruction set; no std templates here.
 #include "device/cpu/kernels.h"
+#include "formats/dtype.h"
+#include "quant_blocks.h"
 
 namespace foundry::cpu::FOUNDRY_ISA {
 namespace {
-
-enum : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kBf16 = 30 };  // DType
 
 constexpr float kMinusInfinity = -__builtin_inff();
 constexpr float kLeastScaled = 1e-30f;  // blocks below it count as zero: the inverse of their scale would overflow
@@ -50,26 +50,6 @@ inline float largest(F16 a) {
   return most;
 }
 
-template <uint32_t T>
-constexpr uint32_t element_bytes() {
-  return T == kF32 ? 4 : 2;
-}
-
-template <uint32_t T>
-inline F16 load_as(const std::byte* p) {
-  if constexpr (T == kF32) return load(reinterpret_cast<const float*>(p));
-  if constexpr (T == kF16) return load_f16(reinterpret_cast<const uint16_t*>(p));
-  if constexpr (T == kBf16) return load_bf16(reinterpret_cast<const uint16_t*>(p));
-}
-
-template <uint32_t T>
-inline F16 load_as(const std::byte* p, uint32_t n) {
-  if (n == 16) return load_as<T>(p);
-  if constexpr (T == kF32) return load(reinterpret_cast<const float*>(p), n);
-  if constexpr (T == kF16) return load_f16(reinterpret_cast<const uint16_t*>(p), n);
-  if constexpr (T == kBf16) return load_bf16(reinterpret_cast<const uint16_t*>(p), n);
-}
-
 /// See QuantRows. Ties to even; n is a multiple of 32.
 void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums) {
   for (uint32_t b = 0; b < n / kBlock; ++b) {
@@ -94,11 +74,13 @@ void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sum
   }
 }
 
+#include "device/cpu/formats/formats.inl"
+//
 #include "device/cpu/attention.inl"
 #include "device/cpu/linear.inl"
 
 void append(const float* x, uint32_t n, uint32_t type, std::byte* to, uint64_t stride) {
-  if (type == kF32) {
+  if (type == static_cast<uint32_t>(DType::f32)) {
     for (uint32_t i = 0; i < n; ++i) reinterpret_cast<float*>(to)[i * stride] = x[i];
     return;
   }
@@ -106,7 +88,7 @@ void append(const float* x, uint32_t n, uint32_t type, std::byte* to, uint64_t s
   for (uint32_t i = 0; i < n; i += 16) {
     const uint32_t count = n - i < 16 ? n - i : 16;
     uint16_t packed[16];
-    if (type == kF16) {
+    if (type == static_cast<uint32_t>(DType::f16)) {
       to_f16(load(x + i, count), packed);
     } else {
       for (uint32_t j = 0; j < count; ++j) {  // to nearest, ties to even; NaN stays NaN
@@ -161,8 +143,8 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
   }
 }
 
-constexpr CpuKernels kTable = {kIsaName, kQ8Offset, quantise, linear, attention, merge,
-                               finish,   append,    rms_norm, swiglu, geglu,     add};
+constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,     quantise, linear, attention, merge,
+                               finish,   append,      rms_norm, swiglu,   geglu,  add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/half.h"
+#include "formats/half.h"
 #ifdef __ARM_FEATURE_DOTPROD
 #include <arm_neon.h>
 #endif

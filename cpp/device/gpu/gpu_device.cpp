@@ -10,26 +10,16 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "gguf/block_formats.h"
+#include "formats/dtype.h"
+#include "launch.h"
 
 namespace foundry {
 namespace {
 
-constexpr uint32_t kThreads = 256;  // of elementwise kernels
-constexpr uint32_t kAppendThreads = 128, kMergeThreads = 128;
-constexpr uint32_t kLinearOutputs = 8, kLinearRows = 4, kLinearThreads = 128;  // of a threadgroup (linear.metal)
-constexpr uint32_t kTileSide = 64, kTileThreads = 128;                         // of a threadgroup (linear_tiles.metal)
-constexpr uint32_t kTileRows = 16;                                             // from here on linear has matrix tiles
-constexpr uint32_t kDecodeThreads = 128;
-constexpr uint32_t kPrefillRows = 16, kPrefillUnits = 4;  // attention_prefill.metal
-constexpr uint32_t kWideNorm = 1024;                      // from here on a row has eight simdgroups
-constexpr uint32_t kMostSplits = 32;
+constexpr uint32_t kThreads = ElementwiseLaunch::kThreads;
+constexpr uint32_t kMostSplits = AttentionDecodeLaunch::kMostSplits;
 constexpr uint32_t kMostBound = 4096 / sizeof(SequenceParams);
 constexpr uint64_t kMostPartials = uint64_t{64} << 20;  // bytes; more rows go one wave after the other
-
-static_assert(kKvF32 == static_cast<u32>(DType::f32) && kKvF16 == static_cast<u32>(DType::f16) &&
-              kKvQ4_0 == static_cast<u32>(DType::q4_0) && kKvQ8_0 == static_cast<u32>(DType::q8_0) &&
-              kKvBF16 == static_cast<u32>(DType::bf16));
 
 uint32_t groups(uint64_t n, uint32_t each) { return static_cast<uint32_t>((n + each - 1) / each); }
 
@@ -49,6 +39,7 @@ class GpuDevice final : public Device {
  public:
   GpuDevice(std::unique_ptr<KernelQueue> queue, bool strict) : queue_(std::move(queue)), info_(queue_->info()) {
     info_.fuses = true;
+    info_.gpu = true;
     if (!strict) return;
     info_.half_tiles = false;
     info_.isa += " strict";  // a saved history names its mode
@@ -87,9 +78,10 @@ class GpuDevice final : public Device {
   }
 
   void rms_norm(const RmsNormArgs& args) override {
-    const bool wide = args.p.width >= kWideNorm;
-    queue_->dispatch(Dispatch("rms_norm", {args.p.n_rows}, wide ? 256 : 32)
-                         .of(wide ? "8" : "1")
+    const bool wide = args.p.width >= RmsNormLaunch::kWideFrom;
+    const uint32_t simdgroups = wide ? RmsNormLaunch::kWide : RmsNormLaunch::kNarrow;
+    queue_->dispatch(Dispatch("rms_norm", {args.p.n_rows}, simdgroups * 32)
+                         .of(wide ? "wide" : "narrow")
                          .buffer(args.in)
                          .buffer(span_of(args.weight))
                          .buffer(args.out)
@@ -99,7 +91,8 @@ class GpuDevice final : public Device {
   /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
   void linear(const LinearArgs& args) override {
     const LinearParams& first = args.outputs.front().p;
-    const bool tiles = info_.half_tiles && first.in_features % 8 == 0 && first.n_rows >= kTileRows;
+    const bool tiles = info_.half_tiles && first.in_features % LinearTilesLaunch::kNeighbours == 0 &&
+                       first.n_rows >= LinearTilesLaunch::kFromRows;
     if (tiles && args.norm.weight != nullptr) rms_norm({args.norm.p, args.norm.weight, args.norm.in, args.in});
     bool beside = false;
     for (const LinearArgs::Output& output : args.outputs) {
@@ -128,7 +121,7 @@ class GpuDevice final : public Device {
     const DType types[] = {static_cast<DType>(args.kv.k_type), static_cast<DType>(args.kv.v_type)};
     for (uint32_t part = 0; part < 2; ++part) {
       const AppendParams p{args.layer, part, args.n_sequences, 0};
-      Dispatch launch("kv_append", {args.n_rows}, kAppendThreads);
+      Dispatch launch("kv_append", {args.n_rows}, KvAppendLaunch::kThreads);
       launch.of(dtype_name(types[part])).buffer(part == 0 ? args.k : args.v);
       sequences(launch, args.sequences, args.n_sequences);
       if (part == 1) launch.beside();
@@ -138,8 +131,7 @@ class GpuDevice final : public Device {
 
   void attention(const AttentionArgs& args) override {
     const uint32_t per_kv_head = args.p.n_heads / args.kv.n_kv_heads;
-    const uint32_t lanes = args.kv.head_dim <= 64 ? 8 : args.kv.head_dim <= 128 ? 16 : 32;
-    const uint32_t queries = per_kv_head == 1 ? 1 : 4;
+    const uint32_t lanes = decode_lanes(args.kv.head_dim), queries = decode_queries(per_kv_head);
     uint64_t end = 1;
     for (uint32_t s = 0; s < args.p.n_sequences; ++s)
       end = std::max(end, uint64_t{args.sequences[s].start} + args.sequences[s].n_rows);
@@ -152,9 +144,9 @@ class GpuDevice final : public Device {
     }
     if (prefills != 0) {
       const SplitParams split{0, 0, 0, 0, prefill, {}};
-      const uint32_t units = groups(most_rows, kPrefillRows) * per_kv_head;
-      Dispatch launch("attention_prefill", {groups(units, kPrefillUnits), args.kv.n_kv_heads, args.p.n_sequences},
-                      kPrefillUnits * 32);
+      const uint32_t units = groups(most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
+      const Grid grid{groups(units, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
+      Dispatch launch("attention_prefill", grid, AttentionPrefillLaunch::kThreads);
       launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
       queue_->dispatch(launch.buffer(args.out).value(args.kv).value(args.p).value(split));
@@ -167,7 +159,7 @@ class GpuDevice final : public Device {
     for (uint32_t row = 0; row < args.p.n_rows; row += wave) {
       const uint32_t rows = std::min(wave, args.p.n_rows - row);
       const SplitParams split{row, splits, queries, parts, prefill, {}};
-      Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, kDecodeThreads);
+      Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, AttentionDecodeLaunch::kThreads);
       decode.of(kv_format(args.kv, true))
           .of(std::to_string(lanes).c_str())
           .of(std::to_string(queries).c_str())
@@ -176,7 +168,7 @@ class GpuDevice final : public Device {
       // Beside prefill, which writes other rows; but not beside the merge of the wave before.
       if (prefills != 0 && row == 0) decode.beside();
       queue_->dispatch(decode.buffer(partials_).value(args.kv).value(args.p).value(split));
-      Dispatch merge("attention_merge", {args.p.n_heads, rows}, kMergeThreads);
+      Dispatch merge("attention_merge", {args.p.n_heads, rows}, AttentionMergeLaunch::kThreads);
       merge.buffer(partials_).buffer(args.out).value(args.kv).value(args.p).value(split);
       sequences(merge, args.sequences, args.p.n_sequences);
       queue_->dispatch(merge);
@@ -201,7 +193,7 @@ class GpuDevice final : public Device {
   }
 
   void sample(const SampleArgs& args) override {
-    queue_->dispatch(Dispatch("sample", {args.n_rows}, kThreads)
+    queue_->dispatch(Dispatch("sample", {args.n_rows}, SampleLaunch::kThreads)
                          .buffer(args.logits)
                          .buffer(args.out)
                          .bytes(args.params, args.n_rows * sizeof(SampleParams))
@@ -214,14 +206,41 @@ class GpuDevice final : public Device {
  private:
   /// From so many rows on a sequence has the kernel with matrix tiles, where there is one.
   uint32_t prefill_rows(const AttentionArgs& args) const {
-    const uint32_t dim = args.kv.head_dim;
-    const bool there = dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256;
-    return info_.half_tiles && there ? kPrefillRows : UINT32_MAX;
+#define FOUNDRY_IS_DIM(dim, ...) args.kv.head_dim == dim ||
+    const bool there = FOUNDRY_PREFILL_DIMS(FOUNDRY_IS_DIM) false;
+#undef FOUNDRY_IS_DIM
+    return info_.half_tiles && there ? uint32_t{AttentionPrefillLaunch::kRows} : UINT32_MAX;
+  }
+  /// Lanes that have a head between them: as few as hold it.
+  static uint32_t decode_lanes(uint32_t head_dim) {
+    uint32_t found = 0;
+#define FOUNDRY_HOLDS(lanes, ...) \
+  if (found == 0 && head_dim <= lanes * AttentionDecodeLaunch::kDims) found = lanes;
+    FOUNDRY_DECODE_LANES(FOUNDRY_HOLDS)
+#undef FOUNDRY_HOLDS
+    return found;
+  }
+  /// Query heads of a threadgroup: as few as a KV head has, or the most there are.
+  static uint32_t decode_queries(uint32_t per_kv_head) {
+    uint32_t found = 0;
+#define FOUNDRY_TAKES(queries, ...) \
+  if (found < per_kv_head) found = queries;
+    FOUNDRY_DECODE_QUERIES(FOUNDRY_TAKES)
+#undef FOUNDRY_TAKES
+    return found;
   }
   /// Which instance: of one type of its own, or of any two.
   static const char* kv_format(const KvParams& kv, bool decode) {
+#define FOUNDRY_IS_FORMAT(name, ...) \
+  if (kv.k_type == static_cast<u32>(DType::name)) return #name;
     if (kv.k_type != kv.v_type) return "any";
-    return kv.k_type == kKvF16 ? "f16" : decode && kv.k_type == kKvQ8_0 ? "q8_0" : "any";
+    if (decode) {
+      FOUNDRY_DECODE_FORMATS(FOUNDRY_IS_FORMAT)
+    } else {
+      FOUNDRY_PREFILL_FORMATS(FOUNDRY_IS_FORMAT)
+    }
+#undef FOUNDRY_IS_FORMAT
+    return "any";
   }
   static uint64_t row_partials(uint64_t n_heads, uint64_t head_dim) {
     return n_heads * kMostSplits * (head_dim + 2) * sizeof(float);
@@ -232,8 +251,9 @@ class GpuDevice final : public Device {
   }
 
   static Dispatch tiles_launch(const LinearArgs& args, const LinearArgs::Output& output) {
-    const Grid grid{groups(output.p.out_features, kTileSide), groups(output.p.n_rows, kTileSide)};
-    Dispatch launch("linear_tiles", grid, kTileThreads);
+    const Grid grid{groups(output.p.out_features, LinearTilesLaunch::kSide),
+                    groups(output.p.n_rows, LinearTilesLaunch::kSide)};
+    Dispatch launch("linear_tiles", grid, LinearTilesLaunch::kThreads);
     launch.of(dtype_name(output.weight->type));
     bind(launch, args, output, args.in);
     return launch;
@@ -241,11 +261,11 @@ class GpuDevice final : public Device {
 
   static Dispatch rows_launch(const LinearArgs& args, const LinearArgs::Output& output) {
     const bool norm = args.norm.weight != nullptr, gate = args.gate != LinearArgs::Gate::none;
-    const Grid grid{groups(output.p.out_features, gate ? kLinearOutputs / 2 : kLinearOutputs),
-                    groups(output.p.n_rows, kLinearRows)};
-    Dispatch launch("linear", grid, kLinearThreads);
+    const uint32_t outputs = LinearLaunch::kSimdgroups * (gate ? 1u : uint32_t{LinearLaunch::kOutputs});
+    const Grid grid{groups(output.p.out_features, outputs), groups(output.p.n_rows, LinearLaunch::kRows)};
+    Dispatch launch("linear", grid, LinearLaunch::kThreads);
     launch.of(dtype_name(output.weight->type));
-    if (output.p.in_features % 8 != 0) launch.of("single");
+    if (output.p.in_features % LinearLaunch::kNeighbours != 0) launch.of("single");
     bind(launch, args, output, norm ? args.norm.in : args.in);
     launch.buffer(norm ? span_of(args.norm.weight) : args.in)
         .buffer(gate ? span_of(args.outputs[1].weight) : span_of(output.weight))

@@ -4,7 +4,7 @@
 
 #include "base/sample.h"
 #include "device/reference/ops.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 namespace foundry::reference {
 

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "device/reference/ops.h"
-#include "gguf/block_formats.h"
+#include "formats/block_formats.h"
 
 namespace foundry::reference {
 namespace {

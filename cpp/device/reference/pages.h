@@ -1,6 +1,6 @@
-// Where K and V of a position lie: the part of its page for a layer and a head (params.h); inside it base/kv_rows.h tells.
+// Where K and V of a position lie: the part of its page for a layer and a head (params.h); inside it formats/kv_rows.h tells.
 #pragma once
-#include "base/kv_rows.h"
+#include "formats/kv_rows.h"
 
 namespace foundry::reference {
 

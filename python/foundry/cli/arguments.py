@@ -6,9 +6,11 @@ import argparse
 from typing import NoReturn
 
 import foundry
+from foundry import _core
 from foundry.cli import UsageError
 from foundry.hub import DEFAULT_MODEL
 
+_KV_FORMATS = ", ".join(f.name for f in _core.formats() if f.kv != _core.Readers.none)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -81,7 +83,7 @@ def _device(command: argparse.ArgumentParser) -> None:
         "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace, K/V and tokenizer, such as 8G"
     )
     command.add_argument(
-        "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help="f32, f16, bf16, q8_0, q4_0, or a pair K,V"
+        "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help=f"{_KV_FORMATS}, or a pair K,V"
     )
 
 

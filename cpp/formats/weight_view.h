@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "base/dtype.h"
+#include "formats/dtype.h"
 
 namespace foundry {
 

@@ -3,15 +3,20 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/dtype.h"
+#include "formats/dtype.h"
+#include "quant_blocks.h"
 
 namespace foundry {
 
 /// Bytes of n values. ValueError unless n is a whole number of blocks.
 uint64_t row_bytes(DType type, uint64_t n);
 
+/// Writes the values of one block as f32. Each is one product (and for Q4_1 one sum), each rounded to f32.
+#define FOUNDRY_DEQUANTISE(name, Name, ...) void dequantise(const Block##Name& block, float* to);
+FOUNDRY_FORMATS(FOUNDRY_DEQUANTISE)
+#undef FOUNDRY_DEQUANTISE
+
 /// Writes n values of `src` to `dst` as f32. `src` may lie at any address. ValueError unless n is a whole number of blocks.
-/// Each value is one product (and for Q4_1 one sum), each rounded to f32.
 void dequantise_row(DType type, const std::byte* src, float* dst, uint64_t n);
 
 }  // namespace foundry

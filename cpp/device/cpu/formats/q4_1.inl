@@ -1,0 +1,19 @@
+// Q4_1: x = scale * q + minimum. Packed: scales [16] f16, minima [16] f16, then 4 groups of nibbles as in Q4_0.
+
+template <>
+struct Packed<DType::q4_1> {
+  using Block = BlockQ4_1;
+  static constexpr uint32_t bytes = 64 + 256;
+  static constexpr bool has_minimum = true;
+
+  static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
+    pack_halves(blocks, stride, n, &Block::scale, to);
+    pack_halves(blocks, stride, n, &Block::minimum, to + 32);
+    pack_nibbles(blocks, stride, n, to + 64);
+  }
+  static void load(const std::byte* w, uint32_t, Bytes (&k)[8]) { nibble_groups(w + 64, k); }
+  static F16 scale(const std::byte* w, uint32_t) { return load_halves(w); }
+  static F16 minimum(const std::byte* w, uint32_t) { return load_halves(w + 32); }
+  static I16 start(int32_t) { return izero(); }
+  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_nibbles(acc, k, q); }
+};

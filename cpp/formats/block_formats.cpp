@@ -1,0 +1,69 @@
+#include "formats/block_formats.h"
+
+#include <bit>
+#include <cstring>
+#include <string>
+
+#include "base/error.h"
+#include "formats/half.h"
+
+namespace foundry {
+
+static_assert(std::endian::native == std::endian::little, "weights are read where they lie, and GGUF is little endian");
+
+void dequantise(const BlockF32& block, float* to) { *to = block.value; }
+void dequantise(const BlockF16& block, float* to) { *to = f16_to_f32(block.bits); }
+void dequantise(const BlockBF16& block, float* to) { *to = bf16_to_f32(block.bits); }
+
+void dequantise(const BlockQ8_0& block, float* to) {
+  const float scale = f16_to_f32(block.scale);
+  for (int j = 0; j < 32; ++j) to[j] = scale * static_cast<float>(block.values[j]);
+}
+
+void dequantise(const BlockQ4_1& block, float* to) {
+  const float scale = f16_to_f32(block.scale), minimum = f16_to_f32(block.minimum);
+  for (int j = 0; j < 16; ++j) {
+    to[j] = scale * static_cast<float>(block.nibbles[j] & 15) + minimum;
+    to[j + 16] = scale * static_cast<float>(block.nibbles[j] >> 4) + minimum;
+  }
+}
+
+void dequantise(const BlockQ4_0& block, float* to) {
+  const float scale = f16_to_f32(block.scale);
+  for (int j = 0; j < 16; ++j) {
+    to[j] = scale * static_cast<float>((block.nibbles[j] & 15) - 8);
+    to[j + 16] = scale * static_cast<float>((block.nibbles[j] >> 4) - 8);
+  }
+}
+
+namespace {
+
+template <class Block, uint32_t elements>
+void dequantise_blocks(const std::byte* src, float* dst, uint64_t n) {
+  for (uint64_t i = 0; i < n; i += elements) {
+    Block block;
+    std::memcpy(&block, src + i / elements * sizeof block, sizeof block);
+    dequantise(block, dst + i);
+  }
+}
+
+}  // namespace
+
+uint64_t row_bytes(DType type, uint64_t n) {
+  if (n % block_elements(type) != 0)
+    throw ValueError(std::string(dtype_name(type)) + ": expected a multiple of " +
+                     std::to_string(block_elements(type)) + " values, found " + std::to_string(n));
+  return n / block_elements(type) * block_bytes(type);
+}
+
+void dequantise_row(DType type, const std::byte* src, float* dst, uint64_t n) {
+  row_bytes(type, n);  // whole blocks
+#define FOUNDRY_ROW(name, Name, ...) \
+  case DType::name:                  \
+    return dequantise_blocks<Block##Name, BlockSize<DType::name>::elements>(src, dst, n);
+  switch (type) { FOUNDRY_FORMATS(FOUNDRY_ROW) }
+#undef FOUNDRY_ROW
+  throw ValueError("type " + std::to_string(static_cast<uint32_t>(type)) + " cannot be dequantised");
+}
+
+}  // namespace foundry

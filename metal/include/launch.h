@@ -1,0 +1,71 @@
+// How each kernel is launched: the threads of a threadgroup, what one threadgroup makes, and which instances there are.
+// The kernels and the host that launches them both read it here. A simdgroup has 32 lanes on every GPU that runs these.
+#pragma once
+#include "params.h"
+
+#ifndef __METAL_VERSION__
+namespace foundry {
+#endif
+
+/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu and add: kThreads values.
+struct ElementwiseLaunch {
+  enum : u32 { kThreads = 256 };
+};
+
+/// A row of K or V to a threadgroup.
+struct KvAppendLaunch {
+  enum : u32 { kThreads = 128 };
+};
+
+/// A row to a threadgroup: one simdgroup, or several where it is wide.
+struct RmsNormLaunch {
+  enum : u32 { kNarrow = 1, kWide = 8, kWideFrom = 1024 };
+};
+
+/// Few rows: kRows rows and kOutputs a simdgroup (with a gate, one output of two weights). Lanes take kNeighbours of k
+/// at a time; the instances "single", for rows that are not whole kNeighbours, one.
+struct LinearLaunch {
+  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kOutputs = 2, kRows = 4, kNeighbours = 8 };
+};
+
+/// From kFromRows on, where rows are whole kNeighbours: kSide rows and outputs to a threadgroup.
+struct LinearTilesLaunch {
+  enum : u32 { kFromRows = 16, kSide = 64, kThreads = 128, kNeighbours = 8 };
+};
+
+/// Few rows. A threadgroup has some query heads of a KV head, in one row, over one of at most kMostSplits parts of the
+/// history; a lane has kDims dims of a head.
+struct AttentionDecodeLaunch {
+  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kMostSplits = 32, kDims = 8 };
+};
+
+/// A row of a head to a threadgroup.
+struct AttentionMergeLaunch {
+  enum : u32 { kThreads = 128 };
+};
+
+/// Sequences of kRows rows and more: kRows of a query head to a simdgroup.
+struct AttentionPrefillLaunch {
+  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16 };
+};
+
+/// A row to a threadgroup.
+struct SampleLaunch {
+  enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
+};
+
+// Formats that attention has instances of its own for, where K and V both are of the format. Others, and mixtures, take
+// the instances "any".
+#define FOUNDRY_DECODE_FORMATS(each) each(f16, F16) each(q8_0, Q8_0)
+#define FOUNDRY_PREFILL_FORMATS(each) each(f16, F16)
+// Lanes that have a head between them, ascending, and query heads of a threadgroup, ascending.
+#define FOUNDRY_DECODE_LANES(each, ...) each(8, __VA_ARGS__) each(16, __VA_ARGS__) each(32, __VA_ARGS__)
+#define FOUNDRY_DECODE_QUERIES(each, ...) each(1, __VA_ARGS__) each(4, __VA_ARGS__)
+// Head dims that matrix tiles are for, and the positions that are staged at a time.
+#define FOUNDRY_PREFILL_DIMS(each, ...)                                                                    \
+  each(64, 32, __VA_ARGS__) each(80, 32, __VA_ARGS__) each(96, 32, __VA_ARGS__) each(128, 32, __VA_ARGS__) \
+      each(256, 16, __VA_ARGS__)
+
+#ifndef __METAL_VERSION__
+}  // namespace foundry
+#endif
