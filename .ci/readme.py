@@ -1,4 +1,7 @@
-"""Prints the ```sh and ```python blocks of a Markdown file as one script: what a newcomer would type, in order."""
+"""Prints the ```sh and ```python blocks of a Markdown file as one script: what a newcomer would type, in order.
+
+The script ends at the first line that fails: `set -e` alone would go on where the first half of `a && b` fails.
+"""
 
 import re
 import sys
@@ -8,4 +11,5 @@ blocks = re.findall(r"^```(sh|python)\n(.*?)^```", Path(sys.argv[1]).read_text()
 if not blocks:
     sys.exit(f"{sys.argv[1]}: no sh or python block")
 for language, text in blocks:
-    print(text if language == "sh" else f"python - <<'END_OF_BLOCK'\n{text}END_OF_BLOCK\n")
+    checked = re.sub(r"(?<!\\)$", " || exit", text.strip(), flags=re.MULTILINE)
+    print(checked if language == "sh" else f"python - <<'END_OF_BLOCK'\n{text}END_OF_BLOCK\n")

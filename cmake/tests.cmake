@@ -1,15 +1,23 @@
-# The C++ tests: doctest from the system, or its release from GitHub. One executable; one ctest entry a file, so
-# that a failure names its file and `ctest -R page_table` runs one. The benches are ctest entries labelled "bench".
+# The C++ tests: on doctest where it is found, else on a small header of our own with the same macros. One executable; one ctest
+# entry a file, so that a failure names its file and `ctest -R page_table` runs one. The benches are ctest entries labelled "bench".
+set(small_doctest ${CMAKE_CURRENT_SOURCE_DIR}/tests/small_doctest)
 find_path(DOCTEST_INCLUDE doctest/doctest.h)
 if(NOT DOCTEST_INCLUDE)
-  include(FetchContent)
-  # SOURCE_SUBDIR names a folder without a CMakeLists.txt: only the header is wanted.
-  FetchContent_Declare(doctest URL https://github.com/doctest/doctest/archive/refs/tags/v2.4.12.tar.gz
-    URL_HASH SHA256=73381c7aa4dee704bd935609668cf41880ea7f19fa0504a200e13b74999c2d70
-    DOWNLOAD_EXTRACT_TIMESTAMP ON SOURCE_SUBDIR doctest)
-  FetchContent_MakeAvailable(doctest)
-  set(DOCTEST_INCLUDE ${doctest_SOURCE_DIR})
+  set(DOCTEST_INCLUDE ${small_doctest})
 endif()
+# What each macro does when its check fails, by whichever header the tests are on and by the small one.
+foreach(header IN ITEMS chosen small)
+  set(include ${DOCTEST_INCLUDE})
+  if(header STREQUAL small)
+    set(include ${small_doctest})
+  endif()
+  add_executable(foundry_verdicts_${header} ${small_doctest}/verdicts_test.cpp)
+  target_include_directories(foundry_verdicts_${header} PRIVATE ${include})
+  target_link_libraries(foundry_verdicts_${header} PRIVATE Threads::Threads)
+  target_compile_options(foundry_verdicts_${header} PRIVATE ${warnings})
+  add_test(NAME verdicts_${header} COMMAND foundry_verdicts_${header})
+  set_tests_properties(verdicts_${header} PROPERTIES LABELS unit TIMEOUT 60)
+endforeach()
 set(cases FOUNDRY_TEST_CASES_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/cases")
 
 file(GLOB test_sources CONFIGURE_DEPENDS tests/cpp/*.cpp tests/kernels/*_test.cpp)

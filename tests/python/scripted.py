@@ -19,12 +19,12 @@ class ScriptedSession(Session):
         self._pending: list[int] = []
         self._ends: set[int] = set()
 
-    def begin(self, prompt_ids: TokenIds, max_new_tokens: int, params: Any, stop_ids: list[int], *_: Any) -> int:
+    def begin(self, prompt_ids: TokenIds, max_new_tokens: int, params: Any, stop_ids: list[int], *_: Any) -> Any:
         self.forward([*self._pending, *prompt_ids])
         self._pending, self._ends = [], set(stop_ids)
-        return 0
+        return self  # it gives its tokens itself
 
-    def next(self, generation: int) -> tuple[int, Any]:
+    def next(self) -> tuple[int, Any]:
         if not self.script:
             return -1, "length"
         token = self.script.pop(0)
