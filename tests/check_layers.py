@@ -7,6 +7,7 @@ The order, and the few rules beside it:
   `device/device.h` is a rung of its own, just above formats: it is the interface, and kv and the weights speak it.
   `formats/formats.def` lies below all: a table, which kernels and the core share, and which includes nothing.
 - kv knows buffers, not models or graphs: it includes neither gguf nor graph.
+- In the engine no two files are a knot: ENGINE_RUNGS is its own order.
 - Outside the device room, `device/device.h` is all that is seen of it. Inside, one device includes no other
   (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/ join them.
 - Python: the list PYTHON_ORDER. A module that is not on it is a fault: give it its place.
@@ -33,6 +34,15 @@ CPP_ORDER = [
     "bindings",
 ]
 CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
+# The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
+ENGINE_RUNGS = [
+    ["sampler", "weights", "step_plan"],
+    ["step", "request"],
+    ["scheduler"],
+    ["model"],
+    ["saved"],
+    ["generation", "session", "batch"],
+]
 PYTHON_ORDER = [
     "_core",
     "errors",
@@ -46,14 +56,13 @@ PYTHON_ORDER = [
     "tokenizer",
     "generate",
     "asynchronous",
-    "model",
     "session",
+    "model",
     "__init__",
     "cli",
     "server",
     "__main__",
 ]
-PYTHON_PEERS = [{"model", "session"}]  # one room in two files: they may import each other
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
 SOURCES = {".h", ".cpp", ".inl", ".mm", ".cu", ".cuh", ".metal", ".def"}
 
@@ -74,6 +83,15 @@ def device_of(path: str) -> str | None:
     return parts[1] if parts[0] == "device" and len(parts) > 2 else None
 
 
+def engine_fault(source: str, target: str) -> str | None:
+    rung = {name: i for i, names in enumerate(ENGINE_RUNGS) for name in names}
+    here, there = (Path(path).stem for path in (source, target))
+    for name in (here, there):
+        if name not in rung:
+            return f"{name} has no place in ENGINE_RUNGS"
+    return f"points up: {there} comes after {here}" if rung[there] > rung[here] else None
+
+
 def include_fault(source: str, target: str) -> str | None:
     """Why `source` may not include `target`; both as an #include writes them. None when it may."""
     here, there = room_of(source), room_of(target)
@@ -81,6 +99,8 @@ def include_fault(source: str, target: str) -> str | None:
         return "is in no room of the house"
     if CPP_ORDER.index(there) > CPP_ORDER.index(here):
         return f"points up: {there} comes after {here}"
+    if here == there == "engine":
+        return engine_fault(source, target)
     if there in CPP_FORBIDDEN.get(here, set()):
         return f"{here} knows nothing of {there}"
     if there == "device" and here != "device":
@@ -147,7 +167,7 @@ def import_fault(here: str, there: str) -> str | None:
     for name in (here, there):
         if name not in PYTHON_ORDER:
             return f"{name} has no place in PYTHON_ORDER"
-    if here == there or any({here, there} <= peers for peers in PYTHON_PEERS):
+    if here == there:
         return None
     if PYTHON_ORDER.index(there) > PYTHON_ORDER.index(here):
         return f"points up: {there} comes after {here}"

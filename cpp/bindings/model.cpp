@@ -56,8 +56,8 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
   }
   const Hooks hooks = hooks_of(nb::none());
   without_gil([&] {
-    model.forward(
-        items, LogitsOf::last,
+    Session::forward(
+        model, items, LogitsOf::last,
         [&](size_t item, size_t, std::span<const float> row) {
           std::memcpy(logits[item].get(), row.data(), row.size_bytes());
         },
@@ -144,12 +144,11 @@ void bind_model(nb::module_& m) {
       .def_prop_rw("check_every_step", &CompiledModel::checks_every_step, &CompiledModel::set_check_every_step)
       .def(
           "session",
-          [](CompiledModel& model, uint32_t initial, uint32_t reserved, uint32_t step) {
-            return model.open_session({initial, reserved, step});
+          [](std::shared_ptr<CompiledModel> model, uint32_t initial, uint32_t reserved, uint32_t step) {
+            return Session::open(std::move(model), {initial, reserved, step});
           },
           "initial_tokens"_a, "reserved_tokens"_a, "step_tokens"_a = 0)
-      .def("restore", &CompiledModel::restore, "path"_a, "more_tokens"_a, "step_tokens"_a = 0,
-           nb::call_guard<Released>())
+      .def("restore", &Session::restore, "path"_a, "more_tokens"_a, "step_tokens"_a = 0, nb::call_guard<Released>())
       .def("forward", &forward_batch, "batch"_a, "allow_nonfinite"_a = false);
 }
 

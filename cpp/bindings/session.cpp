@@ -90,7 +90,7 @@ std::shared_ptr<Generation> generate(Session& session, const Ids& prompt, uint32
   return without_gil([&] {
     return session.generate(span_of(prompt),
                             {max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids)}, hooks,
-        keep.value_or(UINT32_MAX));
+                            keep.value_or(UINT32_MAX));
   });
 }
 

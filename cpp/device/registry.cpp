@@ -39,7 +39,7 @@ std::vector<std::string> device_names() {
 std::unique_ptr<Device> make_device(const DeviceOptions& options) {
   const std::string& name = options.name;
   if (name == "reference") return make_reference_device();
-  // "auto" is not Metal before Metal has been seen right on Apple's hardware (HACKING.md, the first time on a Mac).
+  // "auto" is not Metal before Metal has been seen right on Apple's hardware (docs/metal.md, the first time on a Mac).
   if (has_metal() && name == "metal") return make_metal_device(options, false);
   if (has_metal() && name == "metal:strict") return make_metal_device(options, true);
   if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);

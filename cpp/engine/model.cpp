@@ -1,12 +1,10 @@
 #include "engine/model.h"
 
 #include <algorithm>
-#include <list>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "engine/session.h"
 
 namespace foundry {
 namespace {
@@ -126,19 +124,6 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   return p;
 }
 
-std::shared_ptr<Session> CompiledModel::open_session(const Capacity& capacity) {
-  const ForkGuarded::Inside inside(forks_);
-  return Session::open(shared_from_this(), capacity);
-}
-
-std::shared_ptr<Session> CompiledModel::restore(const std::string& path, uint32_t more, uint32_t step) {
-  const ForkGuarded::Inside inside(forks_);
-  auto saved = std::make_shared<const SavedHistory>(path, *this);
-  const auto n = static_cast<uint32_t>(saved->image.tokens.size());
-  const auto promised = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{n} + more, arch().max_seq_len));
-  return Session::open(shared_from_this(), std::move(saved), promised, step);
-}
-
 uint64_t CompiledModel::fingerprint() const {
   std::call_once(graph_hash_once_, [this] {
     const std::string graph = graph_.serialize();
@@ -146,65 +131,6 @@ uint64_t CompiledModel::fingerprint() const {
   });
   const uint64_t parts[] = {graph_hash_, weights_.file().fingerprint()};  // asked each time: the file may have changed
   return hash64(std::as_bytes(std::span(parts)));
-}
-
-/// While it lives, these sessions refuse to be changed by their own callbacks.
-struct InCall {
-  explicit InCall(const std::vector<Session*>& sessions, bool Session::* flag) : of(sessions), in_call(flag) {
-    for (Session* session : of) session->*in_call = true;
-  }
-  ~InCall() {
-    for (Session* session : of) session->*in_call = false;
-  }
-  InCall(const InCall&) = delete;
-  const std::vector<Session*>& of;
-  bool Session::* in_call;
-};
-
-void CompiledModel::run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard) {
-  const InCall calls(sessions, &Session::in_call_);
-  try {
-    scheduler_->run(request, heard);
-  } catch (const ForkedError&) {  // in the child: the locks that giving back would take may be held for ever
-    if (forks_.abandoned()) new std::vector<Request::Item>(std::move(request.items));
-    throw;
-  }
-  for (size_t i = 0; i < sessions.size(); ++i) sessions[i]->commit(request.items[i]);
-}
-
-void CompiledModel::forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
-                            const Hooks& hooks, Undrawable undrawable) {
-  const ForkGuarded::Inside inside(forks_);
-  scheduler_->refuse_callback();
-  if (items.empty()) return;
-  std::vector<Session*> sessions, in_order;
-  std::vector<Hooks> cancels;  // each hears its own session's
-  for (const BatchItem& item : items) sessions.push_back(item.session);
-  for (Session* session : sessions) {
-    if (session->model_.get() != this) throw ValueError("a batch holds a session of another model");
-    cancels.push_back(session->heard(hooks, session->cancels_));
-  }
-  Hooks heard = cancels.front();
-  heard.interrupt = [&cancels] {
-    for (const Hooks& one : cancels) one.interrupt();
-  };
-  in_order = sessions;
-  std::sort(in_order.begin(), in_order.end());  // one order of locking for every thread
-  if (std::adjacent_find(in_order.begin(), in_order.end()) != in_order.end())
-    throw ValueError("a batch holds a session twice; expected each once");
-  std::list<FairGuard> locks;
-  for (Session* session : in_order) {
-    locks.emplace_back(session->calls_, heard.interrupt);
-    session->quiesce();
-  }
-  Request request;
-  for (const BatchItem& item : items) {
-    item.session->validate(item.tokens);
-    request.items.push_back(item.session->item_of(item.tokens));
-  }
-  request.which = which, request.sink = sink, request.undrawable = undrawable, request.check = check_every_step_;
-  run(request, sessions, heard);
-  for (Session* session : sessions) session->end_generation();
 }
 
 }  // namespace foundry

@@ -16,8 +16,6 @@
 
 namespace foundry {
 
-class Session;
-
 struct ModelOptions {
   DeviceOptions device;
   uint64_t memory_limit = 0;  // bytes; 0: what machine and device can spare
@@ -46,13 +44,7 @@ struct Capacity {
   uint32_t step = 0;
 };
 
-/// What a step is asked for: these tokens behind the session's position.
-struct BatchItem {
-  Session* session = nullptr;
-  std::span<const int32_t> tokens;
-};
-
-class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
+class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // as the bindings share it
  public:
   /// ModelFormatError, ValueError or MemoryLimitError (before anything is allocated).
   static std::shared_ptr<CompiledModel> load(std::shared_ptr<GgufFile> file, const Graph& graph,
@@ -70,17 +62,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   /// As a session of `capacity` would take; all_logits_rows rows of logits are returned at once.
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
 
-  std::shared_ptr<Session> open_session(const Capacity& capacity);
-  /// The session of a saved file, promised its tokens and `more`. The file stays open until the step that first needs pages has read them.
-  /// ModelFormatError: another model, device or layout, a damaged file.
-  std::shared_ptr<Session> restore(const std::string& path, uint32_t more, uint32_t step);
   /// Of weights and graph: what a saved history belongs to. See GgufFile::fingerprint.
   uint64_t fingerprint() const;
-
-  /// Rows of several sessions, ragged. All items or none: positions commit together at the end. Generations under way in these sessions
-  /// end.
-  void forward(std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
-               Undrawable undrawable = Undrawable::refuse);
 
   /// Whoever calls a model or a session is inside.
   ForkGuarded& forks() { return forks_; }
@@ -89,12 +72,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {
   void set_check_every_step(bool on) { check_every_step_ = on; }
 
  private:
-  friend class Session;
   friend struct SequenceTester;
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
-  /// Runs a request whose items are these sessions', in order, and commits it.
-  void run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard);
-
   std::unique_ptr<Device> device_;
   Graph graph_;
   MemoryLedger ledger_;

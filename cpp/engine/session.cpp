@@ -19,6 +19,7 @@ std::shared_ptr<Session> Session::shared(Session* session) {
 }
 
 std::shared_ptr<Session> Session::open(std::shared_ptr<CompiledModel> model, const Capacity& capacity) {
+  const ForkGuarded::Inside inside(model->forks());
   auto sequence = std::make_unique<Sequence>(model->memory());
   sequence->promise(std::max(capacity.initial, capacity.reserved));
   sequence->hold(capacity.initial);
@@ -26,12 +27,16 @@ std::shared_ptr<Session> Session::open(std::shared_ptr<CompiledModel> model, con
   return shared(new Session(std::move(model), std::move(sequence)));
 }
 
-std::shared_ptr<Session> Session::open(std::shared_ptr<CompiledModel> model, std::shared_ptr<const SavedHistory> saved,
-                                       uint32_t promised, uint32_t step) {
-  auto sequence = std::make_unique<Sequence>(model->memory());
+std::shared_ptr<Session> Session::restore(std::shared_ptr<CompiledModel> model, const std::string& path, uint32_t more,
+                                          uint32_t step) {
+  const ForkGuarded::Inside inside(model->forks());
+  auto saved = std::make_shared<const SavedHistory>(path, *model);
+  const uint64_t wanted = saved->image.tokens.size() + uint64_t{more};
   std::vector<uint32_t> first_pages;
   for (const KvImage::Group& group : saved->image.groups) first_pages.push_back(group.first_page);
-  sequence->take(saved->image.tokens, first_pages, promised);
+  auto sequence = std::make_unique<Sequence>(model->memory());
+  sequence->take(saved->image.tokens, first_pages,
+                 static_cast<uint32_t>(std::min<uint64_t>(wanted, model->arch().max_seq_len)));
   sequence->set_step(step);
   auto session = shared(new Session(std::move(model), std::move(sequence)));
   session->unread_ = std::move(saved);
@@ -195,13 +200,13 @@ void Session::advance(std::span<const int32_t> tokens, const Hooks& heard, const
   Request request;
   request.items.push_back(item_of(tokens, back));
   request.which = which, request.sink = sink, request.check = model_->checks_every_step();
-  model_->run(request, {this}, heard);
+  run(request, {this}, heard);
 }
 
 void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
                       Undrawable undrawable) {
   const BatchItem item{this, tokens};
-  model_->forward({&item, 1}, which, sink, hooks, undrawable);
+  forward(*model_, {&item, 1}, which, sink, hooks, undrawable);
 }
 
 std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& hooks) {

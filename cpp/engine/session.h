@@ -16,12 +16,21 @@
 
 namespace foundry {
 
+class Session;
+
+/// Of a batch: these tokens behind the session's position.
+struct BatchItem {
+  Session* session = nullptr;
+  std::span<const int32_t> tokens;
+};
+
 class Session {
  public:
   static std::shared_ptr<Session> open(std::shared_ptr<CompiledModel> model, const Capacity& capacity);
-  /// With a history whose pages are read by the step that first needs them, promised `promised` tokens.
-  static std::shared_ptr<Session> open(std::shared_ptr<CompiledModel> model, std::shared_ptr<const SavedHistory> saved,
-                                       uint32_t promised, uint32_t step);
+  /// The session of a saved file, promised its tokens and `more`. The file stays open until the step that first needs pages has read
+  /// them. ModelFormatError: another model, device or layout, a damaged file.
+  static std::shared_ptr<Session> restore(std::shared_ptr<CompiledModel> model, const std::string& path, uint32_t more,
+                                          uint32_t step);
   /// A session of its own with the committed history and promise, on the same pages: no K/V byte is copied, and a step of this one that
   /// runs is not waited for.
   std::shared_ptr<Session> fork(const Poll& poll = {});
@@ -57,7 +66,11 @@ class Session {
   /// From any thread: the call that runs (or the generation under way) ends with CancelledError; later calls are not touched.
   void cancel() { ++cancels_; }
 
-  /// Feeds tokens; ends a generation under way. See CompiledModel::forward.
+  /// Rows of several sessions of a model, ragged. All items or none: positions commit together at the end. Generations under way in
+  /// these sessions end.
+  static void forward(CompiledModel& model, std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
+                      const Hooks& hooks, Undrawable undrawable = Undrawable::refuse);
+  /// The same for this one alone.
   void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
                Undrawable undrawable = Undrawable::refuse);
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
@@ -69,7 +82,6 @@ class Session {
                                        uint32_t keep = UINT32_MAX);
 
  private:
-  friend class CompiledModel;
   friend class Generation;
   friend struct SequenceTester;
   Session(std::shared_ptr<CompiledModel> model, std::unique_ptr<Sequence> sequence);
@@ -89,6 +101,7 @@ class Session {
   void validate(std::span<const int32_t> tokens, uint32_t back = 0) const;
   Request::Item item_of(std::span<const int32_t> tokens, uint32_t back = 0);
   void commit(Request::Item& item);
+  static void run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard);
   /// Runs one request over these tokens and commits; nothing is pending then.
   void advance(std::span<const int32_t> tokens, const Hooks& heard, const LogitsSink& sink,
                LogitsOf which = LogitsOf::last, uint32_t back = 0);

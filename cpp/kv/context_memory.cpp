@@ -21,14 +21,12 @@ std::vector<std::unique_ptr<PagePool>> make_pools(Device& device, MemoryLedger& 
 }  // namespace
 
 ContextMemory::ContextMemory(Device& device, MemoryLedger& ledger, const std::vector<KvGeometry>& groups,
-                             uint32_t max_seq_len, uint32_t slab_pages, uint64_t prefix_bytes,
-                             uint64_t estimated_bytes)
+                             uint32_t max_seq_len, uint32_t slab_pages, uint64_t prefix_bytes, uint64_t estimated_bytes)
     : ledger_(ledger),
       max_seq_len_(max_seq_len),
       pools_(make_pools(device, ledger, groups, slab_pages)),
       prefixes_(pools_, prefix_bytes),
-      admission_(
-          ledger, pools_, [this] { return prefixes_.evict_one(); }, estimated_bytes) {}
+      admission_(ledger, pools_, [this] { return prefixes_.evict_one(); }, estimated_bytes) {}
 
 ContextMemory::Snapshot ContextMemory::snapshot() const {
   std::vector<std::unique_lock<std::mutex>> still;

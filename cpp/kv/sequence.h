@@ -126,6 +126,7 @@ class Sequence {
   struct Forked {};
   Sequence(Forked, const Sequence& parent);
   // Under mutex_.
+  void within_context(uint64_t n_tokens) const;
   void encode();
   uint32_t capacity() const;
   uint32_t rewindable_to() const;

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def beside_the_loop(session: Session, make: Callable[[], Iterator[Piece]]) -> AsyncIterator[Piece]:
-    """The pieces of the stream that ``make`` makes. Where the task is cancelled, so is the call that runs, and waited for."""
+    """The pieces of the stream that ``make`` makes. Where the task is cancelled, its call is too, and waited for."""
     pieces: Iterator[Piece] | None = None
 
     def step() -> Piece | None:

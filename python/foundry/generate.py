@@ -140,7 +140,8 @@ def stream(
     """Feeds ``prompt_ids`` and yields text as it comes.
 
     With ``replaces`` they are the whole history: what the session holds of them is kept and not computed again, the
-    rest of what it holds gives way, and comes back if the prompt fails. Where a stop string ends the answer, the session's history ends with the text that was given.
+    rest of what it holds gives way, and comes back if the prompt fails. Where a stop string ends the answer, the
+    session's history ends with the text that was given.
     """
     tokenizer = session.model.tokenizer
     params = params.seeded()

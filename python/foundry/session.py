@@ -203,7 +203,9 @@ class Session:
         ids = self.model.tokenizer.encode_chat(messages, **variables)
         return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
 
-    def agenerate(self, prompt: str | TokenIds, max_new_tokens: int | None = 256, **keywords: Any) -> Awaitable[Completion]:
+    def agenerate(
+        self, prompt: str | TokenIds, max_new_tokens: int | None = 256, **keywords: Any
+    ) -> Awaitable[Completion]:
         """``generate`` for an event loop, which it never blocks; cancelling the task cancels the call."""
         return acollect(self.astream(prompt, max_new_tokens, **keywords))
 

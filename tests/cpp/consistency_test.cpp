@@ -41,7 +41,7 @@ struct World {
     options.device = {"cpu", 1};
     options.page_tokens = 8, options.check_every_step = true;
     model = CompiledModel::load(file.open(), graph, options, {});
-    session = model->open_session({20, 20, 1});
+    session = Session::open(model, {20, 20, 1});
   }
 };
 
@@ -107,9 +107,10 @@ TEST_CASE("a step that would run on figures that disagree does not run, and noth
   CHECK(fault([&] { s.score(tokens, {}); }).find("ledger.kv_bytes") != std::string::npos);
   CHECK(fault([&] { s.generate(tokens, {5, {}, {}}, {}); }).find("ledger.kv_bytes") != std::string::npos);
   CHECK(s.position() == 0);
-  const auto other = world.model->open_session({0, 0, 1});
+  const auto other = Session::open(world.model, {0, 0, 1});
   const std::vector<BatchItem> batch{{other.get(), tokens}, {&s, tokens}};
-  CHECK(fault([&] { world.model->forward(batch, LogitsOf::last, nowhere, {}); }).find("ledger") != std::string::npos);
+  CHECK(fault([&] { Session::forward(*world.model, batch, LogitsOf::last, nowhere, {}); }).find("ledger") !=
+        std::string::npos);
   CHECK(other->position() == 0);
   T::ledger(s).credit(MemoryUse::kv, 64);
   s.forward(tokens, LogitsOf::last, nowhere, {});

@@ -73,7 +73,7 @@ TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threa
   for (const std::string& device : device_names()) {
     CAPTURE(device);
     auto model = load(device);
-    auto at_once = model->open_session({300, 300, 1});
+    auto at_once = Session::open(model, {300, 300, 1});
     const Logits expected = feed(*at_once, ids);
     REQUIRE(finite(expected));
     // Uneven chunks in a session that began for one token, on other pages, slabs, chunk sizes and threads.
@@ -81,7 +81,7 @@ TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threa
          {std::array<uint32_t, 4>{1, 8, 3, 32}, {2, 16, 1, 7}, {3, 64, 2, 300}}) {
       CAPTURE(page);
       auto other = load(device, threads, page, slab, chunk);
-      auto session = other->open_session({1, 1, 1});
+      auto session = Session::open(other, {1, 1, 1});
       Logits got;
       size_t at = 0;
       for (const size_t n : {1, 2, 64, 5, 1, 100, 117}) {
@@ -101,16 +101,16 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
   for (const std::string& device : device_names()) {
     CAPTURE(device);
     auto model = load(device);
-    auto alone_a = model->open_session({}), alone_b = model->open_session({});
+    auto alone_a = Session::open(model, {}), alone_b = Session::open(model, {});
     const Logits expected_a = feed(*alone_a, a), expected_b = feed(*alone_b, b);
-    auto session_a = model->open_session({}), session_b = model->open_session({});
+    auto session_a = Session::open(model, {}), session_b = Session::open(model, {});
     Logits got_a, got_b;
     const std::array items{BatchItem{session_a.get(), a}, BatchItem{session_b.get(), b}};
-    model->forward(items, LogitsOf::all,
-                   [&](size_t item, size_t, std::span<const float> row) {
-                     (item == 0 ? got_a : got_b).emplace_back(row.begin(), row.end());
-                   },
-                   {});
+    Session::forward(*model, items, LogitsOf::all,
+                     [&](size_t item, size_t, std::span<const float> row) {
+                       (item == 0 ? got_a : got_b).emplace_back(row.begin(), row.end());
+                     },
+                     {});
     CHECK(same_logits(*model, expected_a, got_a));
     CHECK(same_logits(*model, expected_b, got_b));
     session_a->rewind(13);
@@ -119,14 +119,14 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
     for (auto& row : feed(*session_a, std::span(a).subspan(13))) got_a.push_back(std::move(row));
     CHECK(same_logits(*model, expected_a, got_a));
     const std::array twice{BatchItem{session_a.get(), a}, BatchItem{session_a.get(), b}};
-    CHECK_THROWS_AS(model->forward(twice, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {}),
+    CHECK_THROWS_AS(Session::forward(*model, twice, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {}),
                     ValueError);
   }
 }
 
 TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
   auto model = load("cpu");
-  auto session = model->open_session({1, 1, 1});
+  auto session = Session::open(model, {1, 1, 1});
   const std::vector<int32_t> ids = tokens(301);
   const auto sink = [](size_t, size_t, std::span<const float>) {};
   try {
@@ -153,7 +153,7 @@ TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
                   CancelledError);
   CHECK(session->position() == 0);
   CHECK(model->ledger().used(MemoryUse::kv) == held);
-  auto fresh = model->open_session({});
+  auto fresh = Session::open(model, {});
   CHECK(same_bits(feed(*session, first), feed(*fresh, first)));
 
   // Exactly the context, then one more.
@@ -167,17 +167,17 @@ TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
   auto roomy = load("cpu");
   const uint64_t slab = roomy->memory().pools()[0]->slab_bytes(), base = roomy->ledger().total();
   auto model = load("cpu", 1, 8, 3, 32, base + 4 * slab);  // room for 12 pages of 8 tokens
-  auto promised = model->open_session({8, 72, 1});         // 9 pages: three slabs
+  auto promised = Session::open(model, {8, 72, 1});        // 9 pages: three slabs
   CHECK(model->ledger().used(MemoryUse::kv) == slab);
   try {
-    model->open_session({8, 48, 1});  // 15 pages in all
+    Session::open(model, {8, 48, 1});  // 15 pages in all
     FAIL("expected MemoryLimitError");
   } catch (const MemoryLimitError& e) {
     CHECK(e.needed_bytes == 2 * slab);
     CHECK(e.available_bytes == slab);
   }
   CHECK(model->memory().admission().promised_bytes() == 3 * slab);
-  auto small = model->open_session({8, 24, 1});
+  auto small = Session::open(model, {8, 24, 1});
   CHECK_THROWS_AS(feed(*small, tokens(25)), MemoryLimitError);  // past its promise, into nothing
   CHECK(small->position() == 0);
   feed(*promised, tokens(72));  // the promise holds
@@ -194,9 +194,9 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
     CAPTURE(device);
     auto model = load(device);
     const std::vector<int32_t> ids = tokens(50);
-    auto session = model->open_session({});
+    auto session = Session::open(model, {});
     const Logits logits = feed(*session, ids);
-    auto scored = model->open_session({});
+    auto scored = Session::open(model, {});
     std::vector<float> scores = scored->score(std::span(ids).first(20), {});
     const std::vector<float> rest = scored->score(std::span(ids).subspan(20), {});
     CHECK(std::isnan(scores[0]));
@@ -209,7 +209,7 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
     const Sampling sampling{0.8f, 20, 0.95f, 0.01f, 42};
     std::vector<std::vector<int32_t>> runs;
     for (int run = 0; run < 2; ++run) {
-      auto writer = model->open_session({});
+      auto writer = Session::open(model, {});
       auto answer = writer->generate(std::span(ids).first(run == 0 ? 50 : 20), {30, sampling, {}}, {});
       if (run == 1) answer = writer->generate(std::span(ids).subspan(20), {30, sampling, {}}, {});
       runs.emplace_back();
@@ -231,14 +231,14 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
 TEST_CASE_FIXTURE(Fixture, "sessions of one model from several threads") {
   auto model = load("cpu", 2);
   const std::vector<int32_t> ids = tokens(60);
-  auto first = model->open_session({});
+  auto first = Session::open(model, {});
   const Logits expected = feed(*first, ids);
   std::vector<std::thread> threads;
   std::atomic<int> right{0};
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       for (int i = 0; i < 5; ++i) {
-        auto session = model->open_session({});
+        auto session = Session::open(model, {});
         std::thread canceller([&] { session->cancel(); });
         Logits got;
         try {

@@ -79,7 +79,7 @@ TEST_CASE("limits: rope may be wider than the heads of attention") {
   verify(g);
   const TinyFile file(g);
   const auto model = load(file, g, "cpu");
-  const auto session = model->open_session({0, 0, 0});
+  const auto session = Session::open(model, {0, 0, 0});
   std::vector<int32_t> tokens(60, 3);
   bool finite = true;
   session->forward(tokens, LogitsOf::all,
@@ -106,13 +106,14 @@ TEST_CASE("limits: activations that are no numbers show in the logits") {
       TinyFile file(g);
       file.set_vector("blk.0.attn_norm.weight", 5, poison);
       const auto model = load(file, g, device);
-      const auto session = model->open_session({0, 0, 0});
+      const auto session = Session::open(model, {0, 0, 0});
       size_t numbers = 0;
-      session->forward(std::vector<int32_t>{1, 2, 3}, LogitsOf::last,
-                       [&](size_t, size_t, std::span<const float> row) {
-                         for (const float x : row) numbers += std::isfinite(x) ? 1 : 0;
-                       },
-                       {}, Undrawable::give);
+      session->forward(
+          std::vector<int32_t>{1, 2, 3}, LogitsOf::last,
+          [&](size_t, size_t, std::span<const float> row) {
+            for (const float x : row) numbers += std::isfinite(x) ? 1 : 0;
+          },
+          {}, Undrawable::give);
       CHECK_MESSAGE(numbers == 0, device);
       CHECK_THROWS_AS(session->forward(std::vector<int32_t>{1}, LogitsOf::last, {}, {}), NumericError);
       CHECK(session->position() == 3);

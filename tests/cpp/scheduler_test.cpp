@@ -86,7 +86,7 @@ TEST_CASE("those who decode at once share steps") {
   const Scheduler::Counts before = m.model->scheduler().counts();
   for (int t = 0; t < kSessions; ++t)
     threads.emplace_back([&, t] {
-      const auto s = m.model->open_session({});
+      const auto s = Session::open(m.model, {});
       const auto answer = s->generate(ids(5, static_cast<uint32_t>(t)), {kTokens, {}, {}}, {});
       for (auto next = answer->next({}); next.finish == Finish::none; next = answer->next({}))
         given[static_cast<size_t>(t)].push_back(next.token);
@@ -97,7 +97,7 @@ TEST_CASE("those who decode at once share steps") {
   CHECK(rows == kSessions * (kTokens - 1));
   MESSAGE("decode rows a step: " << static_cast<double>(rows) / static_cast<double>(steps));
   for (int t = 0; t < kSessions; ++t) {  // and each has what it has alone
-    const auto s = m.model->open_session({});
+    const auto s = Session::open(m.model, {});
     const auto answer = s->generate(ids(5, static_cast<uint32_t>(t)), {kTokens, {}, {}}, {});
     std::vector<int32_t> alone;
     for (auto next = answer->next({}); next.finish == Finish::none; next = answer->next({}))
@@ -108,7 +108,7 @@ TEST_CASE("those who decode at once share steps") {
 
 TEST_CASE("a decode is not held up by a prompt") {
   Model m(512, "reference");  // slow: a chunk of the prompt that ran whole would take long
-  const auto prompt = m.model->open_session({}), decoder = m.model->open_session({});
+  const auto prompt = Session::open(m.model, {}), decoder = Session::open(m.model, {});
   forward(*decoder, ids(3, 1));
   std::atomic<bool> begun{false}, ended{false};
   std::atomic<uint64_t> done{0};
@@ -126,7 +126,7 @@ TEST_CASE("a decode is not held up by a prompt") {
   CHECK(decoded > 3);
   CHECK(prompt->position() == 290);
   CHECK(forward(*prompt, ids(1, 9)) == [&] {
-    const auto alone = m.model->open_session({});
+    const auto alone = Session::open(m.model, {});
     forward(*alone, ids(290, 2));
     return forward(*alone, ids(1, 9));
   }());
@@ -135,7 +135,7 @@ TEST_CASE("a decode is not held up by a prompt") {
 TEST_CASE("what fails or is cancelled in a step ends alone") {
   Model m;
   const auto expected = [&](uint32_t seed) {
-    const auto s = m.model->open_session({});
+    const auto s = Session::open(m.model, {});
     return forward(*s, ids(100, seed));
   };
   const std::vector<float> right = expected(1);
@@ -144,7 +144,7 @@ TEST_CASE("what fails or is cancelled in a step ends alone") {
   for (int t = 0; t < 6; ++t)
     threads.emplace_back([&, t] {
       for (int round = 0; round < 30; ++round) {
-        const auto s = m.model->open_session({});
+        const auto s = Session::open(m.model, {});
         try {
           if (t < 2) {
             if (forward(*s, ids(100, 1)) != right) ++wrong;
@@ -182,7 +182,7 @@ TEST_CASE("what fails or is cancelled in a step ends alone") {
 
 TEST_CASE("a callback that lasts holds up nobody") {
   Model m;
-  const auto s = m.model->open_session({}), other = m.model->open_session({});
+  const auto s = Session::open(m.model, {}), other = Session::open(m.model, {});
   std::atomic<bool> inside{false}, go_on{false};
   std::thread thread([&] {
     forward(*s, ids(50, 1),
@@ -205,7 +205,7 @@ TEST_CASE("a callback that lasts holds up nobody") {
 
 TEST_CASE("a callback can't step") {
   Model m;
-  const auto s = m.model->open_session({}), other = m.model->open_session({});
+  const auto s = Session::open(m.model, {}), other = Session::open(m.model, {});
   int refused = 0;
   forward(*s, ids(50, 1),
           {[&](uint64_t, uint64_t) {

@@ -50,17 +50,17 @@ void everything_at_once(uint32_t window) {
   std::vector<std::vector<float>> expected;
   for (int t = 0; t < kThreads; ++t) {
     own.push_back(ids(37, 10 + static_cast<uint32_t>(t)));
-    const auto alone = model->open_session({0, 0, 0});
+    const auto alone = Session::open(model, {0, 0, 0});
     forward(*alone, common);
     expected.push_back(forward(*alone, own.back()));
   }
 
-  const auto parent = model->open_session({0, 0, 0});
+  const auto parent = Session::open(model, {0, 0, 0});
   forward(*parent, common);
   std::atomic<int> wrong{0}, cancelled{0};
   std::atomic<bool> done{false};
   std::vector<std::shared_ptr<Session>> shown(kThreads);  // to the thread that cancels
-  for (auto& session : shown) session = model->open_session({0, 0, 0});
+  for (auto& session : shown) session = Session::open(model, {0, 0, 0});
 
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t)
@@ -70,14 +70,14 @@ void everything_at_once(uint32_t window) {
         const auto child = parent->fork();
         if (forward(*child, own[t]) != expected[t]) ++wrong;
         child->save(path);
-        child->rewind(
-            std::max(child->figures().rewindable_to, static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37)));
-        const auto again = model->restore(path, 20, 0);
+        child->rewind(std::max(child->figures().rewindable_to,
+                               static_cast<uint32_t>(common.size()) + static_cast<uint32_t>(round % 37)));
+        const auto again = Session::restore(model, path, 20, 0);
         if (again->position() != common.size() + own[t].size()) ++wrong;
         again->rewind(window == 0 ? static_cast<uint32_t>(common.size()) : 0);
         if (window != 0) forward(*again, common);
         if (forward(*again, own[t]) != expected[t]) ++wrong;
-        const auto fresh = model->open_session({8, 100, 0});
+        const auto fresh = Session::open(model, {8, 100, 0});
         const auto answer = fresh->generate(common, {3, {}, {}}, {});
         while (answer->next({}).finish == Finish::none) {}
         (void)fresh->observe();
@@ -125,12 +125,12 @@ TEST_CASE("threads: batches over shared sessions lock in one order") {
   options.device = {"cpu", 1};
   options.page_tokens = 8;
   const auto model = CompiledModel::load(file.open(), graph, options, {});
-  const auto a = model->open_session({0, 0, 0}), b = model->open_session({0, 0, 0});
+  const auto a = Session::open(model, {0, 0, 0}), b = Session::open(model, {0, 0, 0});
   const std::vector<int32_t> token{5};
   const auto batches = [&](Session* first, Session* second) {
     for (int i = 0; i < 60; ++i) {
       const std::array items{BatchItem{first, token}, BatchItem{second, token}};
-      model->forward(items, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {});
+      Session::forward(*model, items, LogitsOf::last, [](size_t, size_t, std::span<const float>) {}, {});
     }
   };
   std::thread one([&] { batches(a.get(), b.get()); }), two([&] { batches(b.get(), a.get()); });

@@ -61,10 +61,10 @@ struct World {
     options.device = {"cpu", 1};
     options.page_tokens = 8, options.slab_pages = 2, options.chunk_tokens = 16;
     model = CompiledModel::load(file().open(), graph(), options, {});
-    session = model->open_session({16, 64, 0});
+    session = Session::open(model, {16, 64, 0});
     forward(*session, ids(21));
     session->save(path);
-    restored = model->restore(path, 10, 0);
+    restored = Session::restore(model, path, 10, 0);
     fork = session->fork();
   }
   ~World() { std::filesystem::remove_all(folder); }
@@ -105,12 +105,12 @@ const std::vector<Named>& calls() {
        [](World& w) {
          ModelOptions options;
          options.device = {"cpu", 1};
-         w.extra = CompiledModel::load(file().open(), graph(), options, {})->open_session({0, 8, 0});
+         w.extra = Session::open(CompiledModel::load(file().open(), graph(), options, {}), {0, 8, 0});
          return World::forward(*w.extra, {1, 2, 3});
        }},
       {"session",
        [](World& w) {
-         w.extra = w.model->open_session({40, 80, 0});
+         w.extra = Session::open(w.model, {40, 80, 0});
          return World::forward(*w.extra, {1, 2, 3});
        }},
       {"forward and grow", [](World& w) { return World::forward(*w.restored, ids(70, 2)); }},
@@ -122,8 +122,8 @@ const std::vector<Named>& calls() {
          const std::vector<int32_t> a = ids(30, 3), b = {4}, c = {5, 6};
          const std::array items{BatchItem{w.session.get(), a}, BatchItem{w.fork.get(), b},
                                 BatchItem{w.restored.get(), c}};
-         w.model->forward(
-             items, LogitsOf::last,
+         Session::forward(
+             *w.model, items, LogitsOf::last,
              [&](size_t, size_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); },
              {});
          return logits;
@@ -165,7 +165,7 @@ const std::vector<Named>& calls() {
        }},
       {"restore",
        [](World& w) {
-         w.extra = w.model->restore(w.path, 5, 0);
+         w.extra = Session::restore(w.model, w.path, 5, 0);
          return World::forward(*w.extra, {9});
        }},
   };
@@ -211,7 +211,8 @@ TEST_CASE("faults: every failure is typed, changes nothing, and the retry succee
         world.extra = nullptr;
         if (is_one_call(named.name)) {
           REQUIRE_MESSAGE(world.state() == before, named.name, ": after fault ", nth);
-          REQUIRE_MESSAGE(world.promised() <= promised + 2 * world.model->memory().pools()[0]->slab_bytes(), named.name);
+          REQUIRE_MESSAGE(world.promised() <= promised + 2 * world.model->memory().pools()[0]->slab_bytes(),
+                          named.name);
         }
         if (std::string(named.name) != "generate") found = named.call(world);
       }
@@ -283,7 +284,7 @@ TEST_CASE(
       int status = 0;
       ::waitpid(child, &status, 0);
       REQUIRE(WIFEXITED(status));
-      const auto there = world.model->restore(world.path, 0, 0);
+      const auto there = Session::restore(world.model, world.path, 0, 0);
       REQUIRE((there->position() == 21 || there->position() == 61));
       CHECK_NOTHROW(World::forward(*there, {1}));  // reads and checks every page
       (there->position() == 22 ? olds : news) += 1;

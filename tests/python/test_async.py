@@ -48,7 +48,9 @@ def test_the_loop_goes_on_while_sessions_answer(tiny: CompiledModel) -> None:
 
     async def main() -> list[list[int]]:
         heart = asyncio.create_task(beat())
-        answers = await asyncio.gather(*(s.agenerate([i + 1] * 30, 40, ignore_eos=True) for i, s in enumerate(sessions)))
+        answers = await asyncio.gather(
+            *(s.agenerate([i + 1] * 30, 40, ignore_eos=True) for i, s in enumerate(sessions))
+        )
         heart.cancel()
         return [answer.token_ids for answer in answers]
 

@@ -242,7 +242,7 @@ def test_every_figure_is_compared_before_it_is_used(tiny_path: Callable[..., Pat
     assert model.memory()["kv"] == 0 and model.memory()["promised"] == 0
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150])  # CI's fuzz stage has 3,000
 def test_forged_saves_are_refused_or_are_histories(count: int) -> None:
     found = subprocess.run(
         [sys.executable, str(FUZZER), str(count), "7"], stdout=subprocess.PIPE, text=True, timeout=600

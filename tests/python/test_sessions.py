@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import room_of
 from foundry import (
-    SamplingParams,
     CancelledError,
     CapacityPolicy,
     CompiledModel,
     ContextOverflowError,
     MemoryLimitError,
+    SamplingParams,
     Session,
 )
 from foundry._core import device_names

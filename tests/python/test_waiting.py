@@ -100,7 +100,7 @@ def test_a_call_that_waits_for_another_of_its_session_hears_ctrl_c(tiny: Compile
 
 @pytest.mark.parametrize("call", STEPS)
 def test_a_call_that_waits_for_another_of_its_session_hears_cancel(tiny: CompiledModel, call: str) -> None:
-    with tiny.session() as s, tiny.session() as other:
+    with tiny.session() as other:
         other.forward(IDS)
         inside, go_on = threading.Event(), threading.Event()
         ended: list[BaseException] = []

@@ -1,7 +1,7 @@
 // What the CPU device asks of an instruction set: one table of functions, built from one source (kernels.inl) for each.
 // Plain C types only: the files behind it are compiled with flags that must not leak into shared inline functions.
 //
-// Order of summation (a promise, see HACKING.md): lanes are outputs; k ascends; a row's arithmetic is the same however many rows
+// Order of summation (a promise, see docs/decisions.md): lanes are outputs; k ascends; a row's arithmetic is the same however many rows
 // share its tile.
 #pragma once
 #include <cstddef>
