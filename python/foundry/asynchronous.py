@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 async def beside_the_loop(session: Session, make: Callable[[], Iterator[Piece]]) -> AsyncIterator[Piece]:
     """The pieces of the stream that ``make`` makes. Where the task is cancelled, its call is too, and waited for."""
     pieces: Iterator[Piece] | None = None
+    given_up = False
 
     def step() -> Piece | None:
         nonlocal pieces
+        if given_up:  # before a thread was free for it
+            return None
         if pieces is None:
             pieces = make()
         return next(pieces, None)
@@ -27,6 +30,7 @@ async def beside_the_loop(session: Session, make: Callable[[], Iterator[Piece]])
         try:
             piece = await asyncio.shield(running)
         except asyncio.CancelledError:
+            given_up = True
             await _ended(session, running)
             raise
         if piece is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -65,16 +67,22 @@ def test_a_cancelled_task_ends_its_call_and_changes_nothing(tiny: CompiledModel)
     ids = [int(i) for i in np.random.default_rng(1).integers(0, 256, 400)]
     with tiny.session() as s:
         s.forward([1, 2, 3])
+        begun = threading.Event()
+
+        def progress(done: int, total: int) -> None:
+            begun.set()
+            time.sleep(0.2)  # the cancel comes meanwhile
 
         async def main() -> None:
             seen: list[Piece] = []
 
             async def answer() -> None:
-                async for piece in s.astream(ids, 5):
+                async for piece in s.astream(ids, 5, progress=progress):
                     seen.append(piece)
 
             task = asyncio.create_task(answer())
-            await asyncio.sleep(0)
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -83,3 +91,16 @@ def test_a_cancelled_task_ends_its_call_and_changes_nothing(tiny: CompiledModel)
         asyncio.run(main())
         assert s.position == 3
         assert s.forward([4]).shape == (tiny.arch.vocab_size,)
+
+
+def test_a_task_that_is_cancelled_before_its_call_begins_makes_none(tiny: CompiledModel) -> None:
+    with tiny.session() as s:
+
+        async def main() -> None:
+            task = asyncio.create_task(s.agenerate([1, 2, 3], 5))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(main())
+        assert s.position == 0
