@@ -19,7 +19,7 @@ void check_all(const std::string& op, const Make& make) {
   TestDevice reference("reference");
   for (const std::string& name : all_devices()) {
     TestDevice device(name), threaded(name, 3);
-    for (const cases::Case& one : cases_of(op)) {
+    for (const cases::Case& one : cases_of(op, *device)) {
       const std::string who = name + ", " + one.text;
       const Elementwise e = make(one);
       const std::vector<float> expected = e.run(reference, 0, e.rows), found = e.run(device, 0, e.rows);

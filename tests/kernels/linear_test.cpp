@@ -67,7 +67,7 @@ TEST_CASE("linear agrees with the reference") {
   TestDevice reference("reference");
   for (const std::string& name : other_devices()) {
     TestDevice device(name, 2);
-    for (const cases::Case& one : cases_of("linear"))
+    for (const cases::Case& one : cases_of("linear", *device))
       for (const bool exact : {true, false}) {
         const LinearInputs inputs = linear_inputs(one, exact);
         if (exact && !inputs.quantised()) continue;
@@ -84,7 +84,7 @@ TEST_CASE("linear: a row's bits do not depend on its batch-mates, its siblings, 
   for (const std::string& name : all_devices()) {
     TestDevice device(name);
     TestDevice two(name, 2), three(name, 3);
-    for (const cases::Case& one : cases_of("linear")) {
+    for (const cases::Case& one : cases_of("linear", *device)) {
       const LinearInputs inputs = linear_inputs(one, false);
       const std::string who = name + ", " + one.text;
       const LinearRun run(device, inputs, who);
@@ -140,7 +140,7 @@ TEST_CASE("linear agrees with the reference whatever the size of x and W") {
   TestDevice reference("reference");
   for (const std::string& name : other_devices()) {
     TestDevice device(name, 2);
-    for (const cases::Case& one : cases_of("linear")) {
+    for (const cases::Case& one : cases_of("linear", *device)) {
       const LinearInputs inputs = of_any_size(linear_inputs(one, false));
       const auto expected = LinearRun(reference, inputs, one.text).rows(0, inputs.rows);
       const auto found = LinearRun(device, inputs, one.text).rows(0, inputs.rows);
@@ -153,7 +153,7 @@ TEST_CASE("linear agrees with the reference whatever the size of x and W") {
 TEST_CASE("linear: a value that is not finite spoils its own row, and all of it, and no other row") {
   for (const std::string& name : all_devices()) {
     TestDevice device(name);
-    for (const cases::Case& one : cases_of("linear")) {
+    for (const cases::Case& one : cases_of("linear", *device)) {
       LinearInputs inputs = linear_inputs(one, false);
       if (inputs.rows != 3 && inputs.rows != kTileRows + 1) continue;
       const auto clean = LinearRun(device, inputs, one.text).rows(0, inputs.rows);

@@ -13,6 +13,7 @@
 
 #include "cases/cases.h"
 #include "device/device.h"
+#include "formats/table.h"
 #include "kernels/data.h"
 
 namespace foundry::kernel_tests {
@@ -28,6 +29,22 @@ inline std::set<std::string> cases_seen;
 inline std::vector<cases::Case> cases_of(const std::string& op) {
   std::vector<cases::Case> found = cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op);
   for (const cases::Case& one : found) cases_seen.insert(one.text);
+  return found;
+}
+
+/// Whether the device reads the case's formats (formats.def has some that GPUs do not).
+inline bool readable(const cases::Case& one, Device& device) {
+  const auto use = one.op == "embed" ? &Format::table : one.has("k_type") ? &Format::kv : &Format::linear;
+  for (const char* key : {"type", "k_type", "v_type"})
+    for (const DType type : one.has(key) ? one.types(key) : std::vector<DType>{})
+      if (!reads(format_of(type).*use, device.info().gpu)) return false;
+  return true;
+}
+
+/// Of those, the ones that the device can run.
+inline std::vector<cases::Case> cases_of(const std::string& op, Device& device) {
+  std::vector<cases::Case> found = cases_of(op);
+  std::erase_if(found, [&](const cases::Case& one) { return !readable(one, device); });
   return found;
 }
 

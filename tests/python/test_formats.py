@@ -21,8 +21,9 @@ def listed(names: list[str], last: str) -> str:
     return f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
-def test_numbers_names_and_sizes_are_ggmls(form: _core.Format) -> None:
+@pytest.mark.parametrize("index", range(len(FORMATS)), ids=[f.name for f in FORMATS])
+def test_numbers_names_and_sizes_are_ggmls(index: int) -> None:
+    form = _core.formats()[index]
     kind = gguf.GGMLQuantizationType(form.number)
     assert (form.file_name, form.name) == (kind.name, kind.name.lower())
     assert (form.block_elements, form.block_bytes) == gguf.GGML_QUANT_SIZES[kind]

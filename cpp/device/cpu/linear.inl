@@ -11,7 +11,7 @@ inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
     for (uint32_t part = 0; part < kParts; ++part, ++b) {
       const F16 d = Format::scale(w, part);
       Bytes k[8];
-      Format::load(w, part, k);
+      Format::groups(w, part, k);
       for (uint32_t r = 0; r < R; ++r) {
         const uint64_t at = uint64_t{row + r} * n_blocks + b;
         int32_t q[16];  // four k each: eight of the coarse part, eight of the fine

@@ -6,7 +6,7 @@
 //
 //   bytes                             of a packed block
 //   pack(blocks, stride, n, to)       makes it of blocks[lane * stride] for n lanes
-//   load(w, part, k)                  the quantised values: eight groups of 64 bytes, each four k of every output
+//   groups(w, part, k)                the quantised values: eight groups of 64 bytes, each four k of every output
 //   scale(w, part), minimum(w, part)  of every output; has_minimum says whether there are minima
 //   dot(acc, k, q)                    acc and the products of a group with four activations
 //   start(q_sum)                      what the sum begins with, where packed values are off by a constant

@@ -11,7 +11,7 @@ struct Packed<DType::q4_0> {
     pack_halves(blocks, stride, n, &Block::scale, to);
     pack_nibbles(blocks, stride, n, to + 32);
   }
-  static void load(const std::byte* w, uint32_t, Bytes (&k)[8]) { nibble_groups(w + 32, k); }
+  static void groups(const std::byte* w, uint32_t, Bytes (&k)[8]) { nibble_groups(w + 32, k); }
   static F16 scale(const std::byte* w, uint32_t) { return load_halves(w); }
   static I16 start(int32_t q_sum) { return iset1(-8 * q_sum); }
   static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_nibbles(acc, k, q); }

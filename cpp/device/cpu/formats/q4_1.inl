@@ -11,7 +11,7 @@ struct Packed<DType::q4_1> {
     pack_halves(blocks, stride, n, &Block::minimum, to + 32);
     pack_nibbles(blocks, stride, n, to + 64);
   }
-  static void load(const std::byte* w, uint32_t, Bytes (&k)[8]) { nibble_groups(w + 64, k); }
+  static void groups(const std::byte* w, uint32_t, Bytes (&k)[8]) { nibble_groups(w + 64, k); }
   static F16 scale(const std::byte* w, uint32_t) { return load_halves(w); }
   static F16 minimum(const std::byte* w, uint32_t) { return load_halves(w + 32); }
   static I16 start(int32_t) { return izero(); }

@@ -14,7 +14,7 @@ struct Packed<DType::q8_0> {
       for (uint32_t k = 0; k < 32; ++k)
         to[k / 4 * 64 + lane * 4 + k % 4] = static_cast<std::byte>(blocks[lane * stride].values[k] + kQ8Offset);
   }
-  static void load(const std::byte* w, uint32_t, Bytes (&k)[8]) {
+  static void groups(const std::byte* w, uint32_t, Bytes (&k)[8]) {
     for (uint32_t j = 0; j < 8; ++j) k[j] = load_bytes(w + 32 + 64 * j);
   }
   static F16 scale(const std::byte* w, uint32_t) { return load_halves(w); }
