@@ -99,20 +99,20 @@ Scheduler::Lead::~Lead() {
 void Scheduler::run(Request& request, const Hooks& hooks) {
   refuse_callback();
   const uint64_t total = request.rows();
-  uint64_t told = UINT64_MAX;
-  std::exception_ptr early;  // what the hooks threw
+  uint64_t done = 0, told = UINT64_MAX;  // read under the lock, told without it
+  std::exception_ptr early;              // what the hooks threw
   std::list<Request*> turn{&request};
   Line ticket;
   ticket.push_back(&ticket);
   const std::function<void()> hook = [&] {
     if (hooks.interrupt) hooks.interrupt();
-    if (const uint64_t done = request.done; done != std::exchange(told, done) && hooks.progress)
-      hooks.progress(done, total);
+    if (done != std::exchange(told, done) && hooks.progress) hooks.progress(done, total);
   };
   std::unique_lock lock(mutex_);
   queue_.splice(queue_.end(), turn);
   changed_.notify_all();  // who lingers for it
   while (true) {
+    done = request.done;
     if (early == nullptr && request.error == nullptr) early = call_out(lock, ticket, hook);
     if (early != nullptr) request.abandoned = true;
     if (request.ended || (early != nullptr && (!request.in_step || forks_.abandoned()))) break;
