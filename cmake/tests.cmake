@@ -1,5 +1,5 @@
-# The C++ tests: on doctest where it is found, else on a small header of our own with the same macros. One executable; one ctest
-# entry a file, so that a failure names its file and `ctest -R page_table` runs one. The benches are ctest entries labelled "bench".
+# The C++ tests: on doctest where it is found, else on a small header of our own with the same macros. One executable; one
+# ctest entry a file, so that a failure names its file and `ctest -R page_table` runs one. The benches are labelled "bench".
 set(small_doctest ${CMAKE_CURRENT_SOURCE_DIR}/tests/small_doctest)
 find_path(DOCTEST_INCLUDE doctest/doctest.h)
 if(NOT DOCTEST_INCLUDE)

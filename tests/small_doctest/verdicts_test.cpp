@@ -1,5 +1,5 @@
-// What each macro that the C++ tests use does when its check fails: the same whether it is doctest's or the small header's. This
-// program is built on each that there is, and its own main judges; it needs neither to be right.
+// What each macro that the C++ tests use does when its check fails: the same whether it is doctest's or the small header's.
+// This program is built on each that there is, and its own main judges; it needs neither to be right.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

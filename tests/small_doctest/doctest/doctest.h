@@ -1,4 +1,4 @@
-// The part of doctest that the C++ tests use, for machines that lack the real one, which the build prefers (cmake/tests.cmake).
+// The part of doctest that the C++ tests use, for machines that lack it: the build takes the real one where it finds it.
 // Names, options, verdicts and summary are doctest's; verdicts_test.cpp holds both to the same. What is less: a failed
 // comparison shows its text but not its values; an exception inside CHECK ends the test case; CHECK_THROWS wants a
 // std::exception. There is no SUBCASE, and there are no decorators.
