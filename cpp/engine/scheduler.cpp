@@ -53,8 +53,9 @@ void Scheduler::wait(std::unique_lock<std::mutex>& lock) {
 void Scheduler::leave_line(Line& ticket) {
   if (!ticket.empty()) return;
   const auto place = std::find(line_.begin(), line_.end(), &ticket);
-  if (place != line_.end()) ticket.splice(ticket.end(), line_, place);
-  changed_.notify_all();
+  const bool first = place == line_.begin();
+  ticket.splice(ticket.end(), line_, place);
+  if (first && !leading_) changed_.notify_all();  // the next one may lead
 }
 
 std::exception_ptr Scheduler::call_out(std::unique_lock<std::mutex>& lock, Line& ticket,
@@ -80,9 +81,11 @@ Scheduler::Lead::Lead(Scheduler& scheduler, const Poll& poll) : of(scheduler) {
   ticket.push_back(&ticket);
   std::unique_lock lock(of.mutex_);
   of.stand_in_line(ticket);
+  Clock::time_point polled = Clock::now();
   while (!of.may_lead(&ticket)) {
     of.wait(lock);
-    if (of.may_lead(&ticket) || !poll) continue;
+    if (of.may_lead(&ticket) || !poll || Clock::now() - polled < kPoll) continue;
+    polled = Clock::now();
     if (const std::exception_ptr thrown = of.call_out(lock, ticket, poll)) std::rethrow_exception(thrown);
     of.stand_in_line(ticket);
   }
@@ -100,7 +103,8 @@ void Scheduler::run(Request& request, const Hooks& hooks) {
   refuse_callback();
   const uint64_t total = request.rows();
   uint64_t done = 0, told = UINT64_MAX;  // read under the lock, told without it
-  std::exception_ptr early;              // what the hooks threw
+  Clock::time_point polled{};
+  std::exception_ptr early;  // what the hooks threw
   std::list<Request*> turn{&request};
   Line ticket;
   ticket.push_back(&ticket);
@@ -113,7 +117,12 @@ void Scheduler::run(Request& request, const Hooks& hooks) {
   changed_.notify_all();  // who lingers for it
   while (true) {
     done = request.done;
-    if (early == nullptr && request.error == nullptr) early = call_out(lock, ticket, hook);
+    // Who may lead does: a step listens too. Others listen now and then, for each time costs them their place in the line.
+    const bool due = done != told || (!may_lead(&ticket) && Clock::now() - polled >= kPoll);
+    if (due && early == nullptr && request.error == nullptr) {
+      polled = Clock::now();
+      early = call_out(lock, ticket, hook);
+    }
     if (early != nullptr) request.abandoned = true;
     if (request.ended || (early != nullptr && (!request.in_step || forks_.abandoned()))) break;
     if (early == nullptr && !ticket.empty()) stand_in_line(ticket);
