@@ -110,6 +110,7 @@ TEST_CASE("a decode is not held up by a prompt") {
   Model m(512, "reference");  // slow: a chunk of the prompt that ran whole would take long
   const auto prompt = Session::open(m.model, {}), decoder = Session::open(m.model, {});
   forward(*decoder, ids(3, 1));
+  forward(*decoder, ids(1, 1));  // it decodes, and is known to
   std::atomic<bool> begun{false}, ended{false};
   std::atomic<uint64_t> done{0};
   std::thread prefill([&] {

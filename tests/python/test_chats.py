@@ -29,7 +29,7 @@ def test_a_stream_that_nobody_iterates_changes_nothing(tiny: CompiledModel) -> N
 @pytest.mark.parametrize("fault", ["no memory", "cancelled", "a callback that throws"])
 def test_a_chat_that_fails_leaves_the_session_as_it_was(tiny_path: Tiny, fault: str, windows: bool) -> None:
     shape = {"arch": "gemma3", "layers": 3, "window": 32} if windows else {}
-    path = tiny_path(**shape)
+    path = tiny_path(max_seq_len=2048, **shape)
     options = {"threads": 1, "page_tokens": 8, "chunk_tokens": 16, "check_every_step": True}
     probe = CompiledModel.load(path, **options)
     limit = room_of(probe) + probe.plan(120, 0).kv if fault == "no memory" else None
@@ -39,7 +39,7 @@ def test_a_chat_that_fails_leaves_the_session_as_it_was(tiny_path: Tiny, fault: 
         before = state(s)
         if fault == "no memory":
             with pytest.raises(MemoryLimitError):
-                s.chat([{"role": "user", "content": "x" * 400}], 5)
+                s.chat([{"role": "user", "content": "x" * 1500}], 5)
         elif fault == "cancelled":
             with pytest.raises(CancelledError):
                 s.chat(OTHER, 5, progress=lambda done, total: s.cancel() if done else None)
