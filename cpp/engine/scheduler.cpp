@@ -157,7 +157,7 @@ bool Scheduler::shared(Clock::time_point now) const {
   const auto prompts = [&](const Sequence* who) {
     for (const Request* r : queue_)
       for (const Request::Item& item : r->items)
-        if (item.sequence == who && r->rows() - r->done != 1) return true;
+        if (item.sequence == who && !r->ended && r->rows() != 1) return true;
     return false;
   };
   for (const Decoder& one : decoders_)

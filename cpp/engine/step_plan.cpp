@@ -4,7 +4,7 @@
 
 namespace foundry {
 namespace {
-constexpr uint32_t kLeastRows = 16;     // of a chunk: fewer cost nearly as much
+constexpr uint32_t kLeastRows = 8;      // of a chunk: fewer cost nearly as much
 constexpr double kSharedSeconds = 0.1;  // of a step that a decode may have to wait for
 constexpr double kSmooth = 0.3;         // share of the newest step
 }  // namespace

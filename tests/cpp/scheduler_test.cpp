@@ -37,12 +37,12 @@ TEST_CASE("decodes come first, then prompts in their order") {
 TEST_CASE("chunks shrink while others decode, to about a tenth of a second") {
   ChunkSize chunk(512);
   CHECK(chunk.rows(false) == 512);
-  CHECK(chunk.rows(true) == 16);  // nothing is known yet
-  chunk.learn(512, 0.512);        // a millisecond a row
+  CHECK(chunk.rows(true) == 8);  // nothing is known yet
+  chunk.learn(512, 0.512);       // a millisecond a row
   CHECK(chunk.rows(true) == 96);
   CHECK(chunk.rows(false) == 512);
   for (int i = 0; i < 30; ++i) chunk.learn(96, 0.96);
-  CHECK(chunk.rows(true) == 16);
+  CHECK(chunk.rows(true) == 8);
   for (int i = 0; i < 60; ++i) chunk.learn(512, 0.005);
   CHECK(chunk.rows(true) == 512);
   chunk.learn(1, 1);  // a decode's time says nothing of prompts
