@@ -11,7 +11,8 @@ template <class Format>
 kernel void embed(device const uchar* table [[buffer(0)]], device const int* tokens [[buffer(1)]],
                   device float* out [[buffer(2)]], constant EmbedParams& p [[buffer(3)]],
                   uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
-  device const uchar* row = table + ulong(tokens[group.x]) * row_bytes<Format>(p.width);
+  // A step ahead may be fed the -1 of a draw that could not be made: what comes of it is thrown away, and reads row 0.
+  device const uchar* row = table + ulong(max(tokens[group.x], 0)) * row_bytes<Format>(p.width);
   for (uint i = index; i < p.width; i += kThreads) out[ulong(group.x) * p.width + i] = Format::value(row, i) * p.scale;
 }
 

@@ -90,10 +90,11 @@ bool Generation::start_ahead() {
 
 int32_t Generation::next_ahead() {
   Session& s = session_;
+  const StepRunner::Ahead first = ahead_.front().step;
+  // Undone, if need be, behind drop_ahead(): steps behind this one may be under way on pages that it would give back.
+  Reservation rows = std::move(ahead_.front().rows);
+  ahead_.pop_front();
   try {
-    const StepRunner::Ahead first = ahead_.front().step;
-    Reservation rows = std::move(ahead_.front().rows);
-    ahead_.pop_front();
     const int32_t token = s.model().runner().take(first);
     if (token < 0) throw undrawable_error(0, s.position());
     const std::lock_guard commits(s.commit_mutex_);
