@@ -24,7 +24,7 @@ std::shared_ptr<Session> Session::open(std::shared_ptr<CompiledModel> model, con
   sequence->promise(std::max(capacity.initial, capacity.reserved));
   sequence->hold(capacity.initial);
   sequence->set_step(capacity.step);  // from here on: the first pages are what was asked for
-  return shared(new Session(std::move(model), std::move(sequence)));
+  return shared(new Session(model, std::move(sequence)));
 }
 
 std::shared_ptr<Session> Session::restore(std::shared_ptr<CompiledModel> model, const std::string& path, uint32_t more,
@@ -38,7 +38,7 @@ std::shared_ptr<Session> Session::restore(std::shared_ptr<CompiledModel> model, 
   sequence->take(saved->image.tokens, first_pages,
                  static_cast<uint32_t>(std::min<uint64_t>(wanted, model->arch().max_seq_len)));
   sequence->set_step(step);
-  auto session = shared(new Session(std::move(model), std::move(sequence)));
+  auto session = shared(new Session(model, std::move(sequence)));
   session->unread_ = std::move(saved);
   session->has_unread_ = true;
   return session;
