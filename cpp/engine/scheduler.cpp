@@ -124,7 +124,11 @@ void Scheduler::run(Request& request, const Hooks& hooks) {
       early = call_out(lock, ticket, hook);
     }
     if (early != nullptr) request.abandoned = true;
-    if (request.ended || (early != nullptr && (!request.in_step || forks_.abandoned()))) break;
+    if (early != nullptr && (!request.in_step || forks_.abandoned())) break;
+    if (request.ended) {  // others may have ended it while its hook ran: then the end is yet to be told
+      if (request.error != nullptr || early != nullptr || told == request.done) break;
+      continue;
+    }
     if (early == nullptr && !ticket.empty()) stand_in_line(ticket);
     if (early == nullptr && may_lead(&ticket)) {
       ticket.splice(ticket.end(), line_, line_.begin());
