@@ -158,11 +158,11 @@ def test_pipelines_are_kept_between_runs_and_a_damaged_archive_is_made_anew(
 @pytest.mark.parametrize(
     "sampling", [{"temperature": 0}, {"temperature": 0.9, "top_p": 0.9, "seed": 5}], ids=["greedy", "drawn"]
 )
-def test_steps_ahead_change_no_token(tiny_path: Tiny, sampling: dict[str, float]) -> None:
+@pytest.mark.parametrize("mode", ["metal", "metal:strict"])
+def test_steps_ahead_change_no_token(tiny_path: Tiny, sampling: dict[str, float], mode: str) -> None:
     """Tokens that the device feeds itself, whatever comes between: others' steps, forks, rewinds, an end on the way."""
     cpu, metal = (
-        CompiledModel.load(tiny_path(), device=device, page_tokens=8, check_every_step=True)
-        for device in ("cpu", "metal")
+        CompiledModel.load(tiny_path(), device=device, page_tokens=8, check_every_step=True) for device in ("cpu", mode)
     )
     prompt = list(range(20))
 
@@ -192,7 +192,9 @@ def test_steps_ahead_change_no_token(tiny_path: Tiny, sampling: dict[str, float]
                 break
         assert (found, beside) == (expected[:13], expected[:13])
         session.rewind(len(prompt))  # while steps are under way
-        assert np.array_equal(session.forward([expected[0]]), fresh_row(metal, [*prompt, expected[0]]))
+        row, fresh = session.forward([expected[0]]), fresh_row(metal, [*prompt, expected[0]])
+        # A chunk beside decodes has as many rows as there is time for: without `strict`, bits depend on that.
+        np.testing.assert_allclose(row, fresh, rtol=0, atol=0 if mode == "metal:strict" else 2e-3)
     with metal.session(prompt_tokens=8) as session:
         next(iter(session.stream(prompt, max_new_tokens=40, **sampling)))  # closed while steps are under way
     assert metal.memory()["kv"] == 0
