@@ -3,7 +3,8 @@ r"""What ``tokenizer.ggml.pre`` stands for: how BPE splits a text, and what hold
 A table, and nothing else: rules by their own names, and llama.cpp's names of them. Names, rules and flags are those of
 llama.cpp (src/llama-vocab.cpp, src/unicode.cpp: llm_tokenizer_bpe, llama_vocab::impl::load). Where its expression
 differs from that of a model's own tokenizer, llama.cpp's is what stands here: its \p{Lu} and the like are all letters,
-its \d is ASCII's, and letters other than ASCII's have no case.
+its \d is ASCII's, letters other than ASCII's have no case,
+and no range of characters has a space in it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _QWEN2 = rf"{_CONTRACTION}|{_WORD}|\p{{N}}|{_REST}"
 _ASCII_THEN_LETTERS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
 _DEEPSEEK3 = rf"{_ASCII_THEN_LETTERS}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
 _CJK = "[一-龥\u3040-ゟ゠-ヿ]+"
-_CJK_DEEPSEEK = "[一-龥ࠀ-一가-\ud7ff]+"
+_CJK_DEEPSEEK = r"[[一-龥ࠀ-一가-퟿]&&\S]+"
 # Threes of digits from the right; what is before the first of them goes with it.
 _DIGITS_FROM_THE_RIGHT = r"\P{N}*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
 _ANY_LETTERS = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]*[\p{L}\p{M}]+"
@@ -66,7 +67,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "deepseek-llm": (
         r"[\r\n]",
         rf"\s?[{_CASED_LETTERS}]+",
-        "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
+        "\\s?[!-/:-~！-／：-～‘-‟\u3001-。]+",
         r"\s+\z",
         _CJK_DEEPSEEK,
         r"\p{N}+",
