@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from foundry import checks
-from foundry.chat import render
+from foundry.chat import Rendering, names_in, render_marked
 from foundry.errors import ModelFormatError
 from foundry.tokenizer.bpe import BytePairEncoding, spelled_bytes
 from foundry.tokenizer.partition import Partition, Span
@@ -152,8 +152,12 @@ class Tokenizer:
     ) -> list[int] | str:
         """The conversation as the model was trained to read it: token ids, or the text with ``tokenize=False``.
 
+        Control tokens are the template's alone: what spells one in messages, tools or documents is text. User-defined
+        tokens are tokens wherever they are.
+
         Args:
-            messages: mappings with role and content; assistant's may have tool_calls instead of content.
+            messages: mappings with role and content, which is text or a list of {"type": "text", "text": ...};
+                an assistant's may have tool_calls instead.
             add_generation_prompt: ends where the assistant's answer begins.
             tokenize: ids instead of text.
             tools: JSON schemas of functions that the model may call.
@@ -164,19 +168,41 @@ class Tokenizer:
             ValueError: the messages make no sense, or the template refuses them.
             ModelFormatError: there is no template, it is broken, or takes more than it may.
         """
+        given = {"tools": tools, "documents": documents, **variables}
+        if not tokenize:
+            return self._render(messages, add_generation_prompt, given, lambda _: False).text
+        made = self._render(messages, add_generation_prompt, given, self._partition.may_be_special)
+        plain = made.given
+        if plain is None:  # then what they spell is text everywhere
+            plain = self._partition.spans_of(set().union(*map(self._partition.specials, made.asked)), made.text)
+        return self._encode(made.text, plain)
+
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        given: Mapping[str, Any],
+        is_marked: Callable[[str], bool],
+    ) -> Rendering:
         if self.chat_template is None:
             raise ModelFormatError(
                 "tokenizer.chat_template: expected a template, found none; generate() takes plain text"
             )
-        text = render(
+        variables = {**self._special_tokens(), **given}
+        return render_marked(
             self.chat_template,
             messages,
             add_generation_prompt,
-            tools=tools,
-            documents=documents,
-            variables={**self._special_tokens(), **variables},
+            is_marked,
+            tools=variables.pop("tools"),
+            documents=variables.pop("documents"),
+            variables=variables,
         )
-        return self.encode(text, add_special_tokens=False) if tokenize else text
+
+    @property
+    def template_variables(self) -> set[str]:
+        """Names that the chat template asks for, such as ``enable_thinking``."""
+        return names_in(self.chat_template) if self.chat_template is not None else set()
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """``apply_chat_template`` as ids, up to where the answer begins; ``variables`` are its tools and so on."""
