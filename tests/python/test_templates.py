@@ -30,13 +30,14 @@ def then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foundry.chat.environment.datetime", Then)
 
 
-def rendered(template: str, messages: list[dict[str, Any]], tools: Any = None) -> str:
-    return render(template, messages, True, tools=tools, variables=ORACLE["variables"])
+def rendered(template: str, messages: list[dict[str, Any]], variables: Any = None, **given: Any) -> str:
+    begins = given.pop("add_generation_prompt", True)
+    return render(template, messages, begins, variables=ORACLE["variables"] | (variables or {}), **given)
 
 
 @pytest.mark.parametrize("case", ORACLE["own"], ids=lambda case: case["name"])
 def test_a_template_renders_as_transformers_does(case: dict[str, Any]) -> None:
-    assert rendered(case["template"], case["messages"], case.get("tools")) == case["text"]
+    assert rendered(case["template"], case["messages"], tools=case.get("tools")) == case["text"]
 
 
 @pytest.mark.slow  # for the templates are fetched
@@ -51,9 +52,11 @@ def test_public_templates_render_as_transformers_does() -> None:
                 refused += 1
                 continue
             text = rendered(template, **given)
-            assert hashlib.sha256(text.encode()).hexdigest() == expected[conversation], (name, conversation, text)
+            told = hashlib.sha256(text.encode()).hexdigest()[:16]
+            assert told == expected[conversation].partition(" ")[0], (name, conversation, text)
             compared += 1
-    assert compared > 400 and refused < compared / 5
+    print(f"{len(ORACLE['public'])} templates, {compared} renderings equal, {refused} refused by both")
+    assert compared > 1000 and refused < compared / 5
 
 
 def test_a_template_takes_milliseconds() -> None:

@@ -87,10 +87,10 @@ def render_marked(
 
 def _with_parts(template: str, given: dict[str, Any]) -> str:
     """Parts as they are, or in ``given`` too joined where the template can't take them."""
-    error: ValueError | None = None
+    error: Exception | None = None
     try:
         text = _run(template, given)
-    except ValueError as found:  # ModelFormatError is one
+    except (ValueError, ModelFormatError) as found:
         text, error = "", found
     parts = [part.strip() for part in texts_of_parts(given["messages"])]
     printed = any(repr(message["content"]) in text for message in given["messages"] if has_parts([message]))
@@ -99,7 +99,7 @@ def _with_parts(template: str, given: dict[str, Any]) -> str:
     joined = given | {"messages": joined_parts(given["messages"])}
     try:
         instead = _run(template, joined)
-    except ValueError:
+    except (ValueError, ModelFormatError):
         if error is not None:
             raise error from None
         return text
