@@ -65,6 +65,9 @@ class SamplingParams:
         return replace(self, seed=secrets.randbits(32)) if self.seed is None else self  # 32 bits are easily typed again
 
 
+SAMPLING = frozenset(one.name for one in fields(SamplingParams))
+
+
 def sampling_params(function: str, params: SamplingParams | None, named: Mapping[str, Any]) -> SamplingParams:
     """The parameters that a caller of ``function`` gave, whole or by their names.
 

@@ -129,16 +129,19 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        parse_special: bool = True,
         **sampling: Any,
     ) -> Completion:
         """Continues the history, the last answer included, with ``prompt`` and what the model adds.
 
         ``max_new_tokens`` of None or -1 goes on to the context's end. Sampling is ``params``, or its fields as keywords
-        (temperature, top_k, top_p, min_p, seed, stop, ignore_eos).
+        (temperature, top_k, top_p, min_p, seed, stop, ignore_eos). What spells a control token in the prompt is one, or
+        with ``parse_special=False`` it is text.
         ``finish_reason`` is "stop" (an end token or stop string), "length" (max_new_tokens) or "context" (max_seq_len).
         """
         params = generation.sampling_params("generate", params, sampling)
-        return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress))
+        pieces = self.stream(prompt, max_new_tokens, params=params, progress=progress, parse_special=parse_special)
+        return generation.collect(pieces)
 
     def stream(
         self,
@@ -147,12 +150,13 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        parse_special: bool = True,
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``generate``, a piece of text at a time; never a part of a character."""
         params = generation.sampling_params("stream", params, sampling)
         ids = (
-            self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0)
+            self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0, parse_special=parse_special)
             if isinstance(prompt, str)
             else as_ids(prompt).tolist()
         )
@@ -168,12 +172,18 @@ class Session:
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
-        **sampling: Any,
+        **named: Any,
     ) -> Completion:
         """Answers a conversation. What the session holds of it already is kept; only new tokens are computed.
 
         ``tools``, ``documents`` and ``template_variables`` are for the template: see ``Tokenizer.apply_chat_template``.
+        Other keywords are SamplingParams' fields, or variables that the template asks for, such as
+        ``enable_thinking=False``.
+
+        Raises:
+            TypeError: a keyword that is neither. ``template_variables`` may have any name.
         """
+        sampling, variables = self._told_apart("chat", named, template_variables)
         pieces = self.stream_chat(
             messages,
             max_new_tokens,
@@ -181,7 +191,7 @@ class Session:
             progress=progress,
             tools=tools,
             documents=documents,
-            template_variables=template_variables,
+            template_variables=variables,
         )
         return generation.collect(pieces)
 
@@ -195,13 +205,23 @@ class Session:
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
-        **sampling: Any,
+        **named: Any,
     ) -> Iterator[Piece]:
         """Like ``chat``, a piece of text at a time."""
+        sampling, variables = self._told_apart("stream_chat", named, template_variables)
         params = generation.sampling_params("stream_chat", params, sampling)
-        variables = {**(template_variables or {}), "tools": tools, "documents": documents}
-        ids = self.model.tokenizer.encode_chat(messages, **variables)
+        ids = self.model.tokenizer.encode_chat(messages, **variables, tools=tools, documents=documents)
         return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
+
+    def _told_apart(
+        self, function: str, named: Mapping[str, Any], variables: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Keywords of sampling, and the template's variables: those that it asks for among them."""
+        others = named.keys() - generation.SAMPLING
+        asked = {name: named[name] for name in others & self.model.tokenizer.template_variables} if others else {}
+        if twice := asked.keys() & (variables or {}).keys():
+            raise ValueError(f"{function}: expected each variable once, found {', '.join(sorted(twice))} twice")
+        return {name: value for name, value in named.items() if name not in asked}, {**(variables or {}), **asked}
 
     def agenerate(
         self, prompt: str | TokenIds, max_new_tokens: int | None = 256, **keywords: Any

@@ -26,6 +26,8 @@ from foundry.chat.budget import BudgetError, budget
 from foundry.chat.limits import FILTERS, check_call, check_format, check_join, check_operation
 
 _MOST_INDENT = 64  # of JSON
+# Filters that keep track of what is given; others build their text of pieces that don't.
+_EXACT = {"attr", "d", "default", "first", "last", "max", "min", "random", "replace", "string", "trim"}
 
 
 class RefusedError(Exception):
@@ -100,10 +102,13 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         made = budget().made(super().call(__context, __obj, *args, **kwargs))
         if not budget().marked or type(made) is not str:
             return made
-        of = getattr(__obj, "__self__", None)
-        if type(of) is str and getattr(__obj, "__name__", "") == "join" and args:
+        of, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        if type(of) is str and name == "join" and args:
             return given.join(args[0], of)
-        return made if isinstance(__obj, Macro) else given.derived(made, of, args, kwargs)
+        own = {key: value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")}  # Jinja's
+        if type(of) is str and name == "replace" and not own:
+            return given.replaced(of, *args)
+        return made if isinstance(__obj, Macro) else given.derived(made, of, args, own)
 
 
 class _Counting(NodeTransformer):
@@ -267,15 +272,18 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _tracked(name: str, made: str, values: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """What a filter made, and of it what is given. A mistake here is found where the text in all is compared."""
-    if isinstance(made, given.Given):
-        return made
+    exact = made
     if name == "join":
         separator = values[1] if len(values) > 1 else kwargs.get("d", "")
         exact = given.join(map(_spelled, values[0]), _spelled(separator))
-        if exact == made:
-            return exact
-    if name == "safe" and isinstance(values[0], given.Given):
-        return values[0]
+    elif name == "replace" and len(values) > 2:
+        exact = given.replaced(*map(_spelled, values[:3]))
+    elif name == "safe" and isinstance(values[0], given.Given):
+        exact = values[0]
+    if exact is not made and exact == made:
+        return exact
+    if isinstance(made, given.Given):
+        return made if name in _EXACT else given.Given(made)
     if type(made) is not str:  # Markup, which escapes what is added to it
         budget().lost |= given.holds((values, kwargs))
         return made

@@ -18,7 +18,7 @@ class Given(str):
     _spans: tuple[Span, ...]
 
     def __new__(cls, text: object = "", spans: Iterable[Span] | None = None) -> Given:
-        self = super().__new__(cls, text)
+        self = super().__new__(cls, str(text))
         self._spans = tuple([(0, len(self))] if spans is None else spans)
         return self
 
@@ -77,7 +77,7 @@ class Given(str):
         return first, middle, last
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:
-        return join(self.split(old, count), new) if old else Given(super().replace(old, new, count))
+        return replaced(self, old, new, count)
 
     def join(self, pieces: Iterable[str], /) -> str:
         return join(pieces, self)
@@ -98,7 +98,7 @@ def spans_of(text: str) -> tuple[Span, ...]:
 
 def part(text: Given, begin: int, end: int) -> str:
     """text[begin:end], a plain str where nothing in it is given."""
-    spans = [(max(a, begin) - begin, min(b, end) - begin) for a, b in text._spans if a < end and b > begin]
+    spans = [(max(a, begin) - begin, min(b, end) - begin) for a, b in text._spans if max(a, begin) < min(b, end)]
     made = str.__getitem__(text, slice(begin, end))
     return Given(made, spans) if spans else made
 
@@ -120,6 +120,11 @@ def join(pieces: Iterable[str], separator: str = "") -> str:
                     spans.append((at + begin, at + end))
             at += len(one)
     return Given(text, spans) if spans else text
+
+
+def replaced(text: str, old: str, new: str, count: SupportsIndex = -1) -> str:
+    """text.replace(old, new, count)"""
+    return join(text.split(old, count), new) if old else Given(str.replace(text, old, new, count))
 
 
 def derived(made: Any, *values: Any) -> Any:
