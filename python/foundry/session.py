@@ -210,7 +210,9 @@ class Session:
         """Like ``chat``, a piece of text at a time."""
         sampling, variables = self._told_apart("stream_chat", named, template_variables)
         params = generation.sampling_params("stream_chat", params, sampling)
-        ids = self.model.tokenizer.encode_chat(messages, **variables, tools=tools, documents=documents)
+        lists = {"tools": tools, "documents": documents}
+        variables |= {name: value for name, value in lists.items() if value is not None}
+        ids = self.model.tokenizer.encode_chat(messages, **variables)
         return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
 
     def _told_apart(
