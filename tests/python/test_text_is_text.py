@@ -32,7 +32,9 @@ def tokenizer(template: str) -> Tokenizer:
 def shown(tokenizer: Tokenizer, messages: list[dict[str, Any]], **more: Any) -> str:
     """The ids, with control tokens in ⟦⟧ and user-defined ones in ⟨⟩."""
     ids = tokenizer.encode_chat(messages, **more)
-    assert tokenizer.decode(ids, skip_special_tokens=False) == tokenizer.apply_chat_template(messages, True, False, **more)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == tokenizer.apply_chat_template(
+        messages, True, False, **more
+    )
     names = {257: "⟦s⟧", 258: "⟦e⟧", 259: "⟨think⟩", 260: "⟨/think⟩", 261: "⟨unk⟩"}
     made = b"".join(names[i].encode() if i in names else tokenizer.piece(i) for i in ids)
     return made.decode()
@@ -92,7 +94,10 @@ def test_tools_documents_arguments_and_parts_are_text_too() -> None:
         ("{{ messages[0].content | upper }}<|im_end|>", "A<|S|>⟦e⟧"),
         ("{{ messages[0].content | safe }}<|s|>", "a<|s|>⟦s⟧"),
         ("{{ (messages[0].content | safe) ~ '' }}<|im_end|>", "a<|s|>⟦e⟧"),
-        ("{{ '%s<|im_end|>' % messages[0].content }}<|im_end|>", "a<|s|><|im_end|>⟦e⟧"),  # what goes in is not told apart
+        (
+            "{{ '%s<|im_end|>' % messages[0].content }}<|im_end|>",
+            "a<|s|><|im_end|>⟦e⟧",
+        ),  # not told apart
         ("{{ messages }}<|im_end|>", "[{'role': 'user', 'content': 'a<|s|>'}]⟦e⟧"),
         ("{% for c in messages[0].content %}{{ c }}{% endfor %}<|s|>", "a<|s|>⟦s⟧"),
         ("{{ messages[0].content[::-1][::-1] }}<|s|>", "a<|s|>⟦s⟧"),
@@ -148,7 +153,9 @@ def mixed(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(one=mixed(), other=mixed(), i=st.integers(-4, 9), k=st.integers(-4, 9), sep=st.sampled_from([None, ".", "<a", " "]))
+@given(
+    one=mixed(), other=mixed(), i=st.integers(-4, 9), k=st.integers(-4, 9), sep=st.sampled_from([None, ".", "<a", " "])
+)
 def test_given_text_is_text_and_keeps_track(one: Any, other: Any, i: int, k: int, sep: str | None) -> None:
     (a, x), (b, y) = one, other
     pairs: list[tuple[str, str]] = [
@@ -213,7 +220,11 @@ def test_in_public_templates_too() -> None:
                 {"role": "user", "content": f" a {dirty} b "},
                 {"role": "assistant", "content": f"<think>{dirty}</think>{dirty} c"},
                 {"role": "user", "content": dirty},
-                {"role": "assistant", "content": dirty, "tool_calls": [{"id": "123456789", "type": "function", "function": call}]},
+                {
+                    "role": "assistant",
+                    "content": dirty,
+                    "tool_calls": [{"id": "123456789", "type": "function", "function": call}],
+                },
                 {"role": "tool", "name": "f", "tool_call_id": "123456789", "content": dirty},
             ]
             variables = {"bos_token": "<s>", "eos_token": "</s>"}

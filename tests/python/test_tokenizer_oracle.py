@@ -33,7 +33,9 @@ def differing(tokenizer: Tokenizer, texts: list[str], expected: list[str]) -> li
     for special, hashed in zip((True, False), expected, strict=True):
         own = hashes(tokenizer.encode(text, add_special_tokens=False, parse_special=special) for text in texts)
         assert len(own) == len(hashed) == 4 * -(-len(texts) // GROUP)
-        found += [(texts[i // 4 * GROUP], special) for i in range(0, len(own), 4) if own[i : i + 4] != hashed[i : i + 4]]
+        found += [
+            (texts[i // 4 * GROUP], special) for i in range(0, len(own), 4) if own[i : i + 4] != hashed[i : i + 4]
+        ]
     return found
 
 

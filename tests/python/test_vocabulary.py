@@ -190,7 +190,9 @@ def test_a_missing_pre_tokenizer_is_warned_of_and_is_the_default() -> None:
     assert tokenizer.encode("th+th") == Tokenizer(fields).encode("th+th") == [256, 43, 256]
 
 
-@pytest.mark.parametrize(("pre", "near"), [("qwen-2", "qwen2"), ("lama-bpe", "llama-bpe"), ("Tekken", "tekken"), (7, "")])
+@pytest.mark.parametrize(
+    ("pre", "near"), [("qwen-2", "qwen2"), ("lama-bpe", "llama-bpe"), ("Tekken", "tekken"), (7, "")]
+)
 def test_an_unknown_pre_tokenizer_is_an_error_that_names_the_nearest(pre: Any, near: str) -> None:
     with pytest.raises(ModelFormatError, match=f"found {pre!r}; the nearest is '{near}"):
         Tokenizer(byte_level("<s>", pre=pre))

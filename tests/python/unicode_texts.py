@@ -32,10 +32,69 @@ _RANGES = [
 ]
 # Symbols of Unicode 16, which the library's regular expressions and llama.cpp don't know alike.
 _YOUNG = {chr(c) for c in [*range(0x1F8B2, 0x1F8C2), *range(0x1CC00, 0x1CEB4), *range(0x10D40, 0x10D90)]}
-_SPACES = [" ", " ", "  ", "   ", " " * 7, "\n", "\n\n", "\r\n", "\t", " \n", "\n ", "\u00a0", "\u3000", "\u2028", "\x85"]
-_WORDS = ["the", "The", "don't", "I'LL", "we've", "'s", "'S", "it’s", "naïve", "ÉCOLE", "HTTPServer", "snake_case", "Ünï"]
-_WORDS += ["<0x0A>", "▁", "▁a", "http://a.b/c?d=e&f", "x += 1;", "{'a': [1, 2]}", "</b>", "日本語", "안녕하세요", "привет", "שלום"]
-_WORDS += ["مرحبا", "नमस्ते", "ไทย", "👩‍👩‍👧", "🇩🇪", "e\u0301", "ﬁ", "ſ", "'ſ", "Kelvin", "İi", "IMGIMGABCZ", "=====", "!!!", "...", "…"]
+_SPACES = [
+    " ",
+    " ",
+    "  ",
+    "   ",
+    " " * 7,
+    "\n",
+    "\n\n",
+    "\r\n",
+    "\t",
+    " \n",
+    "\n ",
+    "\u00a0",
+    "\u3000",
+    "\u2028",
+    "\x85",
+]
+_WORDS = [
+    "the",
+    "The",
+    "don't",
+    "I'LL",
+    "we've",
+    "'s",
+    "'S",
+    "it’s",
+    "naïve",
+    "ÉCOLE",
+    "HTTPServer",
+    "snake_case",
+    "Ünï",
+]
+_WORDS += [
+    "<0x0A>",
+    "▁",
+    "▁a",
+    "http://a.b/c?d=e&f",
+    "x += 1;",
+    "{'a': [1, 2]}",
+    "</b>",
+    "日本語",
+    "안녕하세요",
+    "привет",
+    "שלום",
+]
+_WORDS += [
+    "مرحبا",
+    "नमस्ते",
+    "ไทย",
+    "👩‍👩‍👧",
+    "🇩🇪",
+    "e\u0301",
+    "ﬁ",
+    "ſ",
+    "'ſ",
+    "Kelvin",
+    "İi",
+    "IMGIMGABCZ",
+    "=====",
+    "!!!",
+    "...",
+    "…",
+]
 
 
 def texts(n: int, special: Sequence[str], seed: int = 12) -> list[str]:
@@ -51,7 +110,9 @@ def _piece(draw: random.Random, special: Sequence[str]) -> str:
     if kind < 5:
         return draw.choice(_SPACES)
     if kind == 5:
-        return "".join(draw.choice("0123456789") for _ in range(draw.randint(1, 11))) + draw.choice(["", "", "²", "½", "٣"])
+        return "".join(draw.choice("0123456789") for _ in range(draw.randint(1, 11))) + draw.choice(
+            ["", "", "²", "½", "٣"]
+        )
     if kind == 6 and special:
         token = draw.choice(special)
         return draw.choice([token, token, f" {token}", f"{token} ", f"{token}\n", token[: draw.randrange(len(token))]])

@@ -109,7 +109,7 @@ def _with_parts(template: str, given: dict[str, Any]) -> str:
     return instead
 
 
-def _run(template: str, given: Mapping[str, Any], budget: Budget | None = None) -> str:
+def _run(template: str, given: dict[str, Any], budget: Budget | None = None) -> str:
     try:
         if len(template) > MOST_SOURCE:
             raise BudgetError(f"expected at most {MOST_SOURCE} characters, found {len(template)}")
@@ -133,7 +133,11 @@ def _run(template: str, given: Mapping[str, Any], budget: Budget | None = None) 
 def names_in(template: str) -> set[str]:
     """The variables that a template asks for; none where it is broken."""
     try:
-        return set(find_undeclared_variables(TemplateEnvironment().parse(template))) if len(template) <= MOST_SOURCE else set()
+        return (
+            set(find_undeclared_variables(TemplateEnvironment().parse(template)))
+            if len(template) <= MOST_SOURCE
+            else set()
+        )
     except TemplateError:
         return set()
 

@@ -277,7 +277,7 @@ def _tracked(name: str, made: str, values: tuple[Any, ...], kwargs: dict[str, An
         separator = values[1] if len(values) > 1 else kwargs.get("d", "")
         exact = given.join(map(_spelled, values[0]), _spelled(separator))
     elif name == "replace" and len(values) > 2:
-        exact = given.replaced(*map(_spelled, values[:3]))
+        exact = given.replaced(_spelled(values[0]), _spelled(values[1]), _spelled(values[2]))
     elif name == "safe" and isinstance(values[0], given.Given):
         exact = values[0]
     if exact is not made and exact == made:

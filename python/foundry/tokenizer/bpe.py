@@ -82,7 +82,8 @@ def _check_bytes(ids: Mapping[str, int]) -> None:
 def _merges(metadata: Mapping[str, Any], ids: Mapping[str, int], needed: bool) -> list[tuple[str, str]]:
     value = metadata.get("tokenizer.ggml.merges")
     merges: list[str] = [] if value is None and not needed else entries(str, "merges", value)
-    pairs, odd = {}, []
+    pairs: dict[tuple[str, str], None] = {}
+    odd: list[str] = []
     for merge in merges:
         cut = merge.find(" ", 1)  # the first of the two may begin with a space
         pair = merge[: max(cut, 0)], merge[cut + 1 :]

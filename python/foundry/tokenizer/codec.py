@@ -14,7 +14,12 @@ from foundry.tokenizer.sentencepiece import SentencePiece
 from foundry.tokenizer.unigram import Unigram
 from foundry.tokenizer.vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED, Vocabulary
 
-_MODELS = {"gpt2": BytePairEncoding, "gemma4": BytePairEncoding, "llama": SentencePiece, "t5": Unigram}
+_MODELS: dict[str, type[BytePairEncoding] | type[SentencePiece] | type[Unigram]] = {
+    "gpt2": BytePairEncoding,
+    "gemma4": BytePairEncoding,
+    "llama": SentencePiece,
+    "t5": Unigram,
+}
 
 
 class Tokenizer:
@@ -30,7 +35,7 @@ class Tokenizer:
         """Raises ModelFormatError for a vocabulary that makes no sense; warns of what is left out of one."""
         vocabulary = Vocabulary.read(metadata)
         self._vocabulary = vocabulary
-        self._model: BytePairEncoding | SentencePiece | Unigram = _MODELS[vocabulary.kind](metadata, vocabulary)
+        self._model = _MODELS[vocabulary.kind](metadata, vocabulary)
         of_type: dict[int, dict[str, int]] = {CONTROL: {}, UNKNOWN: {}, USER_DEFINED: {}}
         for (token, i), kind in zip(vocabulary.ids.items(), vocabulary.types, strict=True):
             if kind in of_type:

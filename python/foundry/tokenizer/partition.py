@@ -70,9 +70,8 @@ class Partition:
 
     def may_be_special(self, text: str) -> bool:
         """A special token is spelled in the text, or could be with something before or behind it."""
-        return (
-            bool(self.specials(text))
-            or any(text[:n] in self._endings or text[-n:] in self._beginnings for n in range(1, self._longest))
+        return bool(self.specials(text)) or any(
+            text[:n] in self._endings or text[-n:] in self._beginnings for n in range(1, self._longest)
         )
 
     @cached_property

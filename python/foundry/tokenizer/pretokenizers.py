@@ -99,9 +99,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "gpt-4o": (_cased(r"\p{L}") % (_MAY_CONTRACT, _MAY_CONTRACT) + _GPT4O_REST,),
     "granite-embedding": (_cased(r"\p{L}\p{M}") % (_MAY_CONTRACT, _MAY_CONTRACT) + _GPT4O_REST,),
     "tiny-aya": (_DIGITS_FROM_THE_RIGHT, _ANY_LETTERS + _MAY_CONTRACT + _GPT4O_REST),
-    "kimi-k2": (
-        rf"[{_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}&&[^{_HAN}]]+{_MAY_CONTRACT}|\p{{N}}{{1,3}}|{_REST}",
-    ),
+    "kimi-k2": (rf"[{_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}&&[^{_HAN}]]+{_MAY_CONTRACT}|\p{{N}}{{1,3}}|{_REST}",),
     "superbpe": (r"\p{N}+", r"(?=(?:[0-9]{3})+(?![0-9]))"),
     "bailing": (
         rf"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]|"
