@@ -78,8 +78,8 @@ def test_an_answers_thoughts_are_split_off_as_ever() -> None:
 
 def test_tools_documents_arguments_and_parts_are_text_too() -> None:
     template = (
-        "{{ tools | tojson }}<|s|>{{ documents[0].text }}<|s|>{% for m in messages %}{% for p in m.content %}{{ p.text }}"
-        "{% endfor %}{{ m.tool_calls[0].function.arguments | tojson }}<|im_end|>{% endfor %}"
+        "{{ tools | tojson }}<|s|>{{ documents[0].text }}<|s|>{% for m in messages %}{% for p in m.content %}"
+        "{{ p.text }}{% endfor %}{{ m.tool_calls[0].function.arguments | tojson }}<|im_end|>{% endfor %}"
     )
     call = {"function": {"name": "f", "arguments": {"x": "<|s|>"}}}
     parts = [{"type": "text", "text": "a<|s"}, {"type": "text", "text": "|>b"}]

@@ -2,8 +2,8 @@
 
 A length in 32 bits, so many bytes of a trie in a double array of 32-bit units, and texts that end with a zero byte.
 A unit has the base of its children in bits 10 to 30 (times 256 where bit 9 is set), whether it is a leaf in bit 8, and
-its own byte in bits 0 to 7; a leaf's unit has a text's place and bit 31. (Kanda et al., 2018, "Space- and time-efficient
-string dictionaries"; llama.cpp's xcda_array_view.)
+its own byte in bits 0 to 7; a leaf's unit has a text's place and bit 31. (Kanda et al., 2018, "Space- and
+time-efficient string dictionaries"; llama.cpp's xcda_array_view.)
 """
 
 from __future__ import annotations

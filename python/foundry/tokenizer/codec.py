@@ -14,7 +14,8 @@ from foundry.tokenizer.sentencepiece import SentencePiece
 from foundry.tokenizer.unigram import Unigram
 from foundry.tokenizer.vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED, Vocabulary
 
-_MODELS: dict[str, type[BytePairEncoding] | type[SentencePiece] | type[Unigram]] = {
+_Model = BytePairEncoding | SentencePiece | Unigram
+_MODELS: dict[str, Callable[[Mapping[str, Any], Vocabulary], _Model]] = {
     "gpt2": BytePairEncoding,
     "gemma4": BytePairEncoding,
     "llama": SentencePiece,
