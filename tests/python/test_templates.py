@@ -99,6 +99,35 @@ def test_an_assistant_may_say_nothing_but_calls() -> None:
         rendered(template, [{"role": "user", "tool_calls": []}])
 
 
+PARTS = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("{% for p in m.content %}({{ p.text }}){% endfor %}", "(a )(b)"),
+        ("{{ m.content[1]['text'] }}{{ m.content | length }}a", "b2a"),
+        ("{{ m.content | tojson }}", '[{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]'),
+        ("{{ '<' + m.content + '>' }}", "<a b>"),  # what fails, prints the list or leaves it out takes text alone
+        ("<{{ m.content }}>", "<a b>"),
+        ("<{{ m.content | trim }}>", "<a b>"),
+        ("{% if m.content is string %}<{{ m.content }}>{% endif %}", "<a b>"),
+        ("nothing of it", "nothing of it"),
+    ],
+)
+def test_parts_reach_a_template_as_they_are_or_are_joined(content: str, text: str) -> None:
+    template = "{% for m in messages %}" + content + "{% endfor %}"
+    assert rendered(template, [{"role": "user", "content": PARTS}]) == text
+
+
+def test_parts_that_no_template_is_given() -> None:
+    for content in ([{"type": "image"}], ["a"], [{"type": "text", "text": 1}], 7):
+        with pytest.raises(ValueError, match="expected content that is text, or parts of type text"):
+            rendered("", [{"role": "user", "content": content}])
+    with pytest.raises(ValueError, match="none of these"):  # the template's own reason, with parts or without
+        rendered("{{ raise_exception('none of these') }}", [{"role": "user", "content": PARTS}])
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template
 from jinja2.meta import find_undeclared_variables
 
 from foundry.chat import given as provenance
@@ -80,8 +80,11 @@ def render_marked(
     if not asked:
         return Rendering(text, [], [])
     budget = Budget(given, marked=True)
-    again = _run(template, given | provenance.marked(theirs, is_marked), budget)
-    known = again == text and not budget.lost  # or the template saw a difference, or what the time is
+    try:
+        again = _run(template, given | provenance.marked(theirs, is_marked), budget)
+    except (ValueError, ModelFormatError):  # it took the last of the time, and now a little more
+        return Rendering(text, None, asked)
+    known = again == text and not budget.lost  # or the template prints what the time is
     return Rendering(text, list(provenance.spans_of(again)) if known else None, asked)
 
 
@@ -111,8 +114,6 @@ def _with_parts(template: str, given: dict[str, Any]) -> str:
 
 def _run(template: str, given: dict[str, Any], budget: Budget | None = None) -> str:
     try:
-        if len(template) > MOST_SOURCE:
-            raise BudgetError(f"expected at most {MOST_SOURCE} characters, found {len(template)}")
         template.encode()  # or the file holds no Unicode
         compiled = _compiled(template)
         with spending(budget or Budget(given)) as spent:
@@ -130,21 +131,25 @@ def _run(template: str, given: dict[str, Any], budget: Budget | None = None) -> 
         raise ModelFormatError(f"tokenizer.chat_template: {found}") from error
 
 
-def names_in(template: str) -> set[str]:
+@lru_cache(maxsize=8)
+def names_in(template: str) -> frozenset[str]:
     """The variables that a template asks for; none where it is broken."""
     try:
-        return (
-            set(find_undeclared_variables(TemplateEnvironment().parse(template)))
-            if len(template) <= MOST_SOURCE
-            else set()
-        )
-    except TemplateError:
-        return set()
+        return frozenset(find_undeclared_variables(_environment_for(template).parse(template)))
+    except Exception:  # rendering it tells what is wrong
+        return frozenset()
 
 
 @lru_cache(maxsize=8)
 def _compiled(source: str) -> Template:
+    return _environment_for(source).from_string(source)
+
+
+def _environment_for(source: str) -> TemplateEnvironment:
+    """BudgetError for a template that would take long to read."""
+    if len(source) > MOST_SOURCE:
+        raise BudgetError(f"expected at most {MOST_SOURCE} characters, found {len(source)}")
     environment = TemplateEnvironment()
     if sum(1 for _ in islice(environment.lex(source), MOST_TOKENS + 1)) > MOST_TOKENS:
         raise BudgetError(f"expected at most {MOST_TOKENS} tokens of Jinja, found more")
-    return environment.from_string(source)
+    return environment

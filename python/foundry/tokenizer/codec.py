@@ -206,9 +206,9 @@ class Tokenizer:
         )
 
     @property
-    def template_variables(self) -> set[str]:
+    def template_variables(self) -> frozenset[str]:
         """Names that the chat template asks for, such as ``enable_thinking``."""
-        return names_in(self.chat_template) if self.chat_template is not None else set()
+        return names_in(self.chat_template) if self.chat_template is not None else frozenset()
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """``apply_chat_template`` as ids, up to where the answer begins; ``variables`` are its tools and so on."""
