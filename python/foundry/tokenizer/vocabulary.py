@@ -83,7 +83,7 @@ class Vocabulary:
         """Raises ModelFormatError for what can't be; warns of what is left out."""
         kind = metadata.get("tokenizer.ggml.model")
         if not isinstance(kind, str) or kind not in KINDS:
-            which = f", which is {_REFUSED[kind]} and not supported" if kind in _REFUSED else ""
+            which = f", which is {_REFUSED[str(kind)]} and not supported" if str(kind) in _REFUSED else ""
             raise ModelFormatError(f"tokenizer.ggml.model: expected one of {', '.join(KINDS)}, found {kind!r}{which}")
         tokens = _tokens(metadata)
         ids = {token: i for i, token in enumerate(tokens)}
