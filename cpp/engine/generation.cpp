@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "base/error.h"
 #include "base/sample.h"
@@ -9,11 +10,18 @@
 
 namespace foundry {
 
-Generation::Generation(Session& session, Options options, uint64_t cancels)
-    : session_(session), options_(std::move(options)), cancels_(cancels), left_(options_.max_new_tokens) {}
+Generation::Generation(Session& session, Options options, std::span<const int32_t> history, uint64_t cancels)
+    : session_(session),
+      options_(std::move(options)),
+      edits_(options_.sampling, history),
+      cancels_(cancels),
+      left_(options_.max_new_tokens) {}
 
-Generation::Next Generation::next(const Hooks& hooks) {
+Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> mask) {
   Session& s = session_;
+  if (!mask.empty() && !options_.constrained) throw ValueError("mask: this generation was begun without a constraint");
+  if (const size_t words = mask_words(s.model().arch().vocab_size); !mask.empty() && mask.size() != words)
+    throw ValueError("mask: expected " + std::to_string(words) + " words, found " + std::to_string(mask.size()));
   const ForkGuarded::Inside inside(s.model().forks());
   const Hooks heard = s.heard(hooks, cancels_);
   const FairGuard lock(s.calls_, heard.interrupt);
@@ -24,6 +32,7 @@ Generation::Next Generation::next(const Hooks& hooks) {
   if (left_ == 0) return {-1, finished_ = Finish::length};
   if (s.pending_ >= 0 && s.position() >= s.model().arch().max_seq_len) return {-1, finished_ = Finish::context};
   int32_t token = -1;
+  Next found;
   if (s.pending_ >= 0 && runs_ahead()) {
     token = s.model().scheduler().alone(heard.interrupt, [&] {
       heard.interrupt();
@@ -33,16 +42,18 @@ Generation::Next Generation::next(const Hooks& hooks) {
   }
   if (token < 0) {
     if (s.pending_ >= 0) feed(heard);
-    token = draw(heard.interrupt);
+    token = draw(heard.interrupt, mask, found);
   }
   if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), token) != options_.stop_ids.end()) {
     drop_ahead();
     return {-1, finished_ = Finish::stop};
   }
   --left_;
+  edits_.answered(token);
   const std::lock_guard commits(s.commit_mutex_);
   s.pending_ = token;
-  return {token, Finish::none};
+  found.token = token;
+  return found;
 }
 
 void Generation::feed(const Hooks& hooks) {
@@ -50,18 +61,30 @@ void Generation::feed(const Hooks& hooks) {
   session_.advance(token, hooks, [this](size_t, size_t, std::span<const float> logits) { take_logits(logits); });
 }
 
-int32_t Generation::draw(const Poll& poll) {
+int32_t Generation::draw(const Poll& poll, std::span<const uint32_t> mask, Next& next) {
   StepRunner& runner = session_.model().runner();
   const uint32_t position = session_.position();
   const SampleParams params = params_at(options_.sampling, position);
+  std::vector<float> edited;  // the logits themselves stay: next() may fail, and be called again
+  if (edits_.any() || !mask.empty()) {
+    if (!drawable(logits_)) throw undrawable_error(0, position - 1);
+    edited = logits_;
+    edits_.apply(edited, mask);
+  }
+  const std::vector<float>& logits = edited.empty() ? logits_ : edited;
   const int32_t token = runner.steps_ahead() == 0
-                            ? sample(logits_, params, candidates_)
-                            : session_.model().scheduler().alone(poll, [&] { return runner.draw(logits_, params); });
+                            ? sample(logits, params, candidates_)
+                            : session_.model().scheduler().alone(poll, [&] { return runner.draw(logits, params); });
   if (token < 0) throw undrawable_error(0, position - 1);
+  if (options_.top_logprobs) {
+    next.logprob = log_probability(logits_, token);
+    next.top_logprobs = most_likely(logits_, *options_.top_logprobs);
+  }
   return token;
 }
 
 bool Generation::runs_ahead() const {
+  if (edits_.any() || options_.constrained || options_.top_logprobs) return false;  // the host looks at each row
   // Windows take pages of their own again as a call goes on, and a call here is a token.
   const auto& pools = session_.model().memory().pools();
   return session_.model().runner().steps_ahead() != 0 &&

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/logit_edits.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/step.h"
@@ -25,23 +27,29 @@ class Generation {
     uint32_t max_new_tokens = 0;
     Sampling sampling;
     std::vector<int32_t> stop_ids;
+    std::optional<uint32_t>
+        top_logprobs;  // so many of the most likely, beside the token's own; of the logits as the model gives them
+    bool constrained = false;  // next() may be given masks
   };
   struct Next {
     int32_t token = -1;
     Finish finish = Finish::none;
+    float logprob = 0;  // where top_logprobs were asked for
+    std::vector<std::pair<int32_t, float>> top_logprobs{};
   };
 
   Generation(const Generation&) = delete;
 
   /// The next token, or why there is none. The last token given is not in the history until the session's next generation feeds it,
   /// before its prompt; rewind, forward and score drop it. ValueError once another call of the session has ended this generation.
-  Next next(const Hooks& hooks);
+  /// `mask`, of mask_words(vocab_size) words, has a bit for each token that may come; empty: all may.
+  Next next(const Hooks& hooks, std::span<const uint32_t> mask = {});
 
  private:
   friend class Session;
-  Generation(Session& session, Options options, uint64_t cancels);
+  Generation(Session& session, Options options, std::span<const int32_t> history, uint64_t cancels);
   void take_logits(std::span<const float> logits) { logits_.assign(logits.begin(), logits.end()); }
-  int32_t draw(const Poll& poll);
+  int32_t draw(const Poll& poll, std::span<const uint32_t> mask, Next& next);
   /// Feeds the token that is pending, on its own or in a step with others' rows.
   void feed(const Hooks& hooks);
 
@@ -58,6 +66,7 @@ class Generation {
 
   Session& session_;  // which owns it, until another call ends it
   Options options_;
+  LogitEdits edits_;
   uint64_t cancels_;  // of the session when the generation began
   uint32_t left_;
   Finish finished_ = Finish::none;

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from foundry import CapacityPolicy, CompiledModel, SamplingParams
-from foundry.generate import Completion, Piece, _may_begin_a_stop
+from foundry.answer import _may_begin_a_stop
+from foundry.generate import Completion, Piece
 
 PROMPT = "Hello there"
 
