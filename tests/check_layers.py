@@ -37,6 +37,7 @@ CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
     ["sampler", "weights", "step_plan"],
+    ["logit_edits"],
     ["step", "request"],
     ["scheduler"],
     ["model"],
@@ -54,7 +55,11 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "sampling",
+    "structured",
+    "answer",
     "generate",
+    "choices",
     "asynchronous",
     "session",
     "model",

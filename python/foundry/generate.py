@@ -47,7 +47,7 @@ class TokenLogprobs:
 class Piece:
     """A piece of a stream. The last one has a finish_reason, usage and timings; a token where a stop string ends it.
 
-    ``seed`` is the last one's too, as in ``Completion``. ``logprobs`` are those of its token, where they were asked for.
+    ``seed`` is the last one's too, as in ``Completion``. ``logprobs`` are its token's, where they were asked for.
     """
 
     text: str
