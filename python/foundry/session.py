@@ -210,10 +210,14 @@ class Session:
             documents=documents,
             template_variables=template_variables,
         )
-        answer = generation.collect(pieces)
+        return self._parted(generation.collect(pieces), tools)
+
+    def _parted(self, answer: Completion, tools: Sequence[Mapping[str, Any]] | None) -> Completion:
+        """A chat's answer with its message. Whether the prompt has begun the reasoning is told by its last tokens."""
         tokenizer = self.model.tokenizer
-        prompt = self.token_ids[: answer.usage.prompt_tokens].tolist()[-_PROMPT_END:]
-        parser = parser_for(tokenizer, tools, prompt_end=tokenizer.decode(prompt, skip_special_tokens=False))
+        prompt = self.token_ids[: answer.usage.prompt_tokens].tolist()
+        prompt_end = tokenizer.decode(prompt[-_PROMPT_END:], skip_special_tokens=False)
+        parser = parser_for(tokenizer, tools, prompt_end=prompt_end)
         return replace(answer, message=message_of([*parser.push(answer.text), *parser.finish()]))
 
     def stream_chat(
@@ -253,7 +257,12 @@ class Session:
         self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any
     ) -> Awaitable[Completion]:
         """``chat`` for an event loop, with the same keywords."""
-        return acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+
+        async def parted() -> Completion:
+            answer = await acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+            return self._parted(answer, keywords.get("tools"))
+
+        return parted()
 
     def astream_chat(
         self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any

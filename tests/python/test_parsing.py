@@ -277,10 +277,10 @@ def test_a_long_call_takes_time_that_grows_with_its_length() -> None:
 WORDS = """
 <think> </think> <tool_call> </tool_call> {"name":"now","arguments":{}} {"name":" [TOOL_CALLS] [ARGS] [THINK] [/THINK]
 now ; <function=now> </function> <parameter=a> </parameter> { } [ ] " \\ : , é 日 Q < 1 - null <|python_tag|>
-<tool_call|> <|"|> <arg_key> </arg_key> <arg_value> </arg_value> <｜tool▁call▁begin｜> <｜tool▁sep｜> <｜tool▁call▁end｜>
-<｜tool▁calls▁begin｜> </｜DSML｜invoke> </｜DSML｜parameter> <|channel|> <|message|> <|end|> <|start|>assistant
-analysis final commentary <|tool_call>call:now{ <|channel>thought <channel|> <｜DSML｜function_calls> <|call|>
-to=functions.now <|tool_call_begin|>
+<tool_call|> <|"|> <arg_key> </arg_key> <arg_value> </arg_value> <｜tool▁call▁begin｜> <｜tool▁sep｜>
+<｜tool▁call▁end｜> <｜tool▁calls▁begin｜> </｜DSML｜invoke> </｜DSML｜parameter> <|channel|> <|message|> <|end|>
+<|start|>assistant analysis final commentary <|tool_call>call:now{ <|channel>thought <channel|> <｜DSML｜function_calls>
+<|call|> to=functions.now <|tool_call_begin|>
 """
 SPACED = ['<｜DSML｜invoke name="now">', '<｜DSML｜parameter name="a" string="true">', OSLO_JSON, " ", "\n"]
 WORDS_AND_MARKS = [*WORDS.split(), *SPACED]

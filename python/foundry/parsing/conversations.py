@@ -63,7 +63,7 @@ def _wants_text(template: str) -> bool:
 def _renders(template: str, arguments: Any) -> bool:
     """The arguments come out as JSON, or each on its own as families with tags write them."""
     call = {"id": "call12345", "type": "function", "function": {"name": "f", "arguments": arguments}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "u"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call12345", "name": "f", "content": "r"},

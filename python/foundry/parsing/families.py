@@ -32,7 +32,7 @@ class Writing:
     """How a call is to be written where a grammar binds it: one of the ways that the family's parser reads.
 
     Attributes:
-        call: with $NAME, $ARGS and perhaps $INDEX in the places of the tool's name, its arguments and the call's number.
+        call: $NAME, $ARGS and perhaps $INDEX are where the tool's name, its arguments and the call's number stand.
         before, between, after: around all calls.
         several: there may be more than one.
         parameter: of $ARGS, where they are no JSON object: one parameter, with $KEY, $VALUE and perhaps $IS_STRING.

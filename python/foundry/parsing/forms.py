@@ -213,7 +213,7 @@ class TaggedForm:
         calls.arguments("}" if told else "{}")
 
     def _value(self, reader: Reader, calls: Calls, kinds: set[str]) -> Waiting[None]:
-        ends = (self.value_end,)
+        ends: tuple[str, ...] = (self.value_end,)
         if self.lines and (yield from reader.accepts("\n")):
             if (yield from reader.accepts(self.value_end)):
                 calls.arguments('""' if kinds == {"string"} or not kinds else "null" if "null" in kinds else '""')
