@@ -56,6 +56,7 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "parsing",
     "sampling",
     "structured",
     "answer",
