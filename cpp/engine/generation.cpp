@@ -76,7 +76,7 @@ bool Generation::start_ahead() {
   try {
     s.read_saved();
     Reservation rows = s.sequence_->reserve(under_way + 1);
-    const RowRun run{rows.globals(), {&s.pending_, 1}, position, rows.rope_max_seq_len()};
+    const RowRun run{rows.globals(), {&s.pending_, 1}, position};
     const auto step = runner.start(run, params_at(options_.sampling, position + 1), s.pending_,
                                    ahead_.empty() ? nullptr : &ahead_.back().step);
     if (!step) return false;

@@ -388,10 +388,9 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
       sequence.pages = table.addresses_at();
       sequence.n_pages = 1, sequence.max_seq_len = 8;
       StepRunner runner(*device, graphs[i], weights, {pool.geometry().params()}, kRows, kSelected);
-      const auto workspace = device->allocate(runner.workspace_bytes());
-      std::memset(workspace->data(), 0xff, workspace->bytes());
-      runner.attach(*workspace);
-      const RowRun run{{&sequence, 1}, tokens, 0, 8};
+      runner.hold_workspace();
+      CHECK(runner.held_bytes() == runner.workspace_bytes());
+      const RowRun run{{&sequence, 1}, tokens, 0};
       runner.run_body({&run, 1}, {});
       const float* out = runner.run_head(rows);
       logits[i].assign(out, out + rows.size() * 96);
