@@ -1,5 +1,5 @@
-// Memory of a device, in two kinds, and the ways between it and the host. Nothing above the devices assumes that the host can see
-// what is `device` memory: bytes go in by upload(), come out by download(), and move by copy().
+// Memory of a device, in two kinds, and the ways between it and the host. Nothing above the devices assumes that the host
+// can see what is `device` memory: bytes go in by upload(), come out by download(), and move by copy().
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -38,12 +38,12 @@ struct Span {
   }
 };
 
-/// Thread-safe: sessions open, close, fork, save and restore while a step of others runs or is encoded. Such a step must not touch
-/// the same bytes.
+/// Thread-safe: sessions open, close, fork, save and restore while a step of others runs or is encoded, which must not
+/// touch the same bytes.
 ///
-/// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not, and steps
-/// submitted later see what they wrote. So whoever copies a page may change its table behind it: nobody reads either any more.
-/// The host's own writes to `shared` memory have no order: who changes what a step reads waits for that step.
+/// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not, and
+/// steps submitted later see what they wrote. So whoever copies a page may change its table behind that: no step under way
+/// reads either. The host's own writes to `shared` memory have no order: who changes what a step reads waits for that step.
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;
@@ -53,8 +53,8 @@ class DeviceMemory {
   /// The host sees `device` memory too, as processors and GPUs with one memory for both do.
   virtual bool unified() const = 0;
 
-  /// Where the host may write what upload() then takes, or have what download() gives: the memory itself where it is unified, and no
-  /// byte is copied; else `room`, in `shared` memory. Valid until a step that touches those bytes is submitted.
+  /// Where the host may write what upload() then takes, or have what download() gives: the memory itself where it is
+  /// unified, and no byte is copied; else `room`, in `shared` memory. Valid until a step that touches those bytes.
   virtual std::byte* window(const Span& of, const Span& room) = 0;
   virtual void upload(const Span& to, std::span<const std::byte> from) = 0;
   virtual void download(const Span& from, std::span<std::byte> to) = 0;

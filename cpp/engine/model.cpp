@@ -67,9 +67,7 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
 
-CompiledModel::~CompiledModel() {
-  ledger_.credit(MemoryUse::workspace, runner_->held_bytes());
-}
+CompiledModel::~CompiledModel() { ledger_.credit(MemoryUse::workspace, runner_->held_bytes()); }
 
 std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph,
                                                    const ModelOptions& options, const LoadProgress& progress) {

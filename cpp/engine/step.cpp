@@ -175,10 +175,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
   switch (op.kind) {
     case OpKind::embed: {
       const Weight* w = table(0);
-      device_.embed({{n_rows_, width(out), op.scale},
-                     w,
-                     place(now_.tokens),
-                     at(out)});
+      device_.embed({{n_rows_, width(out), op.scale}, w, place(now_.tokens), at(out)});
       break;
     }
     case OpKind::rms_norm: {
@@ -214,12 +211,11 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       break;
     }
     case OpKind::rope:
-      device_.rope(
-          {{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, op.rope_base, op.scale},
-           op.weights.empty() ? nullptr : table(0),
-           place(now_.positions),
-           at(in),
-           at(out)});
+      device_.rope({{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, op.rope_base, op.scale},
+                    op.weights.empty() ? nullptr : table(0),
+                    place(now_.positions),
+                    at(in),
+                    at(out)});
       break;
     case OpKind::kv_append: {
       const auto& sequences = sequences_[op.group];

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/session.h"
 
@@ -37,7 +38,7 @@ struct World {
   }
   World() : graph(test::tiny_graph(shape())), file(graph) {
     ModelOptions options;
-    options.device = {"cpu", 1};
+    options.device = {test::device(), 1};
     options.page_tokens = 8, options.check_every_step = true;
     model = CompiledModel::load(file.open(), graph, options, {});
     session = Session::open(model, {20, 20, 1});
@@ -134,8 +135,8 @@ TEST_CASE("every figure is compared with another") {
   const Sequence::Observed right = world.session->observe();
   check_consistent(right);
   using Group = Sequence::Observed::Group;
-  for (const auto figure :
-       {&Sequence::Observed::ledger_kv_bytes, &Sequence::Observed::max_seq_len, &Sequence::Observed::capacity, &Sequence::Observed::position}) {
+  for (const auto figure : {&Sequence::Observed::ledger_kv_bytes, &Sequence::Observed::max_seq_len,
+                            &Sequence::Observed::capacity, &Sequence::Observed::position}) {
     Sequence::Observed bent = right;
     bent.*figure = figure == &Sequence::Observed::max_seq_len ? 10 : bent.*figure + 1000;
     CHECK(fault([&] { check_consistent(bent); }) != "none");

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/step.h"
 
@@ -374,7 +375,7 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
   const Graph graphs[] = {tiny(2), fuse(tiny(2))};
   const test::TinyFile file(graphs[0]);
   const std::vector<int32_t> tokens{3, 1, 4, 1, 5}, rows{0, 4};
-  for (const std::string& name : device_names()) {
+  for (const std::string& name : test::devices()) {
     std::vector<float> logits[2];
     for (size_t i = 0; i < 2; ++i) {
       const auto device = make_device({name, 2, {}});

@@ -176,7 +176,8 @@ TEST_CASE_FIXTURE(Fixture, "pool: pages lie apart, inside their slabs, and hold 
   for (size_t i = 0; i < pages.size(); ++i) {
     CHECK(pool.references(pages[i]) == 1);
     CHECK(pool.address(pages[i]) == reinterpret_cast<uint64_t>(bytes_of(pool, pages[i])));
-    std::memset(bytes_of(pool, pages[i]), static_cast<int>(i + 1), size);  // the sanitizer sees a page past its slab's end
+    std::memset(bytes_of(pool, pages[i]), static_cast<int>(i + 1),
+                size);  // the sanitizer sees a page past its slab's end
   }
   for (size_t i = 0; i < pages.size(); ++i)
     CHECK(std::count(bytes_of(pool, pages[i]), bytes_of(pool, pages[i]) + size, std::byte(i + 1)) == 1024);
@@ -375,7 +376,8 @@ TEST_CASE_FIXTURE(Fixture, "table: growth moves no page and touches no byte of w
   CHECK(device.allocations() == allocations + 30);  // what is missing, and nothing for the history
   CHECK(std::equal(pages.begin(), pages.end(), table.pages().begin()));
   CHECK(std::equal(addresses.begin(), addresses.end(), table.addresses().begin()));
-  for (const PageId page : pages) CHECK(std::count(bytes_of(pool, page), bytes_of(pool, page) + 1024, std::byte(page)) == 1024);
+  for (const PageId page : pages)
+    CHECK(std::count(bytes_of(pool, page), bytes_of(pool, page) + 1024, std::byte(page)) == 1024);
   check_books();
 }
 

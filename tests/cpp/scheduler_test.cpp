@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/session.h"
 #include "engine/step_plan.h"
@@ -55,7 +56,7 @@ struct Model {
   Graph graph = test::tiny_graph({});
   test::TinyFile file{graph};
   std::shared_ptr<CompiledModel> model;
-  explicit Model(uint32_t chunk = 16, const char* device = "cpu") {
+  explicit Model(uint32_t chunk = 16, const std::string& device = test::device()) {
     ModelOptions options;
     options.device = {device, 1};
     options.page_tokens = 8, options.slab_pages = 3, options.chunk_tokens = chunk, options.check_every_step = true;

@@ -79,8 +79,7 @@ TEST_CASE("sample draws nothing from a row with a NaN or +infinity, or with noth
         std::vector<float> logits;
         for (const auto& row : rows) logits.insert(logits.end(), row.begin(), row.end());
         const auto n = static_cast<uint32_t>(rows.size());
-        const std::vector<SampleParams> params(n,
-                                               SampleParams{temperature, 0, temperature == 0 ? 1 : 0.9f, 0, 1e-6f});
+        const std::vector<SampleParams> params(n, SampleParams{temperature, 0, temperature == 0 ? 1 : 0.9f, 0, 1e-6f});
         const Guarded in(*device, logits), out(*device, n * sizeof(int32_t));
         device.step(plain_shape(n, kVocab), "rows that hold no logits",
                     [&] { device->sample({n, kVocab, params.data(), in.span(), out.span()}); });

@@ -124,9 +124,7 @@ class Guarded {
   }
 
  private:
-  std::span<std::byte> window() const {
-    return {memory_->window({buffer_.get(), 0}, room_.span()), buffer_->bytes()};
-  }
+  std::span<std::byte> window() const { return {memory_->window({buffer_.get(), 0}, room_.span()), buffer_->bytes()}; }
 
   DeviceMemory* memory_;
   std::unique_ptr<Buffer> buffer_;
