@@ -41,9 +41,9 @@ struct Span {
 /// Thread-safe: sessions open, close, fork, save and restore while a step of others runs or is encoded, which must not
 /// touch the same bytes.
 ///
-/// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not, and
-/// steps submitted later see what they wrote. So whoever copies a page may change its table behind that: no step under way
-/// reads either. The host's own writes to `shared` memory have no order: who changes what a step reads waits for that step.
+/// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not; steps
+/// submitted later see what they wrote. The host's side of them is done on return. So who copies a page may change its table
+/// then: no step under way reads either. Writes of the host to `shared` memory have no order: they wait for their readers.
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;
