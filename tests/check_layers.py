@@ -9,8 +9,9 @@ The order, and the few rules beside it:
   `formats/formats.def` lies below all: a table, which kernels and the core share, and which includes nothing.
 - kv knows buffers, not models or graphs: it includes neither gguf nor graph.
 - In the engine no two files are a knot: ENGINE_RUNGS is its own order.
-- Outside the device room, these two are all that is seen of it, and kv sees `device/memory.h` alone. Inside, one device includes no other
-  (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/ join them.
+- Outside the device room, these two are all that is seen of it, and kv sees `device/memory.h` alone. Inside, one
+  device includes no other (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/
+  join them.
 - Python: the list PYTHON_ORDER. A module that is not on it is a fault: give it its place.
   Imports under `if TYPE_CHECKING:` are names for the type checker, and free.
 Tests and benches may include anything, and nothing of theirs may be included by the house.

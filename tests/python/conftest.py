@@ -20,7 +20,7 @@ from foundry import CompiledModel
 Tiny = Callable[..., Path]
 
 if device := os.environ.get("FOUNDRY_DEVICE"):
-    CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # of `device` and what follows
+    CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # `device` is the first
 
 
 def room_of(model: CompiledModel) -> int:
