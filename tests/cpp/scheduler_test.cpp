@@ -95,7 +95,8 @@ TEST_CASE("those who decode at once share steps") {
   for (std::thread& thread : threads) thread.join();
   const Scheduler::Counts after = m.model->scheduler().counts();
   const uint64_t rows = after.decode_rows - before.decode_rows, steps = after.decode_steps - before.decode_steps;
-  CHECK(rows == kSessions * (kTokens - 1));
+  if (m.model->device_info().steps_ahead == 0)
+    CHECK(rows == kSessions * (kTokens - 1));  // else steps are sessions' own
   MESSAGE("decode rows a step: " << static_cast<double>(rows) / static_cast<double>(steps));
   for (int t = 0; t < kSessions; ++t) {  // and each has what it has alone
     const auto s = Session::open(m.model, {});

@@ -25,6 +25,10 @@ class Reach {
     Reach& of_;
   };
 
+  Reach() = default;
+  ~Reach();
+  Reach(const Reach&) = delete;
+
   /// Whole pages of the system's; MemoryLimitError.
   Mapping map(uint64_t bytes);
   void unmap(const Mapping& mapping) noexcept;
@@ -33,11 +37,15 @@ class Reach {
 
  private:
   void count(int change);
-  void protect(int protection) noexcept;
+  int protection() const;
+  void protect() noexcept;
 
   mutable std::mutex mutex_;
   int open_ = 0;
-  std::vector<Mapping> mappings_;
+  std::vector<Mapping> mappings_;  // in the order of their addresses
+  // All lie in one region, so that a step costs two calls of the system and not two for each buffer.
+  std::byte* region_ = nullptr;
+  uint64_t used_bytes_ = 0;  // of the region: all beyond is free, and as it was made
 };
 
 }  // namespace foundry::test

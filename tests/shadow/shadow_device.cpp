@@ -157,12 +157,11 @@ class Shadow final : public Device {
   }
   /// One that fails takes those behind it along.
   void run_until(uint64_t last) noexcept {
+    if (steps_.empty() || steps_.front().number > last) return;
+    const Reach::Open open(reach_);
     while (!steps_.empty() && steps_.front().number <= last) {
       try {
-        for (const auto& op : steps_.front().ops) {
-          const Reach::Open open(reach_);
-          op();
-        }
+        for (const auto& op : steps_.front().ops) op();
         steps_.pop_front();
       } catch (const Error&) {
         fail(std::current_exception());
