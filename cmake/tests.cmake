@@ -62,7 +62,7 @@ if(CMAKE_SYSTEM_NAME STREQUAL Linux)
   add_test(NAME faults_test COMMAND foundry_faults)
   set_tests_properties(faults_test PROPERTIES LABELS unit TIMEOUT 900)
   add_test(NAME faults_on_shadow COMMAND foundry_faults)
-  set_tests_properties(faults_on_shadow PROPERTIES LABELS unit TIMEOUT 900 ENVIRONMENT FOUNDRY_DEVICE=shadow)
+  set_tests_properties(faults_on_shadow PROPERTIES LABELS shadow TIMEOUT 900 ENVIRONMENT FOUNDRY_DEVICE=shadow)
 endif()
 
 if(FOUNDRY_BUILD_BENCH)
