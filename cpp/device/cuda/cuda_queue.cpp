@@ -26,9 +26,9 @@ class GpuBuffer final : public Buffer {
     if (cudaMalloc(&data_, bytes == 0 ? 1 : bytes) == cudaSuccess) return;
     size_t available = 0, total = 0;
     if (cudaMemGetInfo(&available, &total) != cudaSuccess) available = 0;
-    throw MemoryLimitError("cuda: needed " + std::to_string(bytes) + " bytes of the GPU's memory, available " +
-                               std::to_string(available),
-                           bytes, available);
+    throw MemoryLimitError(
+        "cuda: needed " + std::to_string(bytes) + " bytes of the GPU's memory, available " + std::to_string(available),
+        bytes, available);
   }
   ~GpuBuffer() override { cudaFree(data_); }  // once the steps under way have ended
   GpuBuffer(const GpuBuffer&) = delete;
