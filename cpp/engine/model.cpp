@@ -67,9 +67,7 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
 
-CompiledModel::~CompiledModel() {
-  if (workspace_ != nullptr) ledger_.credit(MemoryUse::workspace, workspace_->bytes());
-}
+CompiledModel::~CompiledModel() { ledger_.credit(MemoryUse::workspace, runner_->held_bytes()); }
 
 std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph,
                                                    const ModelOptions& options, const LoadProgress& progress) {
@@ -89,12 +87,11 @@ std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> fil
   model->weights_.load(*model->device_, model->ledger_, progress);
   model->ledger_.charge(MemoryUse::workspace, workspace);
   try {
-    model->workspace_ = model->device_->allocate(workspace);
+    model->runner_->hold_workspace();
   } catch (...) {
     model->ledger_.credit(MemoryUse::workspace, workspace);
     throw;
   }
-  model->runner_->attach(*model->workspace_);
   return model;
 }
 

@@ -80,7 +80,6 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   WeightStore weights_;
   std::unique_ptr<ContextMemory> memory_;
   std::unique_ptr<StepRunner> runner_;
-  std::unique_ptr<Buffer> workspace_;
   mutable ForkGuarded forks_;
   std::unique_ptr<Scheduler> scheduler_;
   std::atomic<bool> check_every_step_;

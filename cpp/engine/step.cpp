@@ -42,12 +42,19 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
   inputs_.positions = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
   inputs_.selected = 2 * inputs_.positions;
   ahead_at_ = inputs_.selected + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
-  arena_at_ = ahead_at_ + (taken_.size() + 1) * kPlaceBytes;  // the last place is draw()'s
-  scratch_at_ = round_up(arena_at_ + buffers_.bytes, kAlign);
-  workspace_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
+  logits_room_at_ = ahead_at_ + (taken_.size() + 1) * kPlaceBytes;  // the last place is draw()'s
+  shared_bytes_ = logits_room_at_ + device.room_bytes(uint64_t{max_selected} * graph.arch.vocab_size * sizeof(float));
+  scratch_at_ = round_up(buffers_.bytes, kAlign);
+  device_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
 }
 
-Span StepRunner::at(ValueId value) const { return place(arena_at_ + buffers_.offsets[static_cast<size_t>(value)]); }
+void StepRunner::hold_workspace() {
+  auto own = device_.allocate(device_bytes_, MemoryKind::device);
+  shared_ = device_.allocate(shared_bytes_, MemoryKind::shared);
+  own_ = std::move(own);
+}
+
+Span StepRunner::at(ValueId value) const { return {own_.get(), buffers_.offsets[static_cast<size_t>(value)]}; }
 
 uint64_t StepRunner::drawn_at(const Ahead& step) const { return ahead_at_ + step.place * kPlaceBytes + 3 * kAlign; }
 
@@ -57,15 +64,14 @@ uint32_t StepRunner::rows_of(ValueId value) const {
 
 void StepRunner::begin_step(const Inputs& inputs) {
   now_ = inputs, norm_ = {}, gated_ = nullptr;
-  device_.begin(place(scratch_at_), shape_);
+  device_.begin({own_.get(), scratch_at_}, shape_);
 }
 
 /// Who is at which position; tokens are the caller's to place.
 void StepRunner::begin_body(std::span<const RowRun> runs) {
   n_rows_ = 0;
-  rope_max_seq_len_ = 0;
   for (auto& group : sequences_) group.clear();
-  auto* positions = place(now_.positions).as<int32_t>();
+  auto* positions = place(now_.positions).host<int32_t>();
   for (const RowRun& run : runs) {
     const auto count = static_cast<uint32_t>(run.tokens.size());
     if (n_rows_ + count > shape_.max_rows) throw ConsistencyError("a step of more rows than its workspace holds");
@@ -78,7 +84,6 @@ void StepRunner::begin_body(std::span<const RowRun> runs) {
         throw ConsistencyError("a step past the pages that its session holds");
       sequences_[g].push_back(params);
     }
-    rope_max_seq_len_ = std::max(rope_max_seq_len_, run.rope_max_seq_len);
     for (uint32_t i = 0; i < count; ++i) positions[n_rows_ + i] = static_cast<int32_t>(run.start + i);
     n_rows_ += count;
   }
@@ -88,7 +93,7 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
   settle(last_);  // its inputs are these
   begin_step(inputs_);
   begin_body(runs);
-  auto* tokens = place(now_.tokens).as<int32_t>();
+  auto* tokens = place(now_.tokens).host<int32_t>();
   for (const RowRun& run : runs) tokens = std::copy(run.tokens.begin(), run.tokens.end(), tokens);
   for (size_t i = 0; i < head_begin_; ++i) encode(graph_.ops[i], poll);
   last_ = newest_ = device_.submit();
@@ -97,11 +102,14 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
 const float* StepRunner::run_head(std::span<const int32_t> rows) {
   n_selected_ = static_cast<uint32_t>(rows.size());
   begin_step(inputs_);
-  std::memcpy(place(now_.selected).as<int32_t>(), rows.data(), rows.size_bytes());
+  std::memcpy(place(now_.selected).host<int32_t>(), rows.data(), rows.size_bytes());
   for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], {});
   last_ = newest_ = device_.submit();
   finish();
-  return at(graph_.logits).as<float>();
+  const Span logits = at(graph_.logits);
+  std::byte* seen = device_.window(logits, place(logits_room_at_));
+  device_.download(logits, {seen, rows.size() * graph_.arch.vocab_size * sizeof(float)});
+  return reinterpret_cast<const float*>(seen);
 }
 
 void StepRunner::settle(uint64_t step) noexcept {
@@ -113,13 +121,12 @@ void StepRunner::settle(uint64_t step) noexcept {
 
 int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
   const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
-  settle(newest_);  // steps ahead use that row too
-  std::memcpy(row.as<float>(), logits.data(), logits.size_bytes());
+  device_.upload(row, std::as_bytes(logits));  // steps ahead use that row too: behind them
   begin_step(inputs_);
   device_.sample({1, static_cast<uint32_t>(logits.size()), &params, row, out});
   last_ = newest_ = device_.submit();
   finish();
-  return *out.as<int32_t>();
+  return *out.host<int32_t>();
 }
 
 std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs, std::span<const SampleParams> params,
@@ -133,8 +140,8 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
     begin_body(runs);
     n_selected_ = n_rows_;
     for (uint32_t i = 0; i < n_rows_; ++i) {
-      place(now_.tokens).as<int32_t>()[i] = runs[i].tokens.front();
-      place(now_.selected).as<int32_t>()[i] = static_cast<int32_t>(i);
+      place(now_.tokens).host<int32_t>()[i] = runs[i].tokens.front();
+      place(now_.selected).host<int32_t>()[i] = static_cast<int32_t>(i);
     }
     if (after != nullptr) now_.tokens = drawn_at(*after);
     for (const Op& op : graph_.ops) encode(op, {});
@@ -149,7 +156,7 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
 
 int32_t StepRunner::drawn(const Ahead& step, uint32_t row) {
   device_.wait(step.step);
-  return place(drawn_at(step)).as<int32_t>()[row];
+  return place(drawn_at(step)).host<int32_t>()[row];
 }
 
 void StepRunner::drop(const Ahead& step) noexcept {
@@ -165,16 +172,13 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
   switch (op.kind) {
     case OpKind::embed: {
       const Weight* w = table(0);
-      device_.embed({{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type), op.scale, 0},
-                     w,
-                     place(now_.tokens),
-                     at(out)});
+      device_.embed({{n_rows_, width(out), op.scale}, w, place(now_.tokens), at(out)});
       break;
     }
     case OpKind::rms_norm: {
       const Weight* w = table(0);
       const auto n = static_cast<u32>(w->cols);
-      const RmsNormParams p{rows_of(in) * (width(in) / n), n, op.eps, 0};
+      const RmsNormParams p{rows_of(in) * (width(in) / n), n, op.eps};
       if (op.with_next)
         norm_ = {w, p, at(in)};
       else
@@ -189,7 +193,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       args.outputs.reserve(n);
       for (size_t i = 0; i < n; ++i) {
         const Weight* w = weights_.get(op.weights[i], WeightUse::linear);
-        args.outputs.push_back({{rows_of(in), width(in), width(op.outputs[i]), static_cast<u32>(w->type)},
+        args.outputs.push_back({{rows_of(in), width(in), width(op.outputs[i])},
                                 w,
                                 op.weights.size() > n + i ? table(n + i) : nullptr,
                                 at(op.outputs[i])});
@@ -204,12 +208,11 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       break;
     }
     case OpKind::rope:
-      device_.rope(
-          {{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, rope_max_seq_len_, op.rope_base, op.scale},
-           op.weights.empty() ? nullptr : table(0),
-           place(now_.positions),
-           at(in),
-           at(out)});
+      device_.rope({{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, op.rope_base, op.scale},
+                    op.weights.empty() ? nullptr : table(0),
+                    place(now_.positions),
+                    at(in),
+                    at(out)});
       break;
     case OpKind::kv_append: {
       const auto& sequences = sequences_[op.group];
@@ -221,7 +224,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
       if (poll) poll();
       const auto& sequences = sequences_[op.group];
       device_.attention(
-          {{n_rows_, op.n_heads, static_cast<u32>(sequences.size()), op.layer, op.scale, op.window, kSegmentTokens, 0},
+          {{n_rows_, op.n_heads, static_cast<u32>(sequences.size()), op.layer, op.scale, op.window, kSegmentTokens},
            kv_[op.group],
            sequences.data(),
            at(in),

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/step.h"
 
@@ -374,7 +375,7 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
   const Graph graphs[] = {tiny(2), fuse(tiny(2))};
   const test::TinyFile file(graphs[0]);
   const std::vector<int32_t> tokens{3, 1, 4, 1, 5}, rows{0, 4};
-  for (const std::string& name : device_names()) {
+  for (const std::string& name : test::devices()) {
     std::vector<float> logits[2];
     for (size_t i = 0; i < 2; ++i) {
       const auto device = make_device({name, 2, {}});
@@ -388,10 +389,9 @@ TEST_CASE("graph: fusing changes no bit of the logits") {
       sequence.pages = table.addresses_at();
       sequence.n_pages = 1, sequence.max_seq_len = 8;
       StepRunner runner(*device, graphs[i], weights, {pool.geometry().params()}, kRows, kSelected);
-      const auto workspace = device->allocate(runner.workspace_bytes());
-      std::memset(workspace->data(), 0xff, workspace->bytes());
-      runner.attach(*workspace);
-      const RowRun run{{&sequence, 1}, tokens, 0, 8};
+      runner.hold_workspace();
+      CHECK(runner.held_bytes() == runner.workspace_bytes());
+      const RowRun run{{&sequence, 1}, tokens, 0};
       runner.run_body({&run, 1}, {});
       const float* out = runner.run_head(rows);
       logits[i].assign(out, out + rows.size() * 96);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -78,7 +79,7 @@ TEST_CASE("limits: rope may be wider than the heads of attention") {
     if (op.kind == OpKind::rope) op.head_dim = op.rot_dim = op.head_dim * op.n_heads, op.n_heads = 1;
   verify(g);
   const TinyFile file(g);
-  const auto model = load(file, g, "cpu");
+  const auto model = load(file, g, test::device());
   const auto session = Session::open(model, {0, 0, 0});
   std::vector<int32_t> tokens(60, 3);
   bool finite = true;
@@ -101,7 +102,7 @@ TEST_CASE("limits: too many threads are the caller's fault") {
 TEST_CASE("limits: activations that are no numbers show in the logits") {
   // A weight of the first norm that is infinite or NaN: quantised layers behind it must pass it on, not make a number of it.
   for (const float poison : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
-    for (const std::string& device : device_names()) {
+    for (const std::string& device : test::devices()) {
       const Graph g = tiny_graph({});
       TinyFile file(g);
       file.set_vector("blk.0.attn_norm.weight", 5, poison);

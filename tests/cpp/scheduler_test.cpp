@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/session.h"
 #include "engine/step_plan.h"
@@ -55,7 +56,7 @@ struct Model {
   Graph graph = test::tiny_graph({});
   test::TinyFile file{graph};
   std::shared_ptr<CompiledModel> model;
-  explicit Model(uint32_t chunk = 16, const char* device = "cpu") {
+  explicit Model(uint32_t chunk = 16, const std::string& device = test::device()) {
     ModelOptions options;
     options.device = {device, 1};
     options.page_tokens = 8, options.slab_pages = 3, options.chunk_tokens = chunk, options.check_every_step = true;
@@ -94,7 +95,8 @@ TEST_CASE("those who decode at once share steps") {
   for (std::thread& thread : threads) thread.join();
   const Scheduler::Counts after = m.model->scheduler().counts();
   const uint64_t rows = after.decode_rows - before.decode_rows, steps = after.decode_steps - before.decode_steps;
-  CHECK(rows == kSessions * (kTokens - 1));
+  if (m.model->device_info().steps_ahead == 0)
+    CHECK(rows == kSessions * (kTokens - 1));  // else steps are sessions' own
   MESSAGE("decode rows a step: " << static_cast<double>(rows) / static_cast<double>(steps));
   for (int t = 0; t < kSessions; ++t) {  // and each has what it has alone
     const auto s = Session::open(m.model, {});
