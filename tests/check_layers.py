@@ -40,8 +40,10 @@ CPP_FORBIDDEN = {"kv": {"gguf", "graph", "device.h"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
     ["sampler", "weights", "step_plan"],
+    ["logit_edits"],
     ["step", "request"],
-    ["scheduler"],
+    ["ahead"],
+    ["scheduler", "scheduler_ahead"],
     ["model"],
     ["saved"],
     ["generation", "session", "batch"],
@@ -57,7 +59,11 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "sampling",
+    "structured",
+    "answer",
     "generate",
+    "choices",
     "asynchronous",
     "session",
     "model",
