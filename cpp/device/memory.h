@@ -1,5 +1,5 @@
-// Memory of a device, in two kinds, and the ways between it and the host. Nothing above the devices assumes that the host
-// can see what is `device` memory: bytes go in by upload(), come out by download(), and move by copy().
+// Memory of a device, in two kinds, and the ways between it and the host. Nothing above the devices assumes that the
+// host sees what is `device` memory: bytes go in by upload(), come out by download(), and move by copy().
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -41,9 +41,10 @@ struct Span {
 /// Thread-safe: sessions open, close, fork, save and restore while a step of others runs or is encoded, which must not
 /// touch the same bytes.
 ///
-/// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not; steps
-/// submitted later see what they wrote. The host's side of them is done on return. So who copies a page may change its table
-/// then: no step under way reads either. Writes of the host to `shared` memory have no order: they wait for their readers.
+/// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not, and
+/// steps submitted later see what they wrote. The host's side of them is done on return. Who has copied a page may
+/// change its table: no step under way reads either. The host's own writes to `shared` memory have no order: who changes
+/// what a step reads waits for that step first.
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cpp/tiny_llama.h"
 #include "engine/session.h"
+#include "shadow/shadow_device.h"
 
 namespace foundry {
 namespace {
@@ -19,6 +20,7 @@ struct Model {
   test::TinyFile file{graph};
   std::shared_ptr<CompiledModel> model;
   Model() {
+    test::register_shadow_devices();
     ModelOptions options;
     options.device = {"shadow:ahead", 1};
     options.page_tokens = 8, options.slab_pages = 3, options.chunk_tokens = 16, options.check_every_step = true;

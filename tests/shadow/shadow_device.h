@@ -1,6 +1,6 @@
-// "shadow" and "shadow:ahead": test devices over the CPU's, whose `device` memory is out of the host's reach, as a discrete
-// GPU's is. A look at it, but by the device's own ops and copies, ends the process. Nothing runs before somebody waits for
-// it, so what is read too early is seen as well. "shadow:ahead" lets steps run ahead of the host.
+// "shadow" and "shadow:ahead": test devices over the CPU's, whose `device` memory is out of the host's reach, as a
+// discrete GPU's is. A look at it, but by the device's own ops and copies, ends the process. Nothing runs before somebody
+// waits for it, so what is read too early is seen as well. "shadow:ahead" lets steps run ahead of the host.
 #pragma once
 #include <memory>
 
