@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #define FOUNDRY_ISA avx2
+#define FOUNDRY_UNROLL _Pragma("GCC unroll 8")
 namespace foundry::cpu::avx2 {
 
 constexpr const char* kIsaName = "avx2";
@@ -131,15 +132,27 @@ inline Bytes load_bytes(const std::byte* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
-inline Bytes low_nibbles(Bytes x) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
+inline Bytes each_byte(int x) {
+  const __m256i all = _mm256_set1_epi8(static_cast<char>(x));
+  return {all, all};
 }
-inline Bytes high_nibbles(Bytes x) { return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+inline Bytes both(Bytes x, Bytes y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+inline Bytes either(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+template <int n>
+inline Bytes shifted(Bytes x) {
+  if constexpr (n > 0) return {_mm256_slli_epi16(x.a, n), _mm256_slli_epi16(x.b, n)};
+  if constexpr (n < 0) return {_mm256_srli_epi16(x.a, -n), _mm256_srli_epi16(x.b, -n)};
+  return x;
+}
+inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
+  const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  return {_mm256_shuffle_epi8(all, codes.a), _mm256_shuffle_epi8(all, codes.b)};
+}
 inline __m256i dot4(__m256i acc, __m256i u, __m256i s) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
 }
-inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) {
+/// Codes are 0 .. 63: 63 * 127 * 2 fits 16 bits.
+inline I16 dot_codes(I16 acc, Bytes w, int32_t a) {
   const __m256i s = _mm256_set1_epi32(a);
   return {dot4(acc.a, w.a, s), dot4(acc.b, w.b, s)};
 }

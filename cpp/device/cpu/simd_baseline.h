@@ -11,6 +11,7 @@
 #endif
 
 #define FOUNDRY_ISA baseline
+#define FOUNDRY_UNROLL
 namespace foundry::cpu::baseline {
 
 #ifdef __aarch64__
@@ -106,15 +107,35 @@ inline Bytes load_bytes(const std::byte* p) {
   for (uint32_t i = 0; i < 64; ++i) r.v[i] = static_cast<int8_t>(p[i]);
   return r;
 }
-inline Bytes low_nibbles(Bytes a) {
-  for (int8_t& x : a.v) x = static_cast<int8_t>(x & 15);
+inline Bytes each_byte(int x) {
+  Bytes r;
+  for (int8_t& byte : r.v) byte = static_cast<int8_t>(x);
+  return r;
+}
+inline Bytes both(Bytes a, Bytes b) {
+  for (uint32_t i = 0; i < 64; ++i) a.v[i] = static_cast<int8_t>(a.v[i] & b.v[i]);
   return a;
 }
-inline Bytes high_nibbles(Bytes a) {
-  for (int8_t& x : a.v) x = static_cast<int8_t>((static_cast<uint8_t>(x) >> 4) & 15);
+inline Bytes either(Bytes a, Bytes b) {
+  for (uint32_t i = 0; i < 64; ++i) a.v[i] = static_cast<int8_t>(a.v[i] | b.v[i]);
   return a;
 }
-inline I16 dot_q8(I16 acc, Bytes w, int32_t a) {
+template <int n>
+inline Bytes shifted(Bytes a) {
+  if constexpr (n > 0)
+    for (int8_t& x : a.v) x = static_cast<int8_t>(static_cast<uint8_t>(x) << n);
+  if constexpr (n < 0)
+    for (int8_t& x : a.v) x = static_cast<int8_t>(static_cast<uint8_t>(x) >> -n);
+  return a;
+}
+inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
+  for (int8_t& x : codes.v) x = static_cast<int8_t>(table[static_cast<uint8_t>(x)]);
+  return codes;
+}
+#ifndef __ARM_FEATURE_DOTPROD
+__attribute__((noinline))  // long in plain code, and used in many places
+#endif
+inline I16 dot_q8(I16 acc, const Bytes& w, int32_t a) {
 #ifdef __ARM_FEATURE_DOTPROD
   const int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(a));
   for (uint32_t i = 0; i < 4; ++i)
@@ -127,7 +148,7 @@ inline I16 dot_q8(I16 acc, Bytes w, int32_t a) {
 #endif
   return acc;
 }
-inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) { return dot_q8(acc, w, a); }
+inline I16 dot_codes(I16 acc, const Bytes& w, int32_t a) { return dot_q8(acc, w, a); }
 #undef FOUNDRY_LANES
 
 }  // namespace foundry::cpu::baseline
