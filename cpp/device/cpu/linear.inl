@@ -7,38 +7,41 @@ inline int32_t four(const int8_t* p) {
   return bytes;
 }
 
-/// The products of pair i of a part's groups, for R rows whose blocks are `stride` bytes apart.
-/// (FOUNDRY_UNROLL is for loops of few rounds, whose arrays are to be registers.)
+/// Adds the products of pair i of a part's groups, the n-th of those that share a scale, for R rows whose blocks are
+/// `stride` bytes apart. (FOUNDRY_UNROLL is for loops of few rounds, whose arrays are to be registers.)
 template <class Format, uint32_t i, uint32_t R>
-inline void add_pair(const std::byte* w, uint32_t part, const int8_t* q, uint64_t stride, I16 (&coarse)[R],
-                     I16 (&fine)[R]) {
+inline void add_pair(const std::byte* w, uint32_t part, const int8_t* q, uint64_t stride, Dots (&coarse)[R],
+                     Dots (&fine)[R]) {
   constexpr uint32_t kFirst = Format::kApart == 1 ? 2 * i : i, kSecond = kFirst + Format::kApart;
+  constexpr uint32_t kPairs = 4 / Format::kHalves, kNth = i % kPairs + 1;
   Bytes k[2];
   Format::template pair<i>(w, part, k);
   FOUNDRY_UNROLL
   for (uint32_t r = 0; r < R; ++r) {
     const int8_t* of_row = q + r * stride;
-    coarse[r] = Format::dot(coarse[r], k[0], four(of_row + 4 * kFirst));
-    fine[r] = Format::dot(fine[r], k[0], four(of_row + kBlock + 4 * kFirst));
-    coarse[r] = Format::dot(coarse[r], k[1], four(of_row + 4 * kSecond));
-    fine[r] = Format::dot(fine[r], k[1], four(of_row + kBlock + 4 * kSecond));
+    Format::accumulate(coarse[r], k[0], four(of_row + 4 * kFirst));
+    Format::accumulate(fine[r], k[0], four(of_row + kBlock + 4 * kFirst));
+    Format::accumulate(coarse[r], k[1], four(of_row + 4 * kSecond));
+    Format::accumulate(fine[r], k[1], four(of_row + kBlock + 4 * kSecond));
+    if constexpr (Format::kMost != 0)
+      if constexpr (kNth == kPairs || full_after(kNth, Format::kMost)) settle(coarse[r]), settle(fine[r]);
   }
 }
 
-/// What shares a scale: a part, or the first or last 16 k of it. `b` is the block of activations of row `row`.
+/// What shares a scale: a part, or the first or last 16 k of it. `b` is the block of activations of the first row.
 template <DType T, uint32_t half, uint32_t R>
 inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const std::byte* w, uint32_t part, F16* acc) {
   using Format = Packed<T>;
   const int8_t* q = a.quant.q + b * kQuantBytes;
   const uint64_t stride = n_blocks * kQuantBytes;
   int32_t q_sums[R];
-  I16 coarse[R], fine[R];
+  Dots coarse[R], fine[R];
   FOUNDRY_UNROLL
   for (uint32_t r = 0; r < R; ++r) {
     const int32_t* sums = a.quant.sums + 2 * (b + r * n_blocks);
     q_sums[r] = Format::kHalves == 2 ? sums[half] : sums[0] + sums[1];
-    coarse[r] = izero();
-    fine[r] = Format::start(q_sums[r]);
+    coarse[r] = dots_from(izero());
+    fine[r] = dots_from(Format::start(q_sums[r]));
   }
   if constexpr (Format::kHalves == 1 || half == 0) {
     add_pair<Format, 0>(w, part, q, stride, coarse, fine);
@@ -52,7 +55,8 @@ inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const
   FOUNDRY_UNROLL
   for (uint32_t r = 0; r < R; ++r) {
     const float scale = a.quant.scales[b + r * n_blocks];
-    acc[r] = fma(to_float(iadd(shift_left7(coarse[r]), fine[r])), mul(d, set1(scale)), acc[r]);
+    const I16 sum = iadd(shift_left7(coarse[r].settled), fine[r].settled);
+    acc[r] = fma(to_float(sum), mul(d, set1(scale)), acc[r]);
     if constexpr (Format::has_minimum)
       acc[r] = fma(Format::minimum(w, part, half), set1(scale * static_cast<float>(q_sums[r])), acc[r]);
   }

@@ -148,19 +148,31 @@ inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
   const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   return {_mm256_shuffle_epi8(all, codes.a), _mm256_shuffle_epi8(all, codes.b)};
 }
-inline __m256i dot4(__m256i acc, __m256i u, __m256i s) {
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+
+/// A sum of products of bytes: what is settled, and the latest in 16 bits, which hold several before they overflow.
+struct Dots {
+  I16 settled;
+  __m256i a, b;
+};
+inline Dots dots_from(I16 start) { return {start, _mm256_setzero_si256(), _mm256_setzero_si256()}; }
+/// Whether to settle() behind the n-th pair of groups of codes of at most `most`: each adds 2 * 2 * 127 * most.
+constexpr bool full_after(uint32_t n, uint32_t most) { return n % (32767 / (508 * most)) == 0; }
+inline void add_codes(Dots& sum, Bytes w, int32_t four) {
+  const __m256i s = _mm256_set1_epi32(four);
+  sum.a = _mm256_add_epi16(sum.a, _mm256_maddubs_epi16(w.a, s));
+  sum.b = _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, s));
 }
-/// Codes are 0 .. 63: 63 * 127 * 2 fits 16 bits.
-inline I16 dot_codes(I16 acc, Bytes w, int32_t a) {
-  const __m256i s = _mm256_set1_epi32(a);
-  return {dot4(acc.a, w.a, s), dot4(acc.b, w.b, s)};
+inline __m256i wide(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+inline void settle(Dots& sum) {
+  sum.settled = iadd(sum.settled, {wide(sum.a), wide(sum.b)});
+  sum.a = sum.b = _mm256_setzero_si256();
 }
-/// |w| times a with w's sign: 128 * 127 * 2 still fits 16 bits.
-inline I16 dot_q8(I16 acc, Bytes w, int32_t a) {
-  const __m256i s = _mm256_set1_epi32(a);
-  return {dot4(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a)),
-          dot4(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b))};
+/// |w| times the activations with w's sign: 128 * 127 * 2 still fits 16 bits.
+inline void add_q8(Dots& sum, Bytes w, int32_t four) {
+  const __m256i s = _mm256_set1_epi32(four);
+  sum.settled =
+      iadd(sum.settled, {wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a))),
+                         wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b)))});
 }
 
 }  // namespace foundry::cpu::avx2

@@ -97,8 +97,17 @@ inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
   const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(all), codes.v)};
 }
-/// acc + for each output its four weights times a's four bytes. Codes are 0 .. 63; Q8 as packed with kQ8Offset.
-inline I16 dot_codes(I16 acc, Bytes w, int32_t a) { return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(a))}; }
-inline I16 dot_q8(I16 acc, Bytes w, int32_t a) { return dot_codes(acc, w, a); }
+/// A sum of products of bytes. (Families that add in 16 bits settle() it where full_after() says so.)
+struct Dots {
+  I16 settled;
+};
+inline Dots dots_from(I16 start) { return {start}; }
+constexpr bool full_after(uint32_t, uint32_t) { return false; }
+inline void settle(Dots&) {}
+/// To each output's sum its four weights times the four activations. Codes are 0 .. 63; Q8 as packed with kQ8Offset.
+inline void add_codes(Dots& sum, Bytes w, int32_t four) {
+  sum.settled.v = _mm512_dpbusd_epi32(sum.settled.v, w.v, _mm512_set1_epi32(four));
+}
+inline void add_q8(Dots& sum, Bytes w, int32_t four) { add_codes(sum, w, four); }
 
 }  // namespace foundry::cpu::avx512

@@ -132,23 +132,29 @@ inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
   for (int8_t& x : codes.v) x = static_cast<int8_t>(table[static_cast<uint8_t>(x)]);
   return codes;
 }
-#ifndef __ARM_FEATURE_DOTPROD
-__attribute__((noinline))  // long in plain code, and used in many places
-#endif
-inline I16 dot_q8(I16 acc, const Bytes& w, int32_t a) {
+struct Dots {
+  I16 settled;
+};
+inline Dots dots_from(I16 start) { return {start}; }
+constexpr bool full_after(uint32_t, uint32_t) { return false; }
+inline void settle(Dots&) {}
 #ifdef __ARM_FEATURE_DOTPROD
-  const int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(a));
+inline void add_q8(Dots& sum, const Bytes& w, int32_t four) {
+  const int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
+  int32_t* to = sum.settled.v;
   for (uint32_t i = 0; i < 4; ++i)
-    vst1q_s32(acc.v + 4 * i, vdotq_s32(vld1q_s32(acc.v + 4 * i), vld1q_s8(w.v + 16 * i), four));
-#else
-  int8_t four[4];
-  __builtin_memcpy(four, &a, 4);
-  for (uint32_t i = 0; i < 16; ++i)
-    acc.v[i] += w.v[4 * i] * four[0] + w.v[4 * i + 1] * four[1] + w.v[4 * i + 2] * four[2] + w.v[4 * i + 3] * four[3];
-#endif
-  return acc;
+    vst1q_s32(to + 4 * i, vdotq_s32(vld1q_s32(to + 4 * i), vld1q_s8(w.v + 16 * i), all));
 }
-inline I16 dot_codes(I16 acc, const Bytes& w, int32_t a) { return dot_q8(acc, w, a); }
+#else
+/// Long in plain code, and used in many places: one copy of it.
+__attribute__((noinline)) inline void add_q8(Dots& sum, const Bytes& w, int32_t four) {
+  int8_t x[4];
+  __builtin_memcpy(x, &four, 4);
+  for (uint32_t i = 0; i < 16; ++i)
+    sum.settled.v[i] += w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
+}
+#endif
+inline void add_codes(Dots& sum, const Bytes& w, int32_t four) { add_q8(sum, w, four); }
 #undef FOUNDRY_LANES
 
 }  // namespace foundry::cpu::baseline

@@ -11,7 +11,8 @@
 //   kHalves                           scales of a part: one for all its k, or two for the first 16 and the last
 //   scale(w, part, half), minimum(w, part, half)
 //                                     of every output; has_minimum says whether there are minima
-//   dot(acc, k, q)                    acc and the products of a group with four activations
+//   accumulate(sum, k, four)          adds the products of a group with four activations
+//   kMost                             the largest code, where that is by add_codes(); 0 where by add_q8()
 //   start(q_sum)                      what the sum begins with, where packed values are off by a constant
 //
 // Kept<> is how attention reads a format that keeps K and V (formats/kv_rows.h has the layout): dot_block() of K,

@@ -58,7 +58,7 @@ struct InPlanes {
   using Block = B;
   static constexpr uint32_t kPartBytes = kScales + Planes<kBits>::bytes;
   static constexpr uint32_t bytes = kHead + kValues / kBlock * kPartBytes;
-  static constexpr uint32_t kApart = 1, kHalves = 1;
+  static constexpr uint32_t kApart = 1, kHalves = 1, kMost = (1 << kBits) - 1;
   static constexpr bool has_minimum = false;
 
   static const std::byte* scales_of(const std::byte* w, uint32_t part) { return w + kHead + part * kPartBytes; }
@@ -66,7 +66,7 @@ struct InPlanes {
   static void pair(const std::byte* w, uint32_t part, Bytes (&k)[2]) {
     Planes<kBits>::template pair<i>(scales_of(w, part) + kScales, k);
   }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_codes(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
 
   /// All codes; scales(codes, block, lane, to) puts what else there is, `to` a packed block.
   template <class Scales>

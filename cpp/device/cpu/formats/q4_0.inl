@@ -5,7 +5,7 @@ template <>
 struct Packed<DType::q4_0> {
   using Block = BlockQ4_0;
   static constexpr uint32_t bytes = 32 + 256;
-  static constexpr uint32_t kApart = 4, kHalves = 1;
+  static constexpr uint32_t kApart = 4, kHalves = 1, kMost = 15;
   static constexpr bool has_minimum = false;
 
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
@@ -18,7 +18,7 @@ struct Packed<DType::q4_0> {
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static I16 start(int32_t q_sum) { return iset1(-8 * q_sum); }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_codes(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
 };
 
 template <>

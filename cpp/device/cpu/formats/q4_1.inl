@@ -4,7 +4,7 @@ template <>
 struct Packed<DType::q4_1> {
   using Block = BlockQ4_1;
   static constexpr uint32_t bytes = 64 + 256;
-  static constexpr uint32_t kApart = 4, kHalves = 1;
+  static constexpr uint32_t kApart = 4, kHalves = 1, kMost = 15;
   static constexpr bool has_minimum = true;
 
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
@@ -19,5 +19,5 @@ struct Packed<DType::q4_1> {
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static F16 minimum(const std::byte* w, uint32_t, uint32_t) { return load_halves(w + 32); }
   static I16 start(int32_t) { return izero(); }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_codes(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
 };

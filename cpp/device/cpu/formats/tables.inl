@@ -16,6 +16,8 @@ struct Iq4Values {
 
 template <>
 struct Packed<DType::iq4_nl> : InPlanes<BlockIQ4_NL, 32, 4, 32, 0> {
+  static constexpr uint32_t kMost = 0;
+
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
     pack_codes(blocks, stride, n, to, [](const Codes&, const Block& block, uint32_t lane, std::byte* at) {
       put_half(at, lane, block.scale);
@@ -26,13 +28,15 @@ struct Packed<DType::iq4_nl> : InPlanes<BlockIQ4_NL, 32, 4, 32, 0> {
     InPlanes::pair<i>(w, part, k);
     for (Bytes& one : k) one = Iq4Values::values(one);
   }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_q8(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_q8(sum, k, four); }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static I16 start(int32_t q_sum) { return Iq4Values::start(q_sum); }
 };
 
 template <>
 struct Packed<DType::iq4_xs> : InPlanes<BlockIQ4_XS, 256, 4, 32, 16> {
+  static constexpr uint32_t kMost = 0;
+
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
     pack_codes(blocks, stride, n, to, [](const Codes& codes, const Block& block, uint32_t lane, std::byte* at) {
       put_half(at, lane, block.scale);
@@ -45,7 +49,7 @@ struct Packed<DType::iq4_xs> : InPlanes<BlockIQ4_XS, 256, 4, 32, 16> {
     InPlanes::pair<i>(w, part, k);
     for (Bytes& one : k) one = Iq4Values::values(one);
   }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_q8(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_q8(sum, k, four); }
   static F16 scale(const std::byte* w, uint32_t part, uint32_t) {
     return mul(load_halves(w), load_i8(scales_of(w, part), 16));
   }
@@ -55,6 +59,7 @@ struct Packed<DType::iq4_xs> : InPlanes<BlockIQ4_XS, 256, 4, 32, 16> {
 template <>
 struct Packed<DType::mxfp4> : InPlanes<BlockMXFP4, 32, 4, 32, 0> {
   static constexpr int32_t kOff = 12;
+  static constexpr uint32_t kMost = 24;
 
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
     pack_codes(blocks, stride, n, to, [](const Codes&, const Block& block, uint32_t lane, std::byte* at) {
