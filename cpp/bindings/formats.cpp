@@ -46,7 +46,8 @@ void bind_formats(nb::module_& m) {
         dequantise_row(f.type, static_cast<const std::byte*>(blocks.data()), values.get(), n);
         return array_of(std::move(values), {n});
       },
-      nb::arg("format"), nb::arg("blocks"), "The values of whole blocks as a file has them: f32 [n]. ValueError where they aren't whole.");
+      nb::arg("format"), nb::arg("blocks"),
+      "The values of whole blocks as a file has them: f32 [n]. ValueError where they aren't whole.");
 }
 
 }  // namespace foundry

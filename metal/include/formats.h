@@ -279,7 +279,8 @@ struct MXFP4 : Coded<MXFP4, BlockMXFP4, 32> {
 
 struct IQ4_XS : Coded<IQ4_XS, BlockIQ4_XS, 256> {
   static METAL_FUNC Affine affine(device const BlockIQ4_XS& block, uint j) {
-    const uint g = j / 32, low = uint(block.scales[g / 2]) >> (g % 2 * 4) & 15u, high = uint(block.high) >> (g * 2) & 3u;
+    const uint g = j / 32, low = uint(block.scales[g / 2]) >> (g % 2 * 4) & 15u,
+               high = uint(block.high) >> (g * 2) & 3u;
     return Affine{wide_half(block.scale) * float(int(low | high << 4) - 32), 0.0f};
   }
   static METAL_FUNC int code(device const BlockIQ4_XS& block, uint j) {

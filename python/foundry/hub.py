@@ -32,8 +32,8 @@ PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # how files of 
 OURS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE}
 OURS |= {errno.ENOMEM, errno.ENOSPC, errno.EROFS}
 # What files of a hub have in their names, in the order of choice, and the format of most of their weights: a mix of
-# several (llama.cpp's names) has a name of its own. First those of four bits, small and nearly as good as any, the best of
-# them first; then the larger ones, the smallest first; then those that are small at the cost of what they say.
+# several (llama.cpp's names) has a name of its own. First those of four bits, small and nearly as good as any, the best
+# of them first; then the larger ones, the smallest first; then those that are smaller still, at a cost.
 NAMED = {
     "Q4_K_M": "Q4_K",
     "Q4_K_S": "Q4_K",

@@ -312,8 +312,7 @@ TEST_CASE("gguf: types that cannot be computed with are listed, and named when a
   CHECK(std::string(parsed->tensors()[0].type_name) == "IQ1_S");
   CHECK(parsed->tensors()[0].bytes == 50);
   CHECK_FALSE(parsed->tensors()[0].supported);
-  CHECK_THROWS_WITH_AS(parsed->view("wide"),
-                       doctest::Contains("expected one of F32, F16, BF16, Q8_0, Q6_K, Q5_K, "),
+  CHECK_THROWS_WITH_AS(parsed->view("wide"), doctest::Contains("expected one of F32, F16, BF16, Q8_0, Q6_K, Q5_K, "),
                        ModelFormatError);
   CHECK_THROWS_WITH_AS(parsed->view("wode"), doctest::Contains("\"wode\""), ModelFormatError);
 }

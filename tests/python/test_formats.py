@@ -59,7 +59,7 @@ def test_load_and_the_command_line_list_those_of_k_and_v(
 
 def test_a_hub_gives_files_of_every_format_that_is_read() -> None:
     assert set(hub.NAMED.values()) == {f.file_name for f in WEIGHTS}
-    assert hub.READABLE == tuple(hub.NAMED) and {f.file_name for f in WEIGHTS} <= set(hub.READABLE)
+    assert tuple(hub.NAMED) == hub.READABLE and {f.file_name for f in WEIGHTS} <= set(hub.READABLE)
 
 
 def random_blocks(form: _core.Format, count: int) -> np.ndarray:

@@ -30,7 +30,8 @@ inline void add_pair(const std::byte* w, uint32_t part, const int8_t* q, uint64_
 
 /// What shares a scale: a part, or the first or last 16 k of it. `b` is the block of activations of the first row.
 template <DType T, uint32_t half, uint32_t R>
-inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const std::byte* w, uint32_t part, F16* acc) {
+inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const std::byte* w, uint32_t part,
+                      F16* acc) {
   using Format = Packed<T>;
   const int8_t* q = a.quant.q + b * kQuantBytes;
   const uint64_t stride = n_blocks * kQuantBytes;

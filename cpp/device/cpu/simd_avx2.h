@@ -170,9 +170,8 @@ inline void settle(Dots& sum) {
 /// |w| times the activations with w's sign: 128 * 127 * 2 still fits 16 bits.
 inline void add_q8(Dots& sum, Bytes w, int32_t four) {
   const __m256i s = _mm256_set1_epi32(four);
-  sum.settled =
-      iadd(sum.settled, {wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a))),
-                         wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b)))});
+  sum.settled = iadd(sum.settled, {wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a))),
+                                   wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b)))});
 }
 
 }  // namespace foundry::cpu::avx2

@@ -142,8 +142,7 @@ inline void settle(Dots&) {}
 inline void add_q8(Dots& sum, const Bytes& w, int32_t four) {
   const int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
   int32_t* to = sum.settled.v;
-  for (uint32_t i = 0; i < 4; ++i)
-    vst1q_s32(to + 4 * i, vdotq_s32(vld1q_s32(to + 4 * i), vld1q_s8(w.v + 16 * i), all));
+  for (uint32_t i = 0; i < 4; ++i) vst1q_s32(to + 4 * i, vdotq_s32(vld1q_s32(to + 4 * i), vld1q_s8(w.v + 16 * i), all));
 }
 #else
 /// Long in plain code, and used in many places: one copy of it.

@@ -3,9 +3,8 @@
 template <>
 struct Packed<DType::q5_0> : InPlanes<BlockQ5_0, 32, 5, 32, 0> {
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
-    pack_codes(blocks, stride, n, to, [](const Codes&, const Block& block, uint32_t lane, std::byte* at) {
-      put_half(at, lane, block.scale);
-    });
+    pack_codes(blocks, stride, n, to,
+               [](const Codes&, const Block& block, uint32_t lane, std::byte* at) { put_half(at, lane, block.scale); });
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static I16 start(int32_t q_sum) { return iset1(-16 * q_sum); }

@@ -19,9 +19,8 @@ struct Packed<DType::iq4_nl> : InPlanes<BlockIQ4_NL, 32, 4, 32, 0> {
   static constexpr uint32_t kMost = 0;
 
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
-    pack_codes(blocks, stride, n, to, [](const Codes&, const Block& block, uint32_t lane, std::byte* at) {
-      put_half(at, lane, block.scale);
-    });
+    pack_codes(blocks, stride, n, to,
+               [](const Codes&, const Block& block, uint32_t lane, std::byte* at) { put_half(at, lane, block.scale); });
   }
   template <uint32_t i>
   static void pair(const std::byte* w, uint32_t part, Bytes (&k)[2]) {
