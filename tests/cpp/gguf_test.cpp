@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "formats/block_formats.h"
+#include "gguf/tensor_types.h"
 
 using namespace foundry;
 

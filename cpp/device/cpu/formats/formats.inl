@@ -7,7 +7,7 @@
 //   bytes                             of a packed block
 //   pack(blocks, stride, n, to)       makes it of blocks[lane * stride] for n lanes
 //   pair<i>(w, part, k)               the quantised values of two groups, 64 bytes each, of four k of every output: for
-//                                     i = 0 .. 3 the groups that first_group() and kApart tell
+//                                     i = 0 .. 3 the groups i and i + 4 where kApart is 4, 2i and 2i + 1 where it is 1
 //   kHalves                           scales of a part: one for all its k, or two for the first 16 and the last
 //   scale(w, part, half), minimum(w, part, half)
 //                                     of every output; has_minimum says whether there are minima
