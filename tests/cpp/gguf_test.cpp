@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "formats/block_formats.h"
+#include "gguf/tensor_types.h"
 
 using namespace foundry;
 
@@ -31,7 +32,7 @@ enum : uint32_t {
   kTypeQ4_0 = 2,
   kTypeQ4_1 = 3,
   kTypeQ8_0 = 8,
-  kTypeQ6_K = 14,
+  kTypeIQ1_S = 19,
   kTypeBF16 = 30
 };
 
@@ -306,14 +307,13 @@ TEST_CASE("gguf: three and four dimensions are counted into rows") {
 
 TEST_CASE("gguf: types that cannot be computed with are listed, and named when asked for") {
   FileSpec file;
-  file.tensors = {{"wide", {256}, kTypeQ6_K, 0}};
-  file.data = std::string(210, '\0');
+  file.tensors = {{"wide", {256}, kTypeIQ1_S, 0}};
+  file.data = std::string(50, '\0');
   const Parsed parsed(file.encode());
-  CHECK(std::string(parsed->tensors()[0].type_name) == "Q6_K");
-  CHECK(parsed->tensors()[0].bytes == 210);
+  CHECK(std::string(parsed->tensors()[0].type_name) == "IQ1_S");
+  CHECK(parsed->tensors()[0].bytes == 50);
   CHECK_FALSE(parsed->tensors()[0].supported);
-  CHECK_THROWS_WITH_AS(parsed->view("wide"),
-                       doctest::Contains("expected one of F32, F16, BF16, Q8_0, Q4_1, Q4_0, found Q6_K"),
+  CHECK_THROWS_WITH_AS(parsed->view("wide"), doctest::Contains("expected one of F32, F16, BF16, Q8_0, Q6_K, Q5_K, "),
                        ModelFormatError);
   CHECK_THROWS_WITH_AS(parsed->view("wode"), doctest::Contains("\"wode\""), ModelFormatError);
 }
@@ -485,7 +485,7 @@ TEST_CASE("gguf: hostile tensors") {
   for (const uint32_t type : {kTypeQ4_0, kTypeQ4_1, kTypeQ8_0})
     CHECK_REFUSED(with({"t", {33}, type, 0}), "first dimension: expected a multiple of 32");
   CHECK_REFUSED(with({"t", {32}, 5, 0}),
-                "type: expected a known type (supported: F32, F16, BF16, Q8_0, Q4_1, Q4_0), found number 5");
+                "type: expected a known type (supported: " + supported_tensor_types() + "), found number 5");
   CHECK_REFUSED(with({"", {32}, kTypeF32, 0}), "tensor 0 of 1: name: expected at least 1 byte");
   CHECK_REFUSED(with({"\x80", {32}, kTypeF32, 0}), "name: expected UTF-8");
   CHECK_REFUSED(with({std::string(65, 't'), {32}, kTypeF32, 0}), "name length: expected at most 64 bytes, found 65");

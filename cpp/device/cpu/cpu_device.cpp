@@ -122,7 +122,7 @@ class CpuDevice final : public Unified<Device> {
       rows(first.n_rows, first.in_features, [&](uint64_t r) {
         const uint64_t at = r * (first.in_features / kBlock);
         kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kQuantBytes,
-                          quant_.scales + at, quant_.sums + at);
+                          quant_.scales + at, quant_.sums + 2 * at);
       });
     // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
     const uint64_t step = std::max<uint64_t>(1, panels / (uint64_t{info_.threads} * 8));
@@ -232,7 +232,7 @@ class CpuDevice final : public Unified<Device> {
     return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock);
   }
   static uint64_t rope_at(const StepShape& shape) {
-    return round_up(blocks_of(shape) * (kQuantBytes + sizeof(float) + sizeof(int32_t)), 64);
+    return round_up(blocks_of(shape) * (kQuantBytes + sizeof(float) + 2 * sizeof(int32_t)), 64);
   }
   static uint64_t rope_bytes(const StepShape& shape) {
     return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64);
