@@ -67,6 +67,22 @@ class StepRunner {
   void begin_body(std::span<const RowRun> runs);
   void begin_step(const Inputs& inputs);
   void encode(const Op& op, const Poll& poll);
+  // Ops by kind.
+  void encode(const Op& op, const EmbedOp& embed);
+  void encode(const Op& op, const RmsNormOp& norm);
+  void encode(const Op& op, const LinearOp& linear);
+  void encode(const Op& op, const FusedLinearOp& fused);
+  void encode(const Op& op, const RopeOp& rope);
+  void encode(const Op& op, const KvAppendOp& append);
+  void encode(const Op& op, const AttentionOp& attention);
+  void encode(const Op& op, const SwigluOp& swiglu);
+  void encode(const Op& op, const GegluOp& geglu);
+  void encode(const Op& op, const AddOp& add);
+  void encode(const Op& op, const SelectRowsOp& select);
+  RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
+  LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
+  uint32_t width_of(ValueId value) const { return graph_.values[static_cast<size_t>(value)].width; }
+  const Weight* table(WeightId id) const { return weights_.get(id, WeightUse::table); }
   Span at(ValueId value) const;
   uint32_t rows_of(ValueId value) const;
   uint64_t drawn_at(const Ahead& step) const;
@@ -89,8 +105,6 @@ class StepRunner {
 
   // The step in hand.
   Inputs now_{};
-  LinearArgs::Norm norm_;      // of the linear behind it
-  const Op* gated_ = nullptr;  // the linear before its gate has run it
   uint32_t n_rows_ = 0, n_selected_ = 0, rope_max_seq_len_ = 0;
   std::vector<std::vector<SequenceParams>> sequences_;  // [group][sequence]
 };
