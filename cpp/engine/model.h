@@ -1,4 +1,5 @@
-// CompiledModel: a graph, as its model has it and fused for its device, prepared weights, the page pools that its sessions share, one workspace.
+// CompiledModel: a graph, as its model has it and fused for its device, prepared weights, the page pools that its
+// sessions share, one workspace.
 // Thread-safe; steps of its sessions run one after another.
 #pragma once
 #include <atomic>

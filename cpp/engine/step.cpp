@@ -83,7 +83,7 @@ void StepRunner::begin_body(std::span<const RowRun> runs) {
 }
 
 void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
-  settle(last_);  // its inputs are these
+  wait_out(last_);  // its inputs are these
   begin_step(inputs_);
   begin_body(runs);
   auto* tokens = place(now_.tokens).as<int32_t>();
@@ -102,7 +102,7 @@ const float* StepRunner::run_head(std::span<const int32_t> rows) {
   return at(graph_.logits).as<float>();
 }
 
-void StepRunner::settle(uint64_t step) noexcept {
+void StepRunner::wait_out(uint64_t step) noexcept {
   try {
     device_.wait(step);
   } catch (const Error&) {  // whoever wanted its results has been told, or will be
@@ -111,7 +111,7 @@ void StepRunner::settle(uint64_t step) noexcept {
 
 int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
   const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
-  settle(newest_);  // steps ahead use that row too
+  wait_out(newest_);  // steps ahead use that row too
   std::memcpy(row.as<float>(), logits.data(), logits.size_bytes());
   begin_step(inputs_);
   device_.sample({1, static_cast<uint32_t>(logits.size()), &params, row, out});
@@ -156,7 +156,7 @@ int32_t StepRunner::take(const Ahead& step) {
 }
 
 void StepRunner::drop(const Ahead& step) noexcept {
-  settle(step.step);
+  wait_out(step.step);
   taken_[step.place] = false;
 }
 

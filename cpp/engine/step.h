@@ -42,7 +42,7 @@ class StepRunner {
   /// Until the last body and head have completed.
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
-  void abandon() noexcept { settle(last_), last_ = 0; }
+  void abandon() noexcept { wait_out(last_), last_ = 0; }
   /// A token of a row of logits, drawn by the device; -1 where none can be (base/sample.h).
   int32_t draw(std::span<const float> logits, const SampleParams& params);
 
@@ -63,7 +63,7 @@ class StepRunner {
   struct Inputs {
     uint64_t tokens, positions, selected;  // where in the workspace
   };
-  void settle(uint64_t step) noexcept;  // ended, well or not
+  void wait_out(uint64_t step) noexcept;  // ended, well or not
   void begin_body(std::span<const RowRun> runs);
   void begin_step(const Inputs& inputs);
   void encode(const Op& op, const Poll& poll);

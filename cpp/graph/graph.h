@@ -1,6 +1,6 @@
 // The graph of a model: ops (ops.h) over f32 activations, in the order in which they run. Emitted by
-// python/foundry/models/*.py, serialised as text (serialize.cpp), verified (verify.cpp), fused per device (fuse.cpp) and given
-// buffers by lifetime (buffer_plan.cpp). Rows are symbolic: `tokens` before select_rows, `selected` after it.
+// python/foundry/models/*.py, serialised as text (serialize.cpp), verified (verify.cpp), fused per device (fuse.cpp)
+// and given buffers by lifetime (buffer_plan.cpp). Rows are symbolic: `tokens` before select_rows, `selected` after it.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -83,10 +83,10 @@ class Graph {
   std::map<std::tuple<std::string, uint64_t, uint64_t>, WeightId> ids_;  // of weights
 };
 
-/// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for fusing is
-/// ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads have them, no more
-/// heads than arch has, n_heads a multiple of n_kv_heads, head_dim a multiple of 8, a K/V append before each attention of its
-/// layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
+/// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for
+/// fusing is ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads
+/// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, head_dim a multiple of 8, a K/V append
+/// before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
 void verify(const Graph& graph);
 
 /// What a device runs in one call.
@@ -97,8 +97,8 @@ struct Fusion {
               // biases, which nobody else reads, with their swiglu or geglu
 };
 
-/// Joins what is run in one call to one op, fused_linear. The result verifies, and gives the same bits: fusions change neither
-/// an order of summation nor a rounding. ValueError for a graph that is fused already.
+/// Joins what is run in one call to one op, fused_linear. The result verifies, and gives the same bits: fusions change
+/// neither an order of summation nor a rounding. ValueError for a graph that is fused already.
 Graph fuse(const Graph& graph, const Fusion& fusion);
 
 /// Byte offsets of the activations in one arena, by lifetime: two values share bytes only when they are never alive together.

@@ -1,6 +1,7 @@
-// The ops of a graph, a struct for each kind: its name, and the attributes that it reads. What a layer's K and V look like (KV
-// heads, head_dim, window) is a LayerGroup's to say, so kv_append and attention name the group and repeat nothing of it.
-// `fields` lists attributes with the keys under which they are written; a kind without `fields` is never written.
+// The ops of a graph, a struct for each kind: its name, and the attributes that it reads. What a layer's K and V look
+// like (KV heads, head_dim, window) is a LayerGroup's to say, so kv_append and attention name the group and repeat
+// nothing of it. `fields` lists attributes with the keys under which they are written; a kind without `fields` is never
+// written.
 //
 // Inputs, outputs and weights by kind:
 //   embed        ()            -> (x)     weights (table); times `scale`

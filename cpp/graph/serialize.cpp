@@ -1,5 +1,6 @@
-// The graph as text, a line for each thing: of an op what every op has, then its kind's attributes by their keys (ops.h). Floats
-// are hexadecimal, so that they come back exactly. Names are quoted and hold no quote, backslash or line break.
+// The graph as text, a line for each thing: of an op what every op has, then its kind's attributes by their keys
+// (ops.h). Floats are hexadecimal, so that they come back exactly. Names are quoted and hold no quote, backslash or line
+// break.
 //   foundry-graph 2
 //   arch "llama" layers 2 heads 4 kv_heads 2 head_dim 8 hidden 32 vocab 320 max_seq_len 512
 //   group layers 2 kv_heads 2 head_dim 8 window 0

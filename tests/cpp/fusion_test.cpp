@@ -1,5 +1,5 @@
-// Fused graphs say what the graphs that they were made of say, with the same bits; and every value has a place of its own as long
-// as it is needed.
+// Fused graphs say what the graphs that they were made of say, with the same bits; and every value has a place of its
+// own as long as it is needed.
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -144,31 +144,31 @@ TEST_CASE("fusion: a fused op that is wrong is our fault, and named") {
   };
   const ValueId q = op_value("layer 0 q"), gate = op_value("layer 0 gate"), normed = op_value("layer 0 attn_norm");
   const std::string norm = "layer 0 attn_norm + layer 0 q + layer 0 k + layer 0 v";
-  check(norm,
+  check(norm, {
+                  {[](Op&, FusedLinearOp& f) { f.n_linears = 0; }, "linears: expected at least 1, found 0"},
+                  {[](Op&, FusedLinearOp& f) { f.n_linears = 2; }, "outputs: expected 2, found 3"},
+                  {[](Op& o, FusedLinearOp&) { o.weights.pop_back(); }, "weights: expected 7, found 6"},
+                  {[](Op&, FusedLinearOp& f) { f.norm.reset(); }, "weights: expected 6, found 7"},
+                  {[](Op&, FusedLinearOp& f) { f.norm->eps = 0; }, "eps: expected a number above 0"},
+                  {[](Op& o, FusedLinearOp&) { o.rooms.clear(); }, "values in between: expected 1, found 0"},
+                  {[=](Op& o, FusedLinearOp&) { o.rooms[0] = q; }, "value " + std::to_string(q) + " is defined twice"},
+                  {[=](Op& o, FusedLinearOp&) { o.inputs[0] = normed; },
+                   "value " + std::to_string(normed) + " is read before an op defines it"},
+                  {[](Op& o, FusedLinearOp&) { o.weights[6] = o.weights[0]; }, "weight \"blk.0.attn_q.weight\""},
+                  {[](Op& o, FusedLinearOp&) { o.weights[1] = o.weights[0]; }, "weight \"blk.0.attn_q.weight\""},
+                  {[](Op& o, FusedLinearOp& f) { f.residual = true, o.inputs.push_back(0); },
+                   "a residual: expected of 1 linear, found of 3"},
+              });
+  check("layer 0 ffn_norm + layer 0 gate + layer 0 up + layer 0 swiglu",
         {
-            {[](Op&, FusedLinearOp& f) { f.n_linears = 0; }, "linears: expected at least 1, found 0"},
-            {[](Op&, FusedLinearOp& f) { f.n_linears = 2; }, "outputs: expected 2, found 3"},
-            {[](Op& o, FusedLinearOp&) { o.weights.pop_back(); }, "weights: expected 7, found 6"},
-            {[](Op&, FusedLinearOp& f) { f.norm.reset(); }, "weights: expected 6, found 7"},
-            {[](Op&, FusedLinearOp& f) { f.norm->eps = 0; }, "eps: expected a number above 0"},
-            {[](Op& o, FusedLinearOp&) { o.rooms.clear(); }, "values in between: expected 1, found 0"},
-            {[=](Op& o, FusedLinearOp&) { o.rooms[0] = q; }, "value " + std::to_string(q) + " is defined twice"},
-            {[=](Op& o, FusedLinearOp&) { o.inputs[0] = normed; },
-             "value " + std::to_string(normed) + " is read before an op defines it"},
-            {[](Op& o, FusedLinearOp&) { o.weights[6] = o.weights[0]; }, "weight \"blk.0.attn_q.weight\""},
-            {[](Op& o, FusedLinearOp&) { o.weights[1] = o.weights[0]; }, "weight \"blk.0.attn_q.weight\""},
-            {[](Op& o, FusedLinearOp& f) { f.residual = true, o.inputs.push_back(0); }, "a residual: expected of 1 linear, found of 3"},
-        });
-  check(
-      "layer 0 ffn_norm + layer 0 gate + layer 0 up + layer 0 swiglu",
-      {
-          {[](Op&, FusedLinearOp& f) { f.gate = FusedLinearOp::Gate::none; }, "outputs: expected 2, found 1"},
-          {[](Op& o, FusedLinearOp&) { o.rooms.pop_back(); }, "values in between: expected 3, found 2"},
-          {[=](Op& o, FusedLinearOp&) { o.rooms[2] = gate; }, "value " + std::to_string(gate) + " is defined twice"},
-          {[](Op& o, FusedLinearOp& f) { f.residual = true, o.inputs.push_back(0); }, "a residual: expected of 1 linear, found of 2"},
+            {[](Op&, FusedLinearOp& f) { f.gate = FusedLinearOp::Gate::none; }, "outputs: expected 2, found 1"},
+            {[](Op& o, FusedLinearOp&) { o.rooms.pop_back(); }, "values in between: expected 3, found 2"},
+            {[=](Op& o, FusedLinearOp&) { o.rooms[2] = gate; }, "value " + std::to_string(gate) + " is defined twice"},
+            {[](Op& o, FusedLinearOp& f) { f.residual = true, o.inputs.push_back(0); },
+             "a residual: expected of 1 linear, found of 2"},
             {[](Op&, FusedLinearOp& f) { f.n_linears = 1; }, "a gate: expected of 2 linears, found of 1"},
-          {[](Op& o, FusedLinearOp&) { o.weights[2] = o.weights[4]; }, "weight \"blk.0.ffn_norm.weight\""},
-      });
+            {[](Op& o, FusedLinearOp&) { o.weights[2] = o.weights[4]; }, "weight \"blk.0.ffn_norm.weight\""},
+        });
   check("layer 0 o + layer 0 attention residual",
         {{[=](Op& o, FusedLinearOp&) { o.inputs[1] = q, o.inputs.resize(3); }, "inputs: expected 2, found 3"},
          {[](Op& o, FusedLinearOp&) { o.inputs.pop_back(); }, "inputs: expected 2, found 1"}});
