@@ -35,6 +35,7 @@ struct DeviceInfo {
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
   bool half_tiles = false;      // 16 rows and more have matrix tiles, which round otherwise: bits depend on the chunks
+  bool fuses_linears = true;    // linears of one input, and an add behind a linear
   bool fuses = false;           // an rms_norm before a linear, and the gate behind it
   uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known

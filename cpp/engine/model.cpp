@@ -38,18 +38,17 @@ uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
   return least;
 }
 
-Graph verified_and_fused(const Graph& graph, const DeviceInfo& device) {
+Graph verified(const Graph& graph) {
   verify(graph);
-  Graph fused = fuse(graph);
-  if (device.fuses) chain(fused);
-  return fused;
+  return graph;
 }
 
 }  // namespace
 
 CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
-      graph_(verified_and_fused(graph, device_->info())),
+      graph_(verified(graph)),
+      fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses}))),
       ledger_(limit_of(options, device_->info())),
       weights_(std::move(file), graph_),
       check_every_step_(options.check_every_step) {
@@ -63,7 +62,7 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
   }
   memory_ = std::make_unique<ContextMemory>(*device_, ledger_, geometries, graph_.arch.max_seq_len, options.slab_pages,
                                             options.prefix_cache_bytes, options.estimated_bytes);
-  runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
+  runner_ = std::make_unique<StepRunner>(*device_, fused_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
 
@@ -122,10 +121,7 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
 }
 
 uint64_t CompiledModel::fingerprint() const {
-  std::call_once(graph_hash_once_, [this] {
-    const std::string graph = graph_.serialize();
-    graph_hash_ = hash64(std::as_bytes(std::span(graph)));
-  });
+  std::call_once(graph_hash_once_, [this] { graph_hash_ = graph_.hash(); });
   const uint64_t parts[] = {graph_hash_, weights_.file().fingerprint()};  // asked each time: the file may have changed
   return hash64(std::as_bytes(std::span(parts)));
 }

@@ -44,7 +44,7 @@ class StepRunner {
   /// Until the last body and head have completed.
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
-  void abandon() noexcept { settle(last_), last_ = 0; }
+  void abandon() noexcept { wait_out(last_), last_ = 0; }
   /// A token of a row of logits, drawn by the device; -1 where none can be (base/sample.h).
   int32_t draw(std::span<const float> logits, const SampleParams& params);
 
@@ -63,7 +63,7 @@ class StepRunner {
   /// The token of a row, once the step has completed, as draw() has it.
   int32_t drawn(const Ahead& step, uint32_t row);
   /// Waits for it, whatever becomes of it.
-  void settle(const Ahead& step) noexcept { settle(step.step); }
+  void wait_out(const Ahead& step) noexcept { wait_out(step.step); }
   /// The same, and its place is free.
   void drop(const Ahead& step) noexcept;
 
@@ -71,10 +71,26 @@ class StepRunner {
   struct Inputs {
     uint64_t tokens, positions, selected;  // where in the workspace
   };
-  void settle(uint64_t step) noexcept;  // ended, well or not
+  void wait_out(uint64_t step) noexcept;  // ended, well or not
   void begin_body(std::span<const RowRun> runs);
   void begin_step(const Inputs& inputs);
   void encode(const Op& op, const Poll& poll);
+  // Ops by kind.
+  void encode(const Op& op, const EmbedOp& embed);
+  void encode(const Op& op, const RmsNormOp& norm);
+  void encode(const Op& op, const LinearOp& linear);
+  void encode(const Op& op, const FusedLinearOp& fused);
+  void encode(const Op& op, const RopeOp& rope);
+  void encode(const Op& op, const KvAppendOp& append);
+  void encode(const Op& op, const AttentionOp& attention);
+  void encode(const Op& op, const SwigluOp& swiglu);
+  void encode(const Op& op, const GegluOp& geglu);
+  void encode(const Op& op, const AddOp& add);
+  void encode(const Op& op, const SelectRowsOp& select);
+  RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
+  LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
+  uint32_t width_of(ValueId value) const { return graph_.values[static_cast<size_t>(value)].width; }
+  const Weight* table(WeightId id) const { return weights_.get(id, WeightUse::table); }
   Span at(ValueId value) const;
   uint32_t rows_of(ValueId value) const;
   uint64_t drawn_at(const Ahead& step) const;
@@ -98,8 +114,6 @@ class StepRunner {
 
   // The step in hand.
   Inputs now_{};
-  LinearArgs::Norm norm_;      // of the linear behind it
-  const Op* gated_ = nullptr;  // the linear before its gate has run it
   uint32_t n_rows_ = 0, n_selected_ = 0;
   std::vector<std::vector<SequenceParams>> sequences_;  // [group][sequence]
 };

@@ -17,22 +17,22 @@
 namespace foundry {
 namespace {
 
-using Rows = std::vector<uint32_t>;
+using Turns = std::vector<uint32_t>;
 
-Rows planned(const std::vector<uint64_t>& left, uint32_t most, uint32_t prompts) {
+Turns planned(const std::vector<uint64_t>& left, uint32_t most, uint32_t prompts) {
   return plan_step(left, most, prompts);
 }
 
 TEST_CASE("decodes come first, then prompts in their order") {
-  CHECK(planned({}, 8, 8) == Rows{});
-  CHECK(planned({1}, 8, 8) == Rows{1});
-  CHECK(planned({100}, 8, 8) == Rows{8});
-  CHECK(planned({100}, 8, 3) == Rows{3});
-  CHECK(planned({100, 1, 1}, 8, 8) == Rows{6, 1, 1});
-  CHECK(planned({3, 100, 1}, 8, 8) == Rows{3, 4, 1});
-  CHECK(planned({3, 100, 1}, 8, 4) == Rows{3, 1, 1});
-  CHECK(planned({100, 100, 1}, 8, 4) == Rows{4, 0, 1});
-  CHECK(planned({1, 1, 1, 50}, 2, 8) == Rows{1, 1, 0, 0});
+  CHECK(planned({}, 8, 8) == Turns{});
+  CHECK(planned({1}, 8, 8) == Turns{1});
+  CHECK(planned({100}, 8, 8) == Turns{8});
+  CHECK(planned({100}, 8, 3) == Turns{3});
+  CHECK(planned({100, 1, 1}, 8, 8) == Turns{6, 1, 1});
+  CHECK(planned({3, 100, 1}, 8, 8) == Turns{3, 4, 1});
+  CHECK(planned({3, 100, 1}, 8, 4) == Turns{3, 1, 1});
+  CHECK(planned({100, 100, 1}, 8, 4) == Turns{4, 0, 1});
+  CHECK(planned({1, 1, 1, 50}, 2, 8) == Turns{1, 1, 0, 0});
 }
 
 TEST_CASE("chunks shrink while others decode, to about a tenth of a second") {

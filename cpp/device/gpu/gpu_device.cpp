@@ -150,8 +150,8 @@ class GpuDevice final : public Device {
     }
     if (prefills != 0) {
       const SplitParams split{0, 0, 0, prefill};
-      const uint32_t units = groups(most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
-      const Grid grid{groups(units, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
+      const uint32_t strips = groups(most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
+      const Grid grid{groups(strips, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
       Dispatch launch("attention_prefill", grid, AttentionPrefillLaunch::kThreads);
       launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
