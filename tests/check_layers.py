@@ -36,7 +36,7 @@ CPP_ORDER = [
 CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
-    ["sampler", "weights", "step_plan"],
+    ["sampler", "logit_edits", "weights", "step_plan"],
     ["step", "request"],
     ["scheduler"],
     ["model"],
@@ -54,13 +54,17 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "sampling",
+    "structured",
+    "answer",
     "generate",
+    "choices",
     "asynchronous",
     "session",
     "model",
     "__init__",
-    "cli",
     "server",
+    "cli",
     "__main__",
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')

@@ -1,0 +1,69 @@
+"""The app: routes, the guard before them, and refusals for what goes wrong behind them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from foundry.errors import FoundryError
+from foundry.server import observing, openai_chat, openai_completions, tokens_api
+from foundry.server.library import Library
+from foundry.server.metrics import Metrics
+from foundry.server.refusals import Refusal, refuse, refuse_http
+from foundry.server.security import Guard
+from foundry.server.settings import Settings
+from foundry.server.state import State
+from foundry.server.streams import Gone
+
+
+def create_app(library: Library, settings: Settings, metrics: Metrics) -> Starlette:
+    """An ASGI app over models that are loaded."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        library.stop()
+        library.end()
+
+    app = Starlette(
+        routes=_routes(),
+        middleware=[Middleware(Guard, settings=settings)],
+        exception_handlers={
+            Refusal: refuse,
+            FoundryError: refuse,
+            ValueError: refuse,
+            HTTPException: refuse_http,
+            Gone: _gone,
+            Exception: refuse,
+        },
+        lifespan=lifespan,
+    )
+    app.state.foundry = State(library, settings, metrics)
+    return app
+
+
+def _routes() -> list[Route]:
+    return [
+        Route("/health", observing.health),
+        Route("/metrics", observing.metrics),
+        Route("/v1/models", observing.models),
+        Route("/v1/models/{name:path}", observing.model),
+        Route("/v1/chat/completions", openai_chat.chat_completions, methods=["POST"]),
+        Route("/v1/completions", openai_completions.completions, methods=["POST"]),
+        Route("/v1/embeddings", observing.embeddings, methods=["POST"]),
+        Route("/v1/cache", observing.drop_cache, methods=["DELETE"]),
+        Route("/tokenize", tokens_api.tokenize, methods=["POST"]),
+        Route("/detokenize", tokens_api.detokenize, methods=["POST"]),
+        Route("/tokenizer_info", tokens_api.tokenizer_info),
+    ]
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it

@@ -1,0 +1,133 @@
+"""Answers as every dialect tells them: text, reasoning, calls of tools, and how each ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from foundry.errors import MemoryLimitError
+from foundry.generate import TokenLogprobs, Usage
+from foundry.server.engine import Engine
+from foundry.server.parsers import (
+    ContentDelta,
+    Event,
+    Parser,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallBegin,
+    ToolCallBroken,
+    ToolCallEnd,
+)
+from foundry.server.run import Run
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Of answer ``index``: what a token added, which may be nothing yet."""
+
+    index: int
+    events: list[Event]
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An answer is whole, or cut: ``reason`` is "stop", "length" or "tool_calls".
+
+    ``short`` is the shortage of memory that cut it; ``stop`` says that "stop" was a string of the caller's.
+    """
+
+    index: int
+    reason: str
+    usage: Usage
+    short: MemoryLimitError | None = None
+    seed: int | None = None
+
+
+@dataclass
+class Call:
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass
+class Turn:
+    """A whole answer."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: dict[int, Call] = field(default_factory=dict)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    ended: Ended | None = None
+
+    def add(self, event: Event) -> None:
+        match event:
+            case ContentDelta(text):
+                self.content += text
+            case ReasoningDelta(text):
+                self.reasoning += text
+            case ToolCallBegin(index, id, name):
+                self.calls[index] = Call(id, name)
+            case ToolCallArguments(index, text):
+                self.calls[index].arguments += text
+            case ToolCallBroken(index, text):  # cut off: what was told of it stays
+                if index not in self.calls:
+                    self.content += text
+
+
+async def listen(
+    engine: Engine, run: Run, parser_for: Callable[[], Parser], began: float
+) -> AsyncIterator[Heard | Ended]:
+    """What ``run`` says. It is stopped when the listener leaves. ``began``: when the request came, for the metrics."""
+    parsers = [parser_for() for _ in run.choices]
+    calls = [False for _ in run.choices]
+    last = [0.0 for _ in run.choices]
+    try:
+        async for index, piece in run:
+            now = time.monotonic()
+            if not last[index]:
+                engine.metrics.first_token(engine, now - began)
+            else:
+                engine.metrics.next_token(engine, now - last[index])
+            last[index] = now
+            events = parsers[index].push(piece.text) if piece.text else []
+            if piece.finish_reason is not None:
+                events = [*events, *parsers[index].finish()]
+            calls[index] = calls[index] or any(isinstance(event, ToolCallEnd) for event in events)
+            if events or piece.logprobs is not None:
+                yield Heard(index, events, piece.logprobs)
+            if piece.finish_reason is not None and piece.usage is not None:
+                reason = "stop" if piece.finish_reason == "stop" else "length"
+                if reason == "stop" and calls[index]:
+                    reason = "tool_calls"
+                engine.metrics.ended(engine, reason, piece.usage, now - began, counts_prompt=index == 0)
+                yield Ended(index, reason, piece.usage, run.short.get(index), piece.seed)
+    finally:
+        await run.stop()
+
+
+async def collect(heard: AsyncIterator[Heard | Ended], n: int) -> list[Turn]:
+    """All answers, whole."""
+    turns = [Turn() for _ in range(n)]
+    try:
+        async for one in heard:
+            turn = turns[one.index]
+            if isinstance(one, Ended):
+                turn.ended = one
+                continue
+            for event in one.events:
+                turn.add(event)
+            if one.logprobs is not None:
+                turn.logprobs.append(one.logprobs)
+    finally:
+        await heard.aclose()  # type: ignore[attr-defined]  # generators have it
+    return turns
+
+
+def total(ended: list[Ended]) -> Usage:
+    """Of several answers to one prompt, which counts once."""
+    first = min(ended, key=lambda each: each.index)
+    new = sum(each.usage.completion_tokens for each in ended)
+    return Usage(first.usage.prompt_tokens, new, first.usage.cached_tokens)
