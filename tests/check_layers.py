@@ -36,7 +36,8 @@ CPP_ORDER = [
 CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
-    ["sampler", "logit_edits", "weights", "step_plan"],
+    ["sampler", "weights", "step_plan"],
+    ["logit_edits"],
     ["step", "request"],
     ["scheduler"],
     ["model"],

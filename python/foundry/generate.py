@@ -120,7 +120,8 @@ def stream(
         fed()
     first = now = time.perf_counter()
     history = session.token_ids.tolist()
-    answer = Answer(tokenizer, stops, continues=not all(map(tokenizer.is_control, history)))
+    spelled = {i for i in map(tokenizer.control_id, params.spelled) if i is not None}
+    answer = Answer(tokenizer, stops, not all(map(tokenizer.is_control, history)), spelled)
     holds = bool(stops) and session.has_windows
     count = 0
     reason: FinishReason | None = None
