@@ -55,6 +55,7 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "parsing",
     "sampling",
     "structured",
     "answer",

@@ -128,12 +128,8 @@ def stream(
     while reason is None:
         if holds:
             session.hold(len(history) + answer.first_held)
-        token_id = drawn = None
-        if control is not None and control.ends():
-            reason = "length"
-        else:
-            drawn, reason = _next(tokens, None if matcher is None else matcher.mask(), control)
-            token_id = drawn.token_id if reason is None else None
+        drawn, reason = _next(tokens, None if matcher is None else matcher.mask(), control)
+        token_id = drawn.token_id if drawn is not None and reason is None else None
         logprobs = None
         now = time.perf_counter()
         if drawn is not None and token_id is not None:
@@ -167,13 +163,15 @@ def stream(
 
 def _next(
     tokens: TokenStream, mask: npt.NDArray[np.uint32] | None, control: Control | None
-) -> tuple[_core.NextToken, FinishReason | None]:
-    while True:
+) -> tuple[_core.NextToken | None, FinishReason | None]:
+    """The next token; none where ``control`` ends the answer before it, which it may do while memory is short."""
+    while control is None or not control.ends():
         try:
             return tokens.next(mask)
         except MemoryLimitError as error:
             if control is None or not control.short(error):
                 raise
+    return None, "length"
 
 
 def collect(pieces: Iterator[Piece]) -> Completion:

@@ -15,7 +15,7 @@ from foundry.server.identity import fresh_id
 from foundry.server.refusals import JsonResponse, Refusal, refusal_of
 from foundry.server.state import State, state_of
 from foundry.server.streams import DONE, EventStream, event, unless_gone
-from foundry.server.tools import NamedTool, Tool
+from foundry.server.tools import NamedTool, Offer, Tool
 from foundry.server.turn import (
     Call,
     ContentDelta,
@@ -25,6 +25,7 @@ from foundry.server.turn import (
     ReasoningDelta,
     ToolCallArguments,
     ToolCallBegin,
+    ToolCallBroken,
     Turn,
     collect,
     total,
@@ -87,8 +88,7 @@ async def _begin(state: State, asked: ChatRequest, began: float) -> Asked:
         n=fields.choices(asked.n, state.settings),
         logprobs=fields.top_logprobs(asked.logprobs, asked.top_logprobs),
         form=asked.response_format,
-        tools=asked.tools,
-        tool_choice=asked.tool_choice,
+        offer=Offer.read(asked.tools, asked.tool_choice, asked.parallel_tool_calls, state.settings),
         variables=variables,
         session_id=asked.session_id,
         append=bool(asked.append),
@@ -137,6 +137,7 @@ class _Chunks:
     def __init__(self, asked: Asked, tells_usage: bool) -> None:
         self._asked = asked
         self._tells_usage = tells_usage
+        self._begun: set[tuple[int, int]] = set()  # calls, by choice
         self._base = {
             "id": fresh_id("chatcmpl"),
             "object": "chat.completion.chunk",
@@ -170,7 +171,7 @@ class _Chunks:
         logprobs = None
         if heard.logprobs is not None:
             logprobs = tokens.of_chat(self._asked.engine.model.tokenizer, [heard.logprobs])
-        deltas = [delta for delta in map(_delta, heard.events) if delta]
+        deltas = [delta for delta in (self._delta(heard.index, told) for told in heard.events) if delta]
         if not deltas and logprobs is not None:
             deltas = [{"content": ""}]
         chunks = []
@@ -191,16 +192,18 @@ class _Chunks:
         usage = {"usage": None} if self._tells_usage else {}
         return event(self._base | {"choices": [choice | (more or {})]} | usage)
 
-
-def _delta(told: Event) -> dict[str, Any] | None:
-    match told:
-        case ContentDelta(text):
-            return {"content": text}
-        case ReasoningDelta(text):
-            return {"reasoning_content": text}
-        case ToolCallBegin(index, id, name):
-            function = {"name": name, "arguments": ""}
-            return {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}
-        case ToolCallArguments(index, text):
-            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
-    return None
+    def _delta(self, choice: int, told: Event) -> dict[str, Any] | None:
+        match told:
+            case ContentDelta(text):
+                return {"content": text}
+            case ReasoningDelta(text):
+                return {"reasoning_content": text}
+            case ToolCallBegin(index, id, name):
+                self._begun.add((choice, index))
+                function = {"name": name, "arguments": ""}
+                return {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}
+            case ToolCallArguments(index, text):
+                return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+            case ToolCallBroken(index, text) if (choice, index) not in self._begun:
+                return {"content": text}
+        return None

@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from foundry.errors import FoundryError
 from foundry.generate import TokenLogprobs, Usage
+from foundry.parsing import ContentDelta, Parser, parser_for
 from foundry.sampling import SamplingParams
 from foundry.server import fields, tokens
 from foundry.server.engine import Engine
 from foundry.server.identity import fresh_id
-from foundry.server.parsers import ContentDelta, Plain
 from foundry.server.refusals import JsonResponse, Refusal, refusal_of
 from foundry.server.run import Run, Work
 from foundry.server.state import State, state_of
@@ -120,6 +120,11 @@ def _prompt(engine: Engine, given: str | list[int]) -> _Prompt:
     return _Prompt(given, tokenizer.decode(given))
 
 
+def _plain() -> Parser:
+    """All of an answer is its text."""
+    return parser_for(None)
+
+
 def check_ids(ids: list[int], vocab_size: int, name: str) -> None:
     for i in ids:
         if not 0 <= i < vocab_size:
@@ -167,7 +172,7 @@ async def _choices(plan: _Plan, prompt: _Prompt) -> tuple[list[dict[str, Any]], 
     if plan.max_new == 0:
         return [_choice(plan, prompt, tokenizer, "", [], "length", scored)], Usage(len(prompt.ids), 0)
     run = await _start(plan, prompt)
-    turns = await collect(listen(plan.engine, run, Plain, plan.began), plan.n)
+    turns = await collect(listen(plan.engine, run, _plain, plan.began), plan.n)
     made, ended = [], [turn.ended for turn in turns if turn.ended is not None]
     for turn, end in zip(turns, ended, strict=True):
         choice = _choice(plan, prompt, tokenizer, turn.content, turn.logprobs, end.reason, scored)
@@ -248,7 +253,7 @@ class _Chunks:
 
     async def _pump(self, place: int, run: Run, told: asyncio.Queue[tuple[int, Any]]) -> None:
         try:
-            async for one in listen(self._plan.engine, run, Plain, self._plan.began):
+            async for one in listen(self._plan.engine, run, _plain, self._plan.began):
                 told.put_nowait((place, one))
             told.put_nowait((place, None))
         except Exception as error:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from foundry.errors import MemoryLimitError
 from foundry.generate import TokenLogprobs, Usage
-from foundry.server.engine import Engine
-from foundry.server.parsers import (
+from foundry.parsing import (
     ContentDelta,
     Event,
     Parser,
@@ -19,6 +18,7 @@ from foundry.server.parsers import (
     ToolCallBroken,
     ToolCallEnd,
 )
+from foundry.server.engine import Engine
 from foundry.server.run import Run
 
 
@@ -59,6 +59,7 @@ class Turn:
     content: str = ""
     reasoning: str = ""
     calls: dict[int, Call] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     ended: Ended | None = None
 
@@ -72,9 +73,16 @@ class Turn:
                 self.calls[index] = Call(id, name)
             case ToolCallArguments(index, text):
                 self.calls[index].arguments += text
-            case ToolCallBroken(index, text):  # cut off: what was told of it stays
-                if index not in self.calls:
-                    self.content += text
+            case ToolCallBroken(index, text):
+                self.broken[index] = text
+
+    def end(self, ended: Ended) -> None:
+        """A call that is malformed is content. One that was cut off stays as it is: the reason says so."""
+        self.ended = ended
+        for index, text in self.broken.items():
+            if ended.reason != "length" or index not in self.calls:
+                self.calls.pop(index, None)
+                self.content += text
 
 
 async def listen(
@@ -115,7 +123,7 @@ async def collect(heard: AsyncIterator[Heard | Ended], n: int) -> list[Turn]:
         async for one in heard:
             turn = turns[one.index]
             if isinstance(one, Ended):
-                turn.ended = one
+                turn.end(one)
                 continue
             for event in one.events:
                 turn.add(event)
