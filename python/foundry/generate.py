@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from foundry.answer import Answer
 from foundry.errors import MemoryLimitError
+from foundry.parsing import Message
 from foundry.sampling import SamplingParams
 from foundry.structured import Matcher, matcher_for
 
@@ -66,7 +67,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Completion:
-    """A whole answer. ``seed`` keyed its draws, given or fresh; it is None at temperature 0, where nothing is drawn."""
+    """A whole answer. ``seed`` keyed its draws, given or fresh; it is None at temperature 0, where nothing is drawn.
+
+    ``message`` is a chat's answer parted into content, reasoning and calls: see ``Session.chat``.
+    """
 
     text: str
     token_ids: list[int] = field(repr=False)
@@ -75,6 +79,7 @@ class Completion:
     timings: Timings
     seed: int | None = None
     logprobs: list[TokenLogprobs] | None = field(default=None, repr=False)
+    message: Message | None = None
 
 
 class Control(Protocol):

@@ -83,8 +83,9 @@ class SamplingParams:
         for name in ("stop", "spelled"):
             found = getattr(self, name)
             if isinstance(found, str):
-                object.__setattr__(self, name, (found,))
-            elif not isinstance(found, Sequence) or any(not isinstance(s, str) or not s for s in found):
+                found = (found,)
+                object.__setattr__(self, name, found)
+            if not isinstance(found, Sequence) or any(not isinstance(s, str) or not s for s in found):
                 raise ValueError(f"{name}: expected strings that are not empty, found {found!r}")
         for name in _REAL:
             real(name, getattr(self, name))

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,11 +20,13 @@ from foundry.checks import is_default, text, whole
 from foundry.choices import MOST_CHOICES, choices
 from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece
+from foundry.parsing import family_of, message_of, parser_for
 from foundry.sampling import MOST_LOGPROBS, SamplingParams, sampling_params
 
 if TYPE_CHECKING:
     from foundry.model import CompiledModel
 
+_PROMPT_END = 16  # tokens; a template that opens the reasoning spells its mark there
 Progress = Callable[[int, int], None]
 _GLOBALS = (
     "max_seq_len",
@@ -206,6 +209,8 @@ class Session:
         """Answers a conversation. What the session holds of it already is kept; only new tokens are computed.
 
         ``tools``, ``documents`` and ``template_variables`` are for the template: see ``Tokenizer.apply_chat_template``.
+        The answer's ``message`` is its text parted into content, reasoning and calls of the tools, as the template's
+        family writes them; ``message.to_dict()`` goes on with the conversation.
         """
         pieces = self.stream_chat(
             messages,
@@ -216,7 +221,15 @@ class Session:
             documents=documents,
             template_variables=template_variables,
         )
-        return generation.collect(pieces)
+        return self._parted(generation.collect(pieces), tools)
+
+    def _parted(self, answer: Completion, tools: Sequence[Mapping[str, Any]] | None) -> Completion:
+        """A chat's answer with its message. Whether the prompt has begun the reasoning is told by its last tokens."""
+        tokenizer = self.model.tokenizer
+        prompt = self.token_ids[: answer.usage.prompt_tokens].tolist()
+        prompt_end = tokenizer.decode(prompt[-_PROMPT_END:], skip_special_tokens=False)
+        parser = parser_for(tokenizer, tools, prompt_end=prompt_end)
+        return replace(answer, message=message_of([*parser.push(answer.text), *parser.finish()]))
 
     def stream_chat(
         self,
@@ -230,8 +243,11 @@ class Session:
         template_variables: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Iterator[Piece]:
-        """Like ``chat``, a piece of text at a time."""
+        """Like ``chat``, a piece of text at a time. The text has the marks of calls and of reasoning, those that are
+        control tokens included: ``foundry.parsing.parser_for`` reads them as they come."""
         params = sampling_params("stream_chat", params, sampling)
+        if not params.spelled:
+            params = replace(params, spelled=family_of(self.model.tokenizer.chat_template).marks)
         variables = {**(template_variables or {}), "tools": tools, "documents": documents}
         ids = self.model.tokenizer.encode_chat(messages, **variables)
         return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
@@ -252,7 +268,12 @@ class Session:
         self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any
     ) -> Awaitable[Completion]:
         """``chat`` for an event loop, with the same keywords."""
-        return acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+
+        async def parted() -> Completion:
+            answer = await acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+            return self._parted(answer, keywords.get("tools"))
+
+        return parted()
 
     def astream_chat(
         self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any

@@ -13,7 +13,8 @@ of the families' own documents and chat templates:
 - gemma: ai.google.dev/gemma/docs, FunctionGemma and Gemma 4
 - granite: ibm.com/granite/docs, 3.0 to 3.3
 - harmony: see ``harmony``
-- glm: the templates of GLM-4.5 to 4.7; kimi: of Kimi-K2; functionary: of functionary-medium-v3.1
+- glm: the templates of GLM-4.5 to 4.7; kimi: of Kimi-K2; functionary: of functionary-medium-v3.1; nemotron: of
+  Nemotron-Nano-v2; apriel: of Apriel-1.6
 """
 
 from __future__ import annotations
@@ -27,6 +28,27 @@ from foundry.parsing.forms import EitherForm, Form, JsonForm, NamedForm, TaggedF
 
 
 @dataclass(frozen=True)
+class Writing:
+    """How a call is to be written where a grammar binds it: one of the ways that the family's parser reads.
+
+    Attributes:
+        call: $NAME, $ARGS and perhaps $INDEX are where the tool's name, its arguments and the call's number stand.
+        before, between, after: around all calls.
+        several: there may be more than one.
+        parameter: of $ARGS, where they are no JSON object: one parameter, with $KEY, $VALUE and perhaps $IS_STRING.
+        when: a string of the templates that want this way; the first that fits is taken.
+    """
+
+    call: str
+    before: str = ""
+    between: str = ""
+    after: str = ""
+    several: bool = True
+    parameter: str = ""
+    when: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """How a model writes.
 
@@ -34,6 +56,7 @@ class Family:
         name: of the table below; "plain" for a model that writes no calls.
         told_by: strings which a chat template of the family has, all of one of these groups.
         forms: of calls; each has a mark of its own.
+        writings: the ways to bind them; the last one fits every template.
         closers: marks around calls that say nothing more.
         others: marks inside calls, which a vocabulary may have as control tokens too.
         reasoning: the marks around it.
@@ -44,6 +67,7 @@ class Family:
     name: str
     told_by: tuple[tuple[str, ...], ...] = ()
     forms: tuple[Form, ...] = ()
+    writings: tuple[Writing, ...] = ()
     closers: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     reasoning: tuple[str, str] | None = None
@@ -58,6 +82,7 @@ class Family:
         return tuple(dict.fromkeys([*opens, *self.closers, *self.others, *(self.reasoning or ())]))
 
 
+_NAMED = '{"name": "$NAME", "arguments": $ARGS}'
 _DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁end｜>", "<｜tool▁outputs▁begin｜>")
 _KIMI = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_end|>")
 _QWEN = TaggedForm(
@@ -71,6 +96,9 @@ _QWEN = TaggedForm(
     close="</function>",
     lines=True,
 )
+_QWEN_CALL = "<function=$NAME>\n$ARGS</function>"
+_QWEN_PARAMETER = "<parameter=$KEY>\n$VALUE\n</parameter>\n"
+_GLM_PARAMETER = "<arg_key>$KEY</arg_key>\n<arg_value>$VALUE</arg_value>\n"
 
 
 def _dsml(space: str) -> TaggedForm:
@@ -88,29 +116,53 @@ def _dsml(space: str) -> TaggedForm:
     )
 
 
+def _dsml_writing(space: str, calls: str) -> Writing:
+    tag = "｜DSML｜" + space
+    return Writing(
+        f'<{tag}invoke name="$NAME">\n$ARGS</{tag}invoke>\n',
+        before=f"<{tag}{calls}>\n",
+        after=f"</{tag}{calls}>",
+        parameter=f'<{tag}parameter name="$KEY" string="$IS_STRING">$VALUE</{tag}parameter>\n',
+        when=f"{tag}{calls}",
+    )
+
+
 # A template is of the first one that it tells of: those whose marks are part of another's come later.
 FAMILIES: Sequence[Family] = (
-    Family("harmony", (("<|channel|>", "<|message|>", "<|start|>"),), others=harmony.MARKS, harmony=True),
+    Family(
+        "harmony",
+        (("<|channel|>", "<|message|>", "<|start|>"),),
+        writings=(
+            Writing("<|channel|>commentary to=functions.$NAME <|constrain|>json<|message|>$ARGS", several=False),
+        ),
+        others=harmony.MARKS,
+        harmony=True,
+    ),
     Family(
         "gemma",
         (("<|tool_call>",),),
         (BracesForm("<|tool_call>", '<|"|>'),),
-        ("<tool_call|>",),
-        ('<|"|>', "<|channel>", "<channel|>"),
+        (Writing("<|tool_call>call:$NAME$ARGS<tool_call|>"),),
+        closers=("<tool_call|>",),
+        others=('<|"|>', "<|channel>", "<channel|>"),
     ),
     Family(
         "functiongemma",
         (("<start_function_call>",),),
         (BracesForm("<start_function_call>", "<escape>"),),
-        ("<end_function_call>",),
-        ("<escape>",),
+        (Writing("<start_function_call>call:$NAME$ARGS<end_function_call>"),),
+        closers=("<end_function_call>",),
+        others=("<escape>",),
     ),
     Family(
         "deepseek-dsml",
         (("｜DSML｜",),),
         (_dsml(""), _dsml(" ")),
-        tuple(f"<{end}｜DSML｜{name}>" for name in ("function_calls", "tool_calls", " calls") for end in ("", "/")),
-        ("｜DSML｜",),
+        (_dsml_writing("", "function_calls"), _dsml_writing(" ", "calls"), _dsml_writing("", "tool_calls")),
+        closers=tuple(
+            f"<{end}｜DSML｜{name}>" for name in ("function_calls", "tool_calls", " calls") for end in ("", "/")
+        ),
+        others=("｜DSML｜",),
     ),
     Family(
         "deepseek",
@@ -123,8 +175,22 @@ FAMILIES: Sequence[Family] = (
                 marks=_DEEPSEEK,
             ),
         ),
-        _DEEPSEEK,
-        ("<｜tool▁sep｜>",),
+        (
+            Writing(
+                "<｜tool▁call▁begin｜>function<｜tool▁sep｜>$NAME\n```json\n$ARGS\n```<｜tool▁call▁end｜>",
+                before="<｜tool▁calls▁begin｜>",
+                between="\n",
+                after="<｜tool▁calls▁end｜>",
+                when="```json",
+            ),
+            Writing(
+                "<｜tool▁call▁begin｜>$NAME<｜tool▁sep｜>$ARGS<｜tool▁call▁end｜>",
+                before="<｜tool▁calls▁begin｜>",
+                after="<｜tool▁calls▁end｜>",
+            ),
+        ),
+        closers=_DEEPSEEK,
+        others=("<｜tool▁sep｜>",),
     ),
     Family(
         "kimi",
@@ -136,8 +202,15 @@ FAMILIES: Sequence[Family] = (
                 marks=_KIMI,
             ),
         ),
-        _KIMI,
-        ("<|tool_call_argument_begin|>",),
+        (
+            Writing(
+                "<|tool_call_begin|>functions.$NAME:$INDEX<|tool_call_argument_begin|>$ARGS<|tool_call_end|>",
+                before="<|tool_calls_section_begin|>",
+                after="<|tool_calls_section_end|>",
+            ),
+        ),
+        closers=_KIMI,
+        others=("<|tool_call_argument_begin|>",),
     ),
     Family(
         "mistral",
@@ -152,6 +225,7 @@ FAMILIES: Sequence[Family] = (
                 ),
             ),
         ),
+        (Writing("[TOOL_CALLS]$NAME[ARGS]$ARGS", when="[ARGS]"), Writing(_NAMED, "[TOOL_CALLS][", ", ", "]")),
         others=("[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"),
         id_length=9,
     ),
@@ -159,15 +233,24 @@ FAMILIES: Sequence[Family] = (
         "qwen-xml",
         (("<function=", "<parameter="),),
         (_QWEN, replace(_QWEN, opens="<function=", lead="")),
-        ("</tool_call>",),
+        (
+            Writing(
+                f"<seed:tool_call>\n{_QWEN_CALL}\n</seed:tool_call>",
+                between="\n",
+                parameter="<parameter=$KEY>$VALUE</parameter>\n",
+                when="<seed:tool_call>",
+            ),
+            Writing(f"<tool_call>\n{_QWEN_CALL}\n</tool_call>", between="\n", parameter=_QWEN_PARAMETER),
+        ),
+        closers=("</tool_call>", "<seed:tool_call>", "</seed:tool_call>"),
         calls_end_reasoning=True,
     ),
     Family(
         "functionary",
         (("<function=", "</function>"),),
         (NamedForm("<function=", r"(?P<name>[^\s<>{}]+)>\s*"),),
-        ("</function>",),
-        ("<|eom_id|>",),
+        (Writing("<function=$NAME>$ARGS</function>"),),
+        closers=("</function>",),
     ),
     Family(
         "glm",
@@ -185,21 +268,56 @@ FAMILIES: Sequence[Family] = (
                 close="</tool_call>",
             ),
         ),
+        (
+            Writing(
+                "<tool_call>$NAME\n$ARGS</tool_call>", between="\n", parameter=_GLM_PARAMETER, when="</arg_key>\\n"
+            ),
+            Writing("<tool_call>$NAME$ARGS</tool_call>", parameter=_GLM_PARAMETER.replace("\n", "")),
+        ),
         others=("</tool_call>", "</arg_key>", "<arg_value>", "</arg_value>"),
     ),
-    Family("granite", (("<|tool_call|>",),), (JsonForm("<|tool_call|>"), JsonForm("<tool_call>")), ("</tool_call>",)),
-    Family("hermes", (("<tool_call>",),), (JsonForm("<tool_call>"),), ("</tool_call>",)),
+    Family(
+        "granite",
+        (("<|tool_call|>",),),
+        (JsonForm("<|tool_call|>"), JsonForm("<tool_call>")),
+        (Writing(_NAMED, "<|tool_call|>[", ", ", "]"),),
+        closers=("</tool_call>",),
+    ),
+    Family(
+        "nemotron",
+        (("<TOOLCALL>",),),
+        (JsonForm("<TOOLCALL>"),),
+        (Writing(_NAMED, "<TOOLCALL>[", ", ", "]</TOOLCALL>"),),
+        closers=("</TOOLCALL>",),
+    ),
+    Family(
+        "apriel",
+        (("<tool_calls>",),),
+        (JsonForm("<tool_calls>"),),
+        (Writing(_NAMED, "<tool_calls>[", ", ", "]</tool_calls>"),),
+        closers=("</tool_calls>",),
+    ),
+    Family(
+        "hermes",
+        (("<tool_call>",),),
+        (JsonForm("<tool_call>"),),
+        (Writing(f"<tool_call>\n{_NAMED}\n</tool_call>", between="\n"),),
+        closers=("</tool_call>",),
+    ),
     Family(
         "llama",
         (("<|python_tag|>",), ('"parameters": dictionary of argument name',)),
         (JsonForm("<|python_tag|>", more=";"), JsonForm("", more=";")),
+        (Writing('{"name": "$NAME", "parameters": $ARGS}', several=False),),
     ),
 )
-PLAIN = Family("plain")
+# Its template knows nothing of tools: somebody may have told the model of them, and a grammar may bind it.
+PLAIN = Family("plain", forms=(JsonForm("", more=";"),), writings=(Writing(_NAMED, several=False),))
 # The marks around reasoning; a template has one of them where it parts an earlier answer's, or begins one.
 REASONING: Sequence[tuple[str, str]] = (
     ("<|channel>thought", "<channel|>"),
     ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
     ("<think>", "</think>"),
 )
 
@@ -213,14 +331,14 @@ def family_named(name: str) -> Family:
 
 
 def family_of(template: str | None) -> Family:
-    """Whose marks a chat template spells, with its reasoning's."""
+    """Whose marks a chat template spells, with its reasoning's, and the one way of writing calls that it wants."""
     if template is None:
         return PLAIN
     told = (one for one in FAMILIES if any(all(mark in template for mark in group) for group in one.told_by))
     family = next(told, PLAIN)
-    if family.harmony:
-        return family
-    return replace(family, reasoning=next((pair for pair in REASONING if _spells(template, pair)), None))
+    writing = next((one for one in family.writings if one.when in template), family.writings[-1])
+    reasoning = None if family.harmony else next((pair for pair in REASONING if _spells(template, pair)), None)
+    return replace(family, writings=(writing,), reasoning=reasoning)
 
 
 def _spells(template: str, pair: tuple[str, str]) -> bool:

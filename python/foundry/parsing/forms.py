@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from foundry.parsing import json_text
 from foundry.parsing.reader import SPACES, MalformedError, Marks, Reader, Waiting
+from foundry.parsing.tools import properties_of, type_of, types_of
 
 MOST_HEADER = 512  # characters between a call's mark and its arguments
 
@@ -186,7 +187,7 @@ class TaggedForm:
                 return
             yield from reader.expect(">")
         calls.begin(name)
-        yield from self._parameters(reader, calls, _properties(calls.schema(name)))
+        yield from self._parameters(reader, calls, properties_of(calls.schema(name)))
         calls.end()
 
     def _parameters(self, reader: Reader, calls: Calls, properties: Mapping[str, Any]) -> Waiting[None]:
@@ -204,7 +205,7 @@ class TaggedForm:
             key = found["key"]
             calls.arguments(f'{", " if told else "{"}"{json_text.quoted(key)}": ')
             told.add(key)
-            kinds = _types(properties.get(key))
+            kinds = types_of(properties.get(key))
             string = found.groupdict().get("string")
             if string is not None:
                 kinds = {"string"} if string == "true" else kinds - {"string"}
@@ -212,7 +213,7 @@ class TaggedForm:
         calls.arguments("}" if told else "{}")
 
     def _value(self, reader: Reader, calls: Calls, kinds: set[str]) -> Waiting[None]:
-        ends = (self.value_end,)
+        ends: tuple[str, ...] = (self.value_end,)
         if self.lines and (yield from reader.accepts("\n")):
             if (yield from reader.accepts(self.value_end)):
                 calls.arguments('""' if kinds == {"string"} or not kinds else "null" if "null" in kinds else '""')
@@ -235,42 +236,13 @@ class TaggedForm:
             yield from reader.expect(mark)
 
 
-def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = schema.get("properties")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _types(schema: Any) -> set[str]:
-    """JSON's types that a value may have; none where the schema does not say."""
-    if not isinstance(schema, Mapping):
-        return set()
-    kind = schema.get("type")
-    if isinstance(kind, str):
-        return {kind}
-    if isinstance(kind, list):
-        return {one for one in kind if isinstance(one, str)}
-    for key in ("anyOf", "oneOf"):
-        if isinstance(schema.get(key), list):
-            each = [_types(one) for one in schema[key]]
-            return set().union(*each) if all(each) else set()
-    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
-    return {_type(value) for value in values} if isinstance(values, list) else set()
-
-
-def _type(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return names[type(value)]
-
-
 def _typed(text: str, kinds: set[str]) -> str:
     """The JSON of a parameter's text: itself where it is JSON of a type that is allowed, else a string."""
     bare = text.strip(SPACES)
     if "boolean" in kinds and bare.lower() in ("true", "false"):
         return bare.lower()
     try:
-        found = _type(json_text.loaded(bare))
+        found = type_of(json_text.loaded(bare))
     except MalformedError:
         found = ""
     if found and (not kinds or found in kinds or (found == "integer" and "number" in kinds)):

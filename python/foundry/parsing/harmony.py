@@ -17,6 +17,8 @@ from foundry.parsing.forms import MOST_HEADER, Calls
 from foundry.parsing.reader import MalformedError, Marks, Reader, Waiting
 
 MARKS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
+ANALYSIS = "<|channel|>analysis<|message|>"
+NEXT = "<|end|><|start|>assistant"
 _START = "<|start|>"
 _BEGINS = (_START + "assistant", "<|channel|>", " to=")
 _ENDS = Marks(("<|end|>", "<|return|>", _START))

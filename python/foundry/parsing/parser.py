@@ -167,7 +167,7 @@ class Parser:
 
     def begin(self, name: str, call_id: str | None = None) -> None:
         self._content.drop_marks()
-        self._begun = self._called = True
+        self._begun = True
         self._events.append(ToolCallBegin(self._index, call_id or new_id(self.family.id_length), name))
 
     def arguments(self, text: str) -> None:
@@ -177,7 +177,7 @@ class Parser:
         self._events.append(ToolCallEnd(self._index))
         self._index += 1
         self._begun = False
-        self._after_call = self._fresh = True
+        self._called = self._after_call = self._fresh = True
         self._content.call_ended()
         if self._reader.record is not None:
             self._reader.record.clear()

@@ -1,7 +1,7 @@
 """Text that comes in pieces, read as if it were all there: what is read never depends on where it was cut.
 
-Methods that may have to wait are generators: ``yield from`` them. They yield while what has come decides nothing, and go
-on when more has, or the text has ended.
+Methods that may have to wait are generators: ``yield from`` them. They yield while what has come decides nothing, and
+go on when more has, or the text has ended.
 """
 
 from __future__ import annotations

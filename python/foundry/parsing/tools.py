@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_MOST_REFERENCES = 16
 _CHOICES = ("auto", "none", "required")
 
 
@@ -52,3 +53,53 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     """Tools may be written with the kind around the function, or without."""
     function = tool.get("function", tool)
     return function if isinstance(function, Mapping) else {}
+
+
+def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An object's, each resolved."""
+    found = schema.get("properties")
+    return {key: resolved(one, schema) for key, one in found.items()} if isinstance(found, Mapping) else {}
+
+
+def resolved(schema: Any, root: Mapping[str, Any]) -> Any:
+    """What a ``$ref`` into ``root`` stands for."""
+    for _ in range(_MOST_REFERENCES):
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        schema = root
+        for step in reference[2:].split("/"):
+            schema = schema.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(schema, Mapping) else None
+    return schema
+
+
+def values_of(schema: Any) -> list[Any]:
+    """All values that there may be, where the schema lists them; else none."""
+    if not isinstance(schema, Mapping):
+        return []
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    return values if isinstance(values, list) else []
+
+
+def types_of(schema: Any) -> set[str]:
+    """JSON's types that a value may have; none where the schema does not say."""
+    if not isinstance(schema, Mapping):
+        return set()
+    kind = schema.get("type")
+    if isinstance(kind, str):
+        return {kind}
+    if isinstance(kind, list):
+        return {one for one in kind if isinstance(one, str)}
+    for key in ("anyOf", "oneOf"):
+        if isinstance(schema.get(key), list):
+            each = [types_of(one) for one in schema[key]]
+            return set().union(*each) if all(each) else set()
+    return set(map(type_of, values_of(schema)))
+
+
+def type_of(value: Any) -> str:
+    """JSON's name of a value's type."""
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names[type(value)]
