@@ -13,7 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from foundry.errors import FoundryError
-from foundry.server import observing, openai_chat, openai_completions, tokens_api
+from foundry.server import (
+    anthropic_messages,
+    observing,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+    sessions_api,
+    tokens_api,
+)
 from foundry.server.library import Library
 from foundry.server.metrics import Metrics
 from foundry.server.refusals import Refusal, refuse, refuse_http
@@ -57,6 +65,18 @@ def _routes() -> list[Route]:
         Route("/v1/models/{name:path}", observing.model),
         Route("/v1/chat/completions", openai_chat.chat_completions, methods=["POST"]),
         Route("/v1/completions", openai_completions.completions, methods=["POST"]),
+        Route("/v1/responses", openai_responses.responses, methods=["POST"]),
+        Route("/v1/messages", anthropic_messages.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", anthropic_messages.count_tokens, methods=["POST"]),
+        Route("/v1/sessions", sessions_api.listed),
+        Route("/v1/sessions", sessions_api.create, methods=["POST"]),
+        Route("/v1/sessions/saved/{name}", sessions_api.delete_saved, methods=["DELETE"]),
+        Route("/v1/sessions/{id}", sessions_api.get),
+        Route("/v1/sessions/{id}", sessions_api.rename, methods=["POST"]),
+        Route("/v1/sessions/{id}", sessions_api.delete, methods=["DELETE"]),
+        Route("/v1/sessions/{id}/fork", sessions_api.fork, methods=["POST"]),
+        Route("/v1/sessions/{id}/rewind", sessions_api.rewind, methods=["POST"]),
+        Route("/v1/sessions/{id}/save", sessions_api.save, methods=["POST"]),
         Route("/v1/embeddings", observing.embeddings, methods=["POST"]),
         Route("/v1/cache", observing.drop_cache, methods=["DELETE"]),
         Route("/tokenize", tokens_api.tokenize, methods=["POST"]),

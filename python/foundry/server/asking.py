@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from foundry.sampling import SamplingParams
@@ -11,31 +11,78 @@ from foundry.server import conversation, fields
 from foundry.server.engine import Engine
 from foundry.server.refusals import Refusal
 from foundry.server.run import Run, Work
+from foundry.server.sessions import Held
 from foundry.server.state import State
 from foundry.server.tools import Offer
-from foundry.server.turn import Ended, Heard, listen
+from foundry.server.turn import Ended, Heard, Turn, listen
 from foundry.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as tokens. ``messages`` are as the client sent them."""
+
+    ids: list[int]
+    messages: list[dict[str, Any]]
 
 
 @dataclass
 class Asked:
-    """An answer, or several, under way."""
+    """An answer, or several, under way. Whoever has it closes it."""
 
     engine: Engine
     run: Run
     n: int
-    heard: AsyncIterator[Heard | Ended]
-    prompt_tokens: int
+    prompt: Prompt
+    held: Held | None = None
     wants_logprobs: bool = False
+    heard: AsyncGenerator[Heard | Ended, None] = field(init=False)
+    _notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt.ids)
 
     def notes(self) -> dict[str, Any]:
-        """What is told beside the protocol's own fields."""
-        return {}
+        """What is told beside the protocol's own fields, once the answer has ended."""
+        return self._notes
+
+    async def remembering(self, heard: AsyncGenerator[Heard | Ended, None]) -> AsyncGenerator[Heard | Ended, None]:
+        """What is heard, passed on; the first answer is remembered as the conversation's next message."""
+        turn = Turn()
+        try:
+            async for one in heard:
+                if one.index == 0:
+                    if isinstance(one, Ended):
+                        turn.end(one)
+                        self._remember(turn, one)
+                    else:
+                        for event in one.events:
+                            turn.add(event)
+                yield one
+        finally:
+            await heard.aclose()
+
+    def _remember(self, turn: Turn, ended: Ended) -> None:
+        engine, prompt = self.engine, self.prompt
+        found = ended.usage.cached_tokens
+        miss = engine.reuse.miss(engine.model.tokenizer, prompt.messages, prompt.ids, found)
+        if miss is not None:
+            self._notes["cache_miss"] = miss
+        answered = [*prompt.messages, turn.message()]
+        if self.run.history is not None:
+            engine.reuse.remember(answered, self.run.history)
+        if self.held is not None:
+            self.held.messages = answered
+            self._notes["session_id"] = self.held.id
 
     async def close(self) -> None:
-        """Stops what still runs."""
-        await self.heard.aclose()  # type: ignore[attr-defined]  # generators have it
+        """Stops what still runs, and lets others have the session."""
+        await self.heard.aclose()
         await self.run.stop()
+        if self.held is not None:
+            self.held.release()
+            self.held = None
 
 
 async def ask(
@@ -53,21 +100,50 @@ async def ask(
     variables: dict[str, Any] | None = None,
     session_id: str | None = None,
     append: bool = False,
+    continues: bool = False,
 ) -> Asked:
-    """Checks everything that can be checked before the first token, then begins. Raises Refusal."""
+    """Checks everything that can be checked before the first token, then begins. Raises Refusal.
+
+    With a session ``messages`` are the whole conversation, of which what it holds is kept; or with ``append`` those
+    that come behind its own.
+    """
     engine = await state.library.engine(model)
+    if append and session_id is None:
+        raise Refusal(400, "append: expected a session_id beside it, found none", "append")
+    held = None if session_id is None else state.sessions.take(session_id, engine)
+    try:
+        if append and held is not None:
+            if held.messages is None:
+                raise Refusal(400, "append: expected a session whose messages are known; send all of them", "append")
+            messages = [*held.messages, *messages]
+        tokenizer = engine.model.tokenizer
+        form_fields = fields.form_of(form, state.settings)
+        params = fields.sampling_params(sampling, engine.model.arch.vocab_size, logprobs, form_fields)
+        prompt = await prompt_of(engine, messages, offer, variables or {}, continues)
+        reader = offer.reader(tokenizer, prompt.ids)
+        params = bound(params, offer, tokenizer, prompt.ids)
+        params = replace(params, spelled=reader().spelled)
+        matcher = await engine.matcher(params)
+        work = Work(prompt.ids, max_new, params, n, matcher)
+        run = await engine.start(work, None if held is None else held.session)
+    except BaseException:
+        if held is not None:
+            held.release()
+        raise
+    asked = Asked(engine, run, n, prompt, held, logprobs is not None)
+    asked.heard = asked.remembering(listen(engine, run, reader, began))
+    return asked
+
+
+async def prompt_of(
+    engine: Engine, messages: list[dict[str, Any]], offer: Offer, variables: dict[str, Any], continues: bool = False
+) -> Prompt:
+    """Raises Refusal for messages that the template refuses, and for a prompt over the context."""
     tokenizer = engine.model.tokenizer
-    form_fields = fields.form_of(form, state.settings)
-    params = fields.sampling_params(sampling, engine.model.arch.vocab_size, logprobs, form_fields)
-    messages, beside = offer.told(tokenizer, messages)
-    ids = await conversation.prompt_ids(tokenizer, messages, **(variables or {}), **beside)
+    told, beside = offer.told(tokenizer, messages)
+    ids = await conversation.prompt_ids(tokenizer, told, continues, **variables, **beside)
     engine.check_prompt(len(ids))
-    reader = offer.reader(tokenizer, ids)
-    params = bound(params, offer, tokenizer, ids)
-    params = replace(params, spelled=reader().spelled)
-    matcher = await engine.matcher(params)
-    run = await engine.start(Work(ids, max_new, params, n, matcher))
-    return Asked(engine, run, n, listen(engine, run, reader, began), len(ids), logprobs is not None)
+    return Prompt(ids, messages)
 
 
 def bound(params: SamplingParams, offer: Offer, tokenizer: Tokenizer, ids: list[int]) -> SamplingParams:

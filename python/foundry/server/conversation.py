@@ -87,20 +87,36 @@ def text_of(content: str | list[dict[str, Any]] | None, at: str) -> str:
 def _call(at: str, call: ToolCall) -> dict[str, Any]:
     if call.type not in (None, "function"):
         raise Refusal(400, f"{at}.type: expected function, found {call.type!r}", at)
-    arguments = call.function.arguments
-    if isinstance(arguments, str):
-        try:
-            arguments = msgspec.json.decode(arguments or "{}")
-        except msgspec.DecodeError:
-            raise Refusal(400, f"{at}.function.arguments: expected the text of a JSON object", at) from None
+    arguments = arguments_of(call.function.arguments, f"{at}.function")
     return {"id": call.id or "", "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
-async def prompt_ids(tokenizer: Tokenizer, messages: list[dict[str, Any]], **variables: Any) -> list[int]:
-    """Token ids up to where the answer begins, made on a thread. Refusal where the template refuses the messages."""
+def arguments_of(given: Any, at: str) -> dict[str, Any]:
+    """A call's arguments, which come as JSON or as its text."""
+    try:
+        found = msgspec.json.decode(given or "{}") if isinstance(given, str) else given
+    except msgspec.DecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise Refusal(400, f"{at}.arguments: expected a JSON object", f"{at}.arguments")
+    return found
+
+
+async def prompt_ids(
+    tokenizer: Tokenizer, messages: list[dict[str, Any]], continues: bool = False, **variables: Any
+) -> list[int]:
+    """Token ids up to where the answer begins, made on a thread. With ``continues`` it has begun with the text of the
+    last message, which is the assistant's. Refusal where the template refuses the messages."""
+    begun = ""
+    if continues:
+        if messages[-1]["role"] != "assistant" or len(messages) < 2:
+            raise Refusal(400, "messages: expected an assistant's message that is to be continued last", "messages")
+        *messages, last = messages
+        begun = last["content"]
     if "developer" not in (tokenizer.chat_template or ""):
         messages = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
     try:
-        return await asyncio.to_thread(tokenizer.encode_chat, messages, **variables)
+        ids = await asyncio.to_thread(tokenizer.encode_chat, messages, **variables)
+        return [*ids, *tokenizer.encode_bytes(begun.encode())]
     except (ValueError, FoundryError) as error:
         raise Refusal(400, str(error), "messages") from None

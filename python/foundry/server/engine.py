@@ -19,6 +19,7 @@ from foundry.sampling import SamplingParams
 from foundry.server.admission import Admission
 from foundry.server.metrics import Metrics
 from foundry.server.refusals import Refusal
+from foundry.server.reuse import Reuse
 from foundry.server.run import Room, Run, Work
 from foundry.server.settings import Settings
 from foundry.server.shortage import Parking
@@ -52,6 +53,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(
             settings.max_running + settings.max_choices, thread_name_prefix="foundry-answer"
         )
+        self.reuse = Reuse(model._core.plan(1, 1).page_tokens)
         self._stopping = False
         metrics.watch(self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.requests import Request
@@ -54,6 +54,7 @@ class ChatRequest(fields.Sampling, kw_only=True):
     audio: dict[str, Any] | None = None
     session_id: str | None = None
     append: bool | None = None
+    continue_final_message: bool | None = None
 
 
 async def chat_completions(request: Request) -> Response:
@@ -63,7 +64,7 @@ async def chat_completions(request: Request) -> Response:
     found = await unless_gone(request, _begin(state, asked, began))
     if asked.stream:
         usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        return EventStream(_Chunks(found, usage).events())
+        return EventStream(_Chunks(found, usage).events(), found.close)
     return JsonResponse(await unless_gone(request, _whole(found)))
 
 
@@ -92,11 +93,15 @@ async def _begin(state: State, asked: ChatRequest, began: float) -> Asked:
         variables=variables,
         session_id=asked.session_id,
         append=bool(asked.append),
+        continues=bool(asked.continue_final_message),
     )
 
 
 async def _whole(asked: Asked) -> dict[str, Any]:
-    turns = await collect(asked.heard, asked.n)
+    try:
+        turns = await collect(asked.heard, asked.n)
+    finally:
+        await asked.close()
     ended = [turn.ended for turn in turns if turn.ended is not None]
     tokenizer = asked.engine.model.tokenizer
     choices = []
@@ -146,7 +151,7 @@ class _Chunks:
             "system_fingerprint": asked.engine.fingerprint,
         }
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         ended: list[Ended] = []
         try:
             for index in range(self._asked.n):
@@ -163,8 +168,6 @@ class _Chunks:
                 yield event(last | self._asked.notes())
         except Exception as error:
             yield event(refusal_of(error).body())
-        finally:
-            await self._asked.close()
         yield DONE
 
     def _told(self, heard: Heard) -> list[bytes]:

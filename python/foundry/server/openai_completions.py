@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +74,11 @@ async def completions(request: Request) -> Response:
         raise Refusal(400, "stream: expected no stream where echo and logprobs score the prompt", "stream")
     usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
     runs = await unless_gone(request, _start_all(plan, prompts))
-    return EventStream(_Chunks(plan, prompts, runs, usage).events())
+
+    async def close() -> None:
+        await asyncio.gather(*(run.stop() for run in runs))
+
+    return EventStream(_Chunks(plan, prompts, runs, usage).events(), close)
 
 
 async def _checked(state: State, asked: CompletionRequest, began: float) -> tuple[_Plan, list[_Prompt]]:
@@ -216,7 +220,7 @@ class _Chunks:
         tokenizer = plan.engine.model.tokenizer
         self._logprobs = [tokens.OfCompletion(tokenizer) for _ in range(len(prompts) * plan.n)]
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         told: asyncio.Queue[tuple[int, Heard | Ended | Exception | None]] = asyncio.Queue()
         tasks = [asyncio.ensure_future(self._pump(i, run, told)) for i, run in enumerate(self._runs)]
         ended: list[list[Ended]] = [[] for _ in self._runs]
@@ -248,7 +252,6 @@ class _Chunks:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(*(run.stop() for run in self._runs))
         yield DONE
 
     async def _pump(self, place: int, run: Run, told: asyncio.Queue[tuple[int, Any]]) -> None:

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from foundry import generate as generation
 from foundry.errors import MemoryLimitError
 from foundry.generate import Piece
@@ -58,6 +61,7 @@ class Run:
 
     Attributes:
         short: by choice, the shortage that ended its answer.
+        history: of the first choice, its tokens; None before it has ended.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class Run:
         self._told: asyncio.Queue[Told] = asyncio.Queue()
         self._open = work.n  # answers that have not ended
         self.short: dict[int, MemoryLimitError] = {}
+        self.history: npt.NDArray[np.int32] | None = None
+        self.constrained = work.params.constrained
         self.choices = [_Choice(self, i) for i in range(work.n)]
         self._finished = asyncio.Event()
         params = work.params.seeded()
@@ -155,6 +161,8 @@ class Run:
                     choice,
                 )
                 for piece in pieces:
+                    if piece.finish_reason is not None and choice.index == 0:
+                        self.history = session.token_ids
                     self._tell(choice.index, piece)
                     if choice.gone:
                         break

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from foundry.server import bodies
 from foundry.server.library import Library
 from foundry.server.metrics import Metrics
+from foundry.server.sessions import Sessions
 from foundry.server.settings import Settings
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ class State:
         self.library = library
         self.settings = settings
         self.metrics = metrics
+        self.sessions = Sessions(settings)
 
     async def read(self, request: Request, kind: type[T]) -> T:
         return await bodies.read(request, kind, self.settings.max_body_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -53,21 +53,16 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """Sends ``events`` as they come. They are closed when they are over or the client leaves, so that what makes them
-    ends too."""
+    """Sends ``events`` as they come. ``close`` is called when they are over or the client leaves, whether they had
+    begun or not: it ends what makes them."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = b""
-        self.init_headers(_HEADERS)
+    def __init__(self, events: AsyncGenerator[bytes, None], close: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
         self._events = events
-
-    def init_headers(self, headers: Any = None) -> None:
-        super().init_headers(headers)
-        self.raw_headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
@@ -78,14 +73,11 @@ class EventStream(Response):
                 sending.result()
         finally:
             await _end(sending, watch)
+            await self._events.aclose()
+            await self._close()
 
     async def _send(self, send: Send) -> None:
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for data in self._events:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            close = getattr(self._events, "aclose", None)
-            if close is not None:
-                await close()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for data in self._events:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from foundry.errors import MemoryLimitError
 from foundry.generate import TokenLogprobs, Usage
@@ -35,7 +37,7 @@ class Heard:
 class Ended:
     """An answer is whole, or cut: ``reason`` is "stop", "length" or "tool_calls".
 
-    ``short`` is the shortage of memory that cut it; ``stop`` says that "stop" was a string of the caller's.
+    ``short`` is the shortage of memory that cut it; ``by_string`` says that a stop string of the caller's ended it.
     """
 
     index: int
@@ -43,6 +45,7 @@ class Ended:
     usage: Usage
     short: MemoryLimitError | None = None
     seed: int | None = None
+    by_string: bool = False
 
 
 @dataclass
@@ -50,6 +53,13 @@ class Call:
     id: str
     name: str
     arguments: str = ""
+
+    def message(self) -> dict[str, Any]:
+        try:
+            arguments = json.loads(self.arguments or "{}")
+        except ValueError:  # it was cut off
+            arguments = {}
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
 
 
 @dataclass
@@ -84,10 +94,19 @@ class Turn:
                 self.calls.pop(index, None)
                 self.content += text
 
+    def message(self) -> dict[str, Any]:
+        """As it goes into the conversation, with calls' arguments as objects."""
+        made: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            made["reasoning_content"] = self.reasoning
+        if self.calls:
+            made["tool_calls"] = [call.message() for _, call in sorted(self.calls.items())]
+        return made
+
 
 async def listen(
     engine: Engine, run: Run, parser_for: Callable[[], Parser], began: float
-) -> AsyncIterator[Heard | Ended]:
+) -> AsyncGenerator[Heard | Ended, None]:
     """What ``run`` says. It is stopped when the listener leaves. ``began``: when the request came, for the metrics."""
     parsers = [parser_for() for _ in run.choices]
     calls = [False for _ in run.choices]
@@ -111,12 +130,13 @@ async def listen(
                 if reason == "stop" and calls[index]:
                     reason = "tool_calls"
                 engine.metrics.ended(engine, reason, piece.usage, now - began, counts_prompt=index == 0)
-                yield Ended(index, reason, piece.usage, run.short.get(index), piece.seed)
+                by_string = reason == "stop" and piece.token_id is not None and not run.constrained
+                yield Ended(index, reason, piece.usage, run.short.get(index), piece.seed, by_string)
     finally:
         await run.stop()
 
 
-async def collect(heard: AsyncIterator[Heard | Ended], n: int) -> list[Turn]:
+async def collect(heard: AsyncGenerator[Heard | Ended, None], n: int) -> list[Turn]:
     """All answers, whole."""
     turns = [Turn() for _ in range(n)]
     try:
@@ -130,7 +150,7 @@ async def collect(heard: AsyncIterator[Heard | Ended], n: int) -> list[Turn]:
             if one.logprobs is not None:
                 turn.logprobs.append(one.logprobs)
     finally:
-        await heard.aclose()  # type: ignore[attr-defined]  # generators have it
+        await heard.aclose()
     return turns
 
 
