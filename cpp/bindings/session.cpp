@@ -208,6 +208,7 @@ void bind_session(nb::module_& m) {
       .def_prop_ro("rewindable_to", [](const Session& s) { return s.figures().rewindable_to; })
       .def_prop_ro("reserved_tokens", [](const Session& s) { return s.figures().promised; })
       .def_prop_ro("kv_bytes", [](const Session& s) { return s.figures().kv_bytes; })
+      .def_prop_ro("shared_bytes", &Session::shared_bytes)
       .def_prop_ro("pages_added", [](const Session& s) { return s.figures().pages_added; })
       .def_prop_ro("cached_tokens", &Session::cached_tokens)
       .def_prop_ro("closed", &Session::closed)

@@ -83,6 +83,11 @@ Sequence::Figures Session::figures() const {
   return sequence_->figures();
 }
 
+uint64_t Session::shared_bytes() const {
+  const ForkGuarded::Inside inside(model_->forks());
+  return sequence_->shared_bytes();
+}
+
 std::vector<int32_t> Session::tokens() const {
   const ForkGuarded::Inside inside(model_->forks());
   return sequence_->tokens();

@@ -45,6 +45,7 @@ class Session {
   /// Of the last prompt: tokens found in the model's prefix tree, and not computed.
   uint32_t cached_tokens() const { return cached_tokens_; }
   bool closed() const { return closed_; }
+  uint64_t shared_bytes() const;
   std::vector<int32_t> tokens() const;
   std::vector<SequenceParams> globals() const;  // by group, as kernels are given them
   Sequence::Observed observe() const;

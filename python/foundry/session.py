@@ -366,6 +366,11 @@ class Session:
         return self._core.kv_bytes
 
     @property
+    def shared_bytes(self) -> int:
+        """Of ``kv_bytes``, those of pages that forks or the prefix cache hold too."""
+        return self._core.shared_bytes
+
+    @property
     def pages_added(self) -> int:
         """Pages by which the session has grown since it began."""
         return self._core.pages_added

@@ -134,10 +134,9 @@ def test_a_prompt_that_was_answered_is_not_computed_again(served: Served) -> Non
 def test_an_answer_of_a_given_form(served: Served) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
     form = {"type": "json_schema", "json_schema": {"name": "one", "schema": schema | {"additionalProperties": False}}}
-    spaces = {str(i): -100 for i in served.model.tokenizer.encode(" \n\r\t")}  # of which random weights never tire
-    found = served.chat(response_format=form, max_tokens=60, temperature=1.0, logit_bias=spaces)
+    found = served.chat(response_format=form, max_tokens=60, temperature=1.0)
     assert found["choices"][0]["finish_reason"] == "stop"
-    assert found["choices"][0]["message"]["content"] in ('{"a":"x"}', '{"a":"y"}')
+    assert found["choices"][0]["message"]["content"].replace(" ", "") in ('{"a":"x"}', '{"a":"y"}')
     regex = served.chat(response_format={"type": "regex", "regex": "[0-9]{3}"}, n=2, temperature=1.0)
     for choice in regex["choices"]:
         assert choice["message"]["content"].isdigit()

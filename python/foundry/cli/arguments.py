@@ -92,6 +92,16 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         help="of prompts kept for those that begin alike; by default a quarter of the memory limit. They go before"
         " anything is refused",
     )
+    model.add_argument(
+        "--models",
+        metavar="DIR",
+        help="its GGUF files are served too: loaded when they are asked for, within one memory limit. The model named"
+        " above is granted half of it, and stays",
+    )
+    model.add_argument(
+        "--idle-unload", type=float, metavar="S", help="those go when unused for so long; by default never"
+    )
+    model.add_argument("--sessions-dir", metavar="DIR", help="where /v1/sessions are saved; by default nowhere")
     bounds = serve.add_argument_group("bounds")
     bounds.add_argument(
         "--default-max-tokens",

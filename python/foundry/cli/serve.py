@@ -40,12 +40,19 @@ def serve(arguments: argparse.Namespace, path: Path) -> int:
         queue_seconds=arguments.queue_seconds,
         max_body_bytes=arguments.max_body_bytes,
         grace_seconds=arguments.grace_seconds,
+        sessions_dir=None if arguments.sessions_dir is None else Path(arguments.sessions_dir),
+        idle_unload_seconds=arguments.idle_unload,
     )
-    model = _load(arguments, path)
+    most = None if arguments.models is None else _limit(arguments) // 2
+    model = _load(arguments, path, most, arguments.chat_template)
     metrics = Metrics()
     name = arguments.alias or (DEFAULT_MODEL if arguments.model == DEFAULT_MODEL else path.stem)
     engine = Engine(name, model, settings, metrics)
-    app = create_app(Library([engine]), settings, metrics)
+    limit = model.memory()["limit"] if arguments.models is None else _limit(arguments)
+    library = Library([engine], settings, metrics, lambda path, most: _load(arguments, path, most, None), limit)
+    if arguments.models is not None:
+        library.shelve(Path(arguments.models))
+    app = create_app(library, settings, metrics)
 
     def ready(port: int) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -61,22 +68,29 @@ def serve(arguments: argparse.Namespace, path: Path) -> int:
     return 0 if server.started else 1
 
 
-def _load(arguments: argparse.Namespace, path: Path) -> CompiledModel:
+def _limit(arguments: argparse.Namespace) -> int:
+    """Of all models together."""
+    return int(arguments.memory_limit or default_memory_limit())
+
+
+def _load(arguments: argparse.Namespace, path: Path, most: int | None, template: str | None) -> CompiledModel:
+    """``most``: bytes, where several models share the limit; the kept prefixes are a quarter of it by default."""
+    limit = most or arguments.memory_limit
     prefix_bytes = arguments.prefix_bytes
     if prefix_bytes is None:
-        prefix_bytes = (arguments.memory_limit or default_memory_limit()) // 4
+        prefix_bytes = (limit or default_memory_limit()) // 4
     with loading() as progress:
         model = CompiledModel.load(
             path,
             device=arguments.device,
-            memory_limit=arguments.memory_limit,
+            memory_limit=limit,
             kv_dtype=arguments.kv_dtype,
             threads=arguments.threads,
             prefix_cache_bytes=prefix_bytes,
             progress=lambda fraction: progress(fraction, 1),
         )
-    if arguments.chat_template is not None:
-        model.tokenizer.chat_template = Path(arguments.chat_template).read_text()
+    if template is not None:
+        model.tokenizer.chat_template = Path(template).read_text()
     return model
 
 

@@ -157,7 +157,8 @@ class _Told:
         finally:
             await self._asked.close()
         content = [anthropic_blocks.whole(part) for part in self._parts.all]
-        return self._message | made["delta"] | {"content": content, "usage": made["usage"]} | self._asked.notes()
+        message: dict[str, Any] = self._message | made["delta"] | {"content": content, "usage": made["usage"]}
+        return message | self._asked.notes()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         try:

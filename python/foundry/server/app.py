@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from foundry.errors import FoundryError
 from foundry.server import (
     anthropic_messages,
+    memory_api,
     observing,
     openai_chat,
     openai_completions,
@@ -36,9 +38,13 @@ def create_app(library: Library, settings: Settings, metrics: Metrics) -> Starle
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        library.stop()
-        library.end()
+        dropping = asyncio.ensure_future(library.drop_idle())
+        try:
+            yield
+        finally:
+            dropping.cancel()
+            library.stop()
+            library.end()
 
     app = Starlette(
         routes=_routes(),
@@ -53,13 +59,17 @@ def create_app(library: Library, settings: Settings, metrics: Metrics) -> Starle
         },
         lifespan=lifespan,
     )
-    app.state.foundry = State(library, settings, metrics)
+    state = State(library, settings, metrics)
+    library.in_use = lambda engine: bool(state.sessions.of(engine))
+    app.state.foundry = state
     return app
 
 
 def _routes() -> list[Route]:
     return [
+        Route("/", observing.page),
         Route("/health", observing.health),
+        Route("/v1/memory", memory_api.memory),
         Route("/metrics", observing.metrics),
         Route("/v1/models", observing.models),
         Route("/v1/models/{name:path}", observing.model),

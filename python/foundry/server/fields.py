@@ -16,6 +16,7 @@ MOST_TOP_LOGPROBS = 20
 MOST_STOPS = 16
 MOST_STOP_CHARACTERS = 4096
 MOST_BIAS = 1024
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}  # llguidance's options
 # Field: least, most. What they may be by OpenAI's reference, or as far as they mean anything.
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
@@ -151,12 +152,12 @@ def form_of(asked: ResponseFormat | None, settings: Settings) -> dict[str, Any]:
     if asked is None or asked.type == "text":
         return {}
     if asked.type == "json_object":
-        return {"schema": _bounded(asked.schema or True, settings)}
+        return {"schema": compact(_bounded(asked.schema or {"type": "object"}, settings))}
     if asked.type == "json_schema":
         schema = None if asked.json_schema is None else asked.json_schema.schema
         if schema is None or schema is False:
             raise Refusal(400, "response_format: expected json_schema with a schema", "response_format")
-        return {"schema": _bounded(schema, settings)}
+        return {"schema": compact(_bounded({} if schema is True else schema, settings))}
     if asked.type in ("regex", "grammar"):
         text = getattr(asked, asked.type)
         if not text:
@@ -164,6 +165,11 @@ def form_of(asked: ResponseFormat | None, settings: Settings) -> dict[str, Any]:
         return {asked.type: _bounded(text, settings)}
     expected = "text, json_object, json_schema, regex or grammar"
     raise Refusal(400, f"response_format.type: expected {expected}, found {asked.type!r}", "response_format")
+
+
+def compact(schema: dict[str, Any]) -> dict[str, Any]:
+    """With at most one space where JSON allows any: a model that is bound can't go on with white space for ever."""
+    return {"x-guidance": _COMPACT, **schema}
 
 
 def _bounded(schema: Any, settings: Settings) -> Any:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from foundry.server.library import unknown
 from foundry.server.metrics import CONTENT_TYPE
 from foundry.server.refusals import JsonResponse, Refusal
 from foundry.server.state import state_of
 
+_page = functools.cache(lambda: Path(__file__).with_name("page.html").read_bytes())
+_PAGE_HEADERS = {  # nothing of others', and in nobody's frame
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
+    " connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
 
 async def health(request: Request) -> Response:
     return JsonResponse({"status": "ok"})
+
+
+async def page(request: Request) -> Response:
+    return HTMLResponse(_page(), headers=_PAGE_HEADERS)
 
 
 async def metrics(request: Request) -> Response:

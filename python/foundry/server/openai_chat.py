@@ -9,6 +9,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from foundry.parsing import (
+    ContentDelta,
+    Event,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallBegin,
+    ToolCallBroken,
+)
 from foundry.server import conversation, fields, tokens
 from foundry.server.asking import Asked, ask
 from foundry.server.identity import fresh_id
@@ -16,20 +24,7 @@ from foundry.server.refusals import JsonResponse, Refusal, refusal_of
 from foundry.server.state import State, state_of
 from foundry.server.streams import DONE, EventStream, event, unless_gone
 from foundry.server.tools import NamedTool, Offer, Tool
-from foundry.server.turn import (
-    Call,
-    ContentDelta,
-    Ended,
-    Event,
-    Heard,
-    ReasoningDelta,
-    ToolCallArguments,
-    ToolCallBegin,
-    ToolCallBroken,
-    Turn,
-    collect,
-    total,
-)
+from foundry.server.turn import Call, Ended, Heard, Turn, collect, total
 from foundry.server.usage import openai_usage, shortage
 
 

@@ -47,10 +47,10 @@ def _add(made: list[dict[str, Any]], at: str, item: dict[str, Any]) -> None:
         _assistant(made).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
         output = item.get("output")
-        text = text_of(output, f"{at}.output") if isinstance(output, str | list) else None
-        if text is None:
+        if not isinstance(output, str | list):
             raise Refusal(400, f"{at}.output: expected text", at)
-        made.append({"role": "tool", "content": text, "tool_call_id": _text(item, "call_id", at)})
+        result = text_of(output, f"{at}.output")
+        made.append({"role": "tool", "content": result, "tool_call_id": _text(item, "call_id", at)})
     elif kind == "reasoning":
         parts = item.get("content") or []
         texts = [part.get("text", "") for part in parts if isinstance(part, dict)]

@@ -75,9 +75,8 @@ def _keys(messages: list[dict[str, Any]]) -> list[bytes]:
     """Of each beginning of the conversation, the shortest first. Only what a client sends back counts."""
     made, digest = [], hashlib.sha256()
     for message in messages:
-        kept = {name: message.get(name) or "" for name in ("role", "content", "tool_calls", "tool_call_id")}
-        if kept["tool_calls"]:
-            kept["tool_calls"] = [call["function"] for call in kept["tool_calls"]]
+        kept: dict[str, Any] = {name: message.get(name) or "" for name in ("role", "content", "tool_call_id")}
+        kept["calls"] = [call["function"] for call in message.get("tool_calls") or ()]
         digest.update(msgspec.json.encode(kept, order="deterministic"))
         made.append(digest.digest())
     return made

@@ -53,6 +53,7 @@ class Held:
             "position": session.position,
             "promised_tokens": session.reserved_tokens,
             "kv_bytes": session.kv_bytes,
+            "shared_bytes": session.shared_bytes,
             "messages": None if self.messages is None else len(self.messages),
         }
 

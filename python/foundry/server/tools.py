@@ -91,8 +91,7 @@ class Offer:
         calls = parsing.grammar_for(tokenizer, self.tools, choice, self.parallel, _end(tokenizer, ids))
         if calls is None or schema is None:
             return calls
-        answer = json.dumps({"type": "object"} if schema is True else schema)
-        either = f"start: answer_calls | answer_json\nanswer_json: %json {answer}\n"
+        either = f"start: answer_calls | answer_json\nanswer_json: %json {json.dumps(schema)}\n"
         return calls.replace("start:", "answer_calls:", 1) + either
 
 
