@@ -34,10 +34,11 @@ Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> 
   int32_t token = -1;
   Next found;
   if (s.pending_ >= 0 && runs_ahead()) {
-    token = s.model().scheduler().alone(heard.interrupt, [&] {
+    s.read_saved();
+    const Session::Stepping stepping(s);
+    token = s.model().scheduler().ahead(*this, heard.interrupt, [&] {
       heard.interrupt();
-      while (start_ahead()) {}
-      return ahead_.empty() ? -1 : next_ahead();
+      return under_way_.empty() ? -1 : next_ahead();
     });
   }
   if (token < 0) {
@@ -91,49 +92,44 @@ bool Generation::runs_ahead() const {
          std::all_of(pools.begin(), pools.end(), [](const auto& pool) { return pool->geometry().window == 0; });
 }
 
-bool Generation::start_ahead() {
+FairLock& Generation::calls() { return session_.calls_; }
+
+std::optional<AheadMember::Want> Generation::want() {
   Session& s = session_;
-  StepRunner& runner = s.model().runner();
-  const uint32_t under_way = static_cast<uint32_t>(ahead_.size()), position = s.position() + under_way;
-  if (under_way >= runner.steps_ahead() || under_way >= left_ || position >= s.model().arch().max_seq_len) return false;
-  try {
-    s.read_saved();
-    Reservation rows = s.sequence_->reserve(under_way + 1);
-    const RowRun run{rows.globals(), {&s.pending_, 1}, position, rows.rope_max_seq_len()};
-    const auto step = runner.start(run, params_at(options_.sampling, position + 1), s.pending_,
-                                   ahead_.empty() ? nullptr : &ahead_.back().step);
-    if (!step) return false;
-    ahead_.push_back({*step, std::move(rows)});
-    return true;
-  } catch (const Error&) {
-    if (ahead_.empty()) throw;
-    return false;
-  }
+  const auto under_way = static_cast<uint32_t>(under_way_.size()), position = s.position() + under_way;
+  if (s.closed_ || s.generation_.get() != this || s.pending_ < 0 || s.unread_ != nullptr || s.cancels_ != cancels_)
+    return {};
+  if (finished_ != Finish::none || under_way >= s.model().runner().steps_ahead() || under_way >= left_ ||
+      position >= s.model().arch().max_seq_len)
+    return {};
+  return Want{s.sequence_->reserve(under_way + 1), params_at(options_.sampling, position + 1), position, s.pending_};
 }
 
 int32_t Generation::next_ahead() {
   Session& s = session_;
-  const StepRunner::Ahead first = ahead_.front().step;
   // Undone, if need be, behind drop_ahead(): steps behind this one may be under way on pages that it would give back.
-  Reservation rows = std::move(ahead_.front().rows);
-  ahead_.pop_front();
+  std::list<AheadRow> first;
+  first.splice(first.end(), under_way_, under_way_.begin());
+  AheadRow& row = first.front();
   try {
-    const int32_t token = s.model().runner().take(first);
+    const int32_t token = row.step->token(row.row);
     if (token < 0) throw undrawable_error(0, s.position());
     const std::lock_guard commits(s.commit_mutex_);
-    rows.commit({&s.pending_, 1});
+    row.reservation.commit({&s.pending_, 1});
     s.pending_ = -1;
     return token;
   } catch (...) {
     drop_ahead();
+    row.step->settle();
     throw;
   }
 }
 
 void Generation::drop_ahead() noexcept {
-  while (!ahead_.empty()) {  // the last first: each gives back what it added
-    session_.model().runner().drop(ahead_.back().step);
-    ahead_.pop_back();
+  session_.model().scheduler().leave(*this);
+  while (!under_way_.empty()) {  // the last first: each gives back what it added
+    under_way_.back().step->settle();
+    under_way_.pop_back();
   }
 }
 

@@ -3,13 +3,13 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/ahead.h"
 #include "engine/logit_edits.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
@@ -21,14 +21,14 @@ class Session;
 
 enum class Finish : uint32_t { none, stop, length, context };
 
-class Generation {
+class Generation final : public AheadMember {
  public:
   struct Options {
     uint32_t max_new_tokens = 0;
-    Sampling sampling;
-    std::vector<int32_t> stop_ids;
-    std::optional<uint32_t>
-        top_logprobs;  // so many of the most likely, beside the token's own; of the logits as the model gives them
+    Sampling sampling{};
+    std::vector<int32_t> stop_ids{};
+    // So many of the most likely, beside the token's own; of the logits as the model gives them.
+    std::optional<uint32_t> top_logprobs{};
     bool constrained = false;  // next() may be given masks
   };
   struct Next {
@@ -54,13 +54,9 @@ class Generation {
   void feed(const Hooks& hooks);
 
   // On a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
-  struct Ahead {
-    StepRunner::Ahead step;
-    Reservation rows;
-  };
   bool runs_ahead() const;
-  /// One more, where the device, the generation's end and memory let it. What is short shows when no step is under way.
-  bool start_ahead();
+  std::optional<Want> want() override;
+  FairLock& calls() override;
   int32_t next_ahead();        // the token of the first, whose own is history then
   void drop_ahead() noexcept;  // all of them: their tokens were never told
 
@@ -72,7 +68,6 @@ class Generation {
   Finish finished_ = Finish::none;
   std::vector<float> logits_;                          // of the last row
   std::vector<std::pair<float, int32_t>> candidates_;  // room for sample()
-  std::deque<Ahead> ahead_;                            // in order; the first is fed the pending token
 };
 
 }  // namespace foundry

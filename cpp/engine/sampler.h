@@ -19,10 +19,10 @@ struct Sampling {
   uint64_t seed = 0;
   float repetition_penalty =
       1;  // divides positive logits of tokens in history or answer, multiplies others (Keskar et al. 2019)
-  float presence_penalty = 0;                         // taken from logits of tokens in the answer
-  float frequency_penalty = 0;                        // the same, for each time that it is there
-  float top_n_sigma = 0;                              // 0: off
-  std::vector<std::pair<int32_t, float>> logit_bias;  // added; -infinity forbids a token
+  float presence_penalty = 0;                           // taken from logits of tokens in the answer
+  float frequency_penalty = 0;                          // the same, for each time that it is there
+  float top_n_sigma = 0;                                // 0: off
+  std::vector<std::pair<int32_t, float>> logit_bias{};  // added; -infinity forbids a token
 };
 
 /// Throws ValueError on a parameter outside its range.

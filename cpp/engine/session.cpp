@@ -66,6 +66,7 @@ void Session::quiesce() {
 }
 
 void Session::end_generation() {
+  if (generation_ != nullptr) generation_->drop_ahead();
   generation_ = nullptr;
   const std::lock_guard commits(commit_mutex_);
   pending_ = -1;
