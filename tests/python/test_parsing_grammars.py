@@ -181,3 +181,34 @@ def test_a_bound_model_calls(smollm2: CompiledModel, template: str) -> None:
     arguments = json.loads(call.arguments)
     assert call.name == "weather" and arguments["city"] in ("Oslo", "Rome") and arguments["days"] <= 9
     assert message.content == ""
+
+
+TOOL_TEMPLATE = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% if loop.first and tools %}Answer with calls: <tool_call>
+{"name": "...", "arguments": {...}}
+</tool_call>. Tools: {{ tools | tojson }}
+{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>
+{{ c.function | tojson }}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_chat_under_a_template_with_tools_calls_and_goes_on(
+    smollm2: CompiledModel, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    monkeypatch.setattr(smollm2.tokenizer, "chat_template", TOOL_TEMPLATE)
+    tools = [tool("weather", "city", city={"type": "string", "enum": ["Oslo", "Rome"]})]
+    grammar = parsing.grammar_for(smollm2.tokenizer, tools, "required", parallel=False)
+    conversation: list[dict[str, Any]] = [{"role": "user", "content": "Weather in Rome?"}]
+    with smollm2.session() as session:
+        answer = session.chat(conversation, 60, tools=tools, grammar=grammar, temperature=temperature, seed=3)
+        assert answer.message is not None
+        [call] = answer.message.tool_calls
+        assert call.name == "weather" and json.loads(call.arguments)["city"] in ("Oslo", "Rome")
+        conversation += [answer.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "Rain."}]
+        messages = parsing.messages_with_calls(conversation, TOOL_TEMPLATE)
+        more = session.chat(messages, 4, tools=tools)
+        assert more.usage.cached_tokens >= answer.usage.prompt_tokens
