@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import chromium
 import pytest
 from conftest import Tiny
 from foundry.server import observing
@@ -67,3 +69,39 @@ def test_the_tree_is_drawn_as_runs_that_branch(served: Served) -> None:
     root, *branches = runs
     assert (root["parent"], root["tokens"]) == (-1, 16)
     assert sorted((one["parent"], one["tokens"]) for one in branches) == [(0, 16), (0, 16), (0, 24)]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.PATH is None, reason="needs Debian's chromium")
+def test_the_page_in_a_browser(smollm2_path: Path, tmp_path: Path) -> None:
+    """Talks, stops, edits into a branch, and draws the memory. Pictures are kept where FOUNDRY_PICTURES says."""
+    pictures = Path(os.environ.get("FOUNDRY_PICTURES", tmp_path))
+    options = {"threads": None, "page_tokens": 64, "prefix_cache_bytes": 64 << 20}
+    with serve(smollm2_path, Settings(max_context=200), **options) as served, chromium.chromium() as page:
+        page.open(served.url)
+        page.until("document.querySelector('#model')?.options.length === 1 && !!document.querySelector('#memory .bar')")
+        said = "[...document.querySelectorAll('.turn.assistant p')].map((p) => p.textContent)"
+        page.run(
+            "document.querySelector('#text').value = 'Name three colours.'; document.querySelector('#send').click()"
+        )
+        page.until(f"{said}.length === 1 && {said}[0].length > 0")
+        page.until("document.querySelector('#stop').hidden")
+        assert page.run("document.querySelector('.turn.assistant small').textContent").endswith("new")
+        page.run(
+            "document.querySelector('#text').value = 'Tell me a long story.'; document.querySelector('#send').click()"
+        )
+        page.until(f"{said}.length === 2 && {said}[1].length > 20")
+        page.until("document.querySelector('#memory').textContent.includes('Answers under way')")
+        page.picture(pictures / "answering.png")
+        page.run("document.querySelector('#stop').click()")
+        page.until("document.querySelectorAll('.turn.assistant small')[1]?.textContent === 'stopped'")
+        until(lambda: served.engine.admission.running == 0)
+        page.run("window.prompt = () => 'Name three animals.'; document.querySelector('.turn.user button').click()")
+        page.until("document.querySelectorAll('.branch').length === 2")
+        page.until(f"document.querySelector('#stop').hidden && {said}.length === 1")
+        page.run("look()")
+        page.until("document.querySelector('#memory').textContent.includes('Prefix tree')")
+        page.picture(pictures / "branches.png")
+        page.run("document.querySelectorAll('.branch')[0].click()")
+        assert page.run(f"{said}.length") == 2

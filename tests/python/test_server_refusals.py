@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import httpx
@@ -152,3 +153,41 @@ def refused(answer: httpx.Response, status: int, named: str) -> None:
     error = answer.json()["error"]
     assert named in error["message"]
     assert error["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_no_prompt_is_cut_in_silence(served: Served) -> None:
+    """Of whatever length: its tokens are all counted, or it is refused with the limit. 10,000 of them with -m slow."""
+    unmended(served, 200)
+
+
+@pytest.mark.slow
+def test_no_prompt_of_many_is_cut_in_silence(served: Served) -> None:
+    unmended(served, 10_000)
+
+
+def unmended(served: Served, count: int) -> None:
+    random = Random(count)
+    tokenizer = served.model.tokenizer
+    for _ in range(count):
+        text = "".join(random.choice("abc é🦙\n") for _ in range(int(random.expovariate(1 / 200))))
+        dialect = random.randrange(4)
+        messages = [{"role": "user", "content": text}]
+        if dialect == 0:
+            path, body, tokens = CHAT, chat(text, max_tokens=1), len(tokenizer.encode_chat(messages))
+        elif dialect == 1:
+            path, body, tokens = COMPLETIONS, {"prompt": text, "max_tokens": 1}, len(tokenizer.encode_prompt(text))
+        elif dialect == 2:
+            path, body = "/v1/responses", {"input": text, "max_output_tokens": 1}
+            tokens = len(tokenizer.encode_chat(messages))
+        else:
+            path, body = "/v1/messages", {"messages": messages, "max_tokens": 1}
+            tokens = len(tokenizer.encode_chat(messages))
+        answer = served.post(path, body)
+        if tokens >= 512 or tokens == 0:
+            assert answer.status_code == 400
+            assert tokens == 0 or "511" in answer.json()["error"]["message"]
+            continue
+        assert answer.status_code == 200, answer.text
+        usage = answer.json()["usage"]
+        counted = usage.get("prompt_tokens", usage.get("input_tokens", 0)) + usage.get("cache_read_input_tokens", 0)
+        assert counted == tokens

@@ -225,3 +225,28 @@ def test_forgotten_conversations_make_room() -> None:
         reuse.remember([{"role": "user", "content": str(i)}], half)
     assert len(reuse._known) == 2
     assert reuse._tokens == module._MOST_TOKENS
+
+
+def test_a_trace_of_turns_computes_what_is_new_and_a_page(served: Served) -> None:
+    """Rows at the device: of each prompt at most what lies behind its longest common prefix with an earlier one, a page
+    more, and those of the answer."""
+    letters = {str(i): 60 for i in range(97, 123)}  # their text is the same tokens again
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "Answer in letters, and use your tools"}]
+    tokenizer, counts = served.model.tokenizer, served.model._core
+    kept: list[list[int]] = []
+    for i in range(30):
+        messages.append({"role": "user", "content": f"Turn {i}: " + "and so on " * (i % 4)})
+        ids = tokenizer.encode_chat(messages)
+        common = max((_common(ids, one) for one in kept), default=0)
+        before = counts.counts.rows
+        found = served.ok(CHAT, {"messages": messages, **FIXED, "logit_bias": letters})
+        assert "cache_miss" not in found
+        rows, new = counts.counts.rows - before, found["usage"]["completion_tokens"]
+        assert rows <= len(ids) - common + 8 + new
+        assert found["usage"]["prompt_tokens_details"]["cached_tokens"] >= common // 8 * 8 - 8
+        messages.append({"role": "assistant", "content": text(found)})
+        kept.append([*ids, *tokenizer.encode_bytes(text(found).encode())[:-1]])
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

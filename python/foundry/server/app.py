@@ -24,6 +24,7 @@ from foundry.server import (
     sessions_api,
     tokens_api,
 )
+from foundry.server.faults import Faults
 from foundry.server.library import Library
 from foundry.server.metrics import Metrics
 from foundry.server.refusals import Refusal, refuse, refuse_http
@@ -48,14 +49,13 @@ def create_app(library: Library, settings: Settings, metrics: Metrics) -> Starle
 
     app = Starlette(
         routes=_routes(),
-        middleware=[Middleware(Guard, settings=settings)],
+        middleware=[Middleware(Guard, settings=settings), Middleware(Faults)],
         exception_handlers={
             Refusal: refuse,
             FoundryError: refuse,
             ValueError: refuse,
             HTTPException: refuse_http,
             Gone: _gone,
-            Exception: refuse,
         },
         lifespan=lifespan,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from foundry.errors import CancelledError, ContextOverflowError, FoundryError, MemoryLimitError
 
+_log = logging.getLogger("foundry.server")
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _ANTHROPIC_TYPES = _OPENAI_TYPES | {413: "request_too_large", 503: "overloaded_error"}
 
@@ -73,7 +75,8 @@ def speaks_anthropic(path: str) -> bool:
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Errors of the library, by whose fault they are."""
+    """Errors of the library, by whose fault they are. Whoever runs the server is told of its own with all that is
+    known."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ContextOverflowError):
@@ -88,11 +91,12 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(400, str(error))
     if isinstance(error, FoundryError):
         return Refusal(500, f"{type(error).__name__}: {error}")
+    _log.error("a fault of the server", exc_info=error)
     return Refusal(500, f"a fault of the server: {type(error).__name__}")
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """Starlette's handler for our own refusals, and for what nobody caught."""
+    """Starlette's handler for refusals, and for errors of the library that are somebody's fault."""
     return refusal_of(error).response(speaks_anthropic(request.url.path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 
@@ -50,3 +51,5 @@ class Server(uvicorn.Server):
         finally:
             ending.cancel()
             library.end()
+            if signal.SIGTERM in self._captured_signals:  # uvicorn would raise it once more: this end is the proper one
+                self._captured_signals.remove(signal.SIGTERM)
