@@ -72,6 +72,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tools": [FUNCTION], "tool_choice": "maybe"}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"modalities": ["audio"]}, "modalities"),
+    ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"tokenize": False}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+    ({"documents": 5}, "documents"),
+    ({"append": True}, "append"),
+    ({"continue_final_message": True}, "messages"),
     ({"audio": {}}, "audio"),
 ]
 

@@ -140,8 +140,9 @@ async def prompt_of(
 ) -> Prompt:
     """Raises Refusal for messages that the template refuses, and for a prompt over the context."""
     tokenizer = engine.model.tokenizer
+    conversation.check_variables(variables)
     told, beside = offer.told(tokenizer, messages)
-    ids = await conversation.prompt_ids(tokenizer, told, continues, **variables, **beside)
+    ids = await conversation.prompt_ids(tokenizer, told, continues, variables | beside)
     engine.check_prompt(len(ids))
     return Prompt(ids, messages)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from foundry.tokenizer import Tokenizer
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MOST_MESSAGES = 10_000
+_OWN = ("self", "messages", "tools", "add_generation_prompt", "tokenize")
 
 
 class Function(msgspec.Struct):
@@ -102,11 +104,22 @@ def arguments_of(given: Any, at: str) -> dict[str, Any]:
     return found
 
 
+def check_variables(given: Mapping[str, Any]) -> None:
+    """Refusal of a name that is no variable of a template's: the request has a field of its own for it."""
+    for name in given:
+        if name in _OWN:
+            expected = "variables of the chat template"
+            raise Refusal(400, f"chat_template_kwargs: expected {expected}, found {name!r}", "chat_template_kwargs")
+
+
 async def prompt_ids(
-    tokenizer: Tokenizer, messages: list[dict[str, Any]], continues: bool = False, **variables: Any
+    tokenizer: Tokenizer,
+    messages: list[dict[str, Any]],
+    continues: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Token ids up to where the answer begins, made on a thread. With ``continues`` it has begun with the text of the
-    last message, which is the assistant's. Refusal where the template refuses the messages."""
+    last message, which is the assistant's. ``variables`` are the template's. Refusal where it refuses the messages."""
     begun = ""
     if continues:
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
@@ -116,7 +129,7 @@ async def prompt_ids(
     if "developer" not in (tokenizer.chat_template or ""):
         messages = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
     try:
-        ids = await asyncio.to_thread(tokenizer.encode_chat, messages, **variables)
+        ids = await asyncio.to_thread(tokenizer.encode_chat, messages, **(variables or {}))
         return [*ids, *tokenizer.encode_bytes(begun.encode())]
     except (ValueError, FoundryError) as error:
         raise Refusal(400, str(error), "messages") from None
