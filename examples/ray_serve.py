@@ -9,29 +9,26 @@ their whole conversation.
 
 from __future__ import annotations
 
+from ray import serve
+from starlette.applications import Starlette
+
 import foundry
 from foundry.server import app_for
 from foundry.server.settings import Settings
-from ray import serve
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 REPLICAS = 2
-_app: ASGIApp | None = None  # of this replica's process
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The app, made on the replica's own event loop by the first request."""
-    global _app
-    if _app is None:
-        model = foundry.CompiledModel.load(foundry.pull(), threads=1, prefix_cache_bytes=256 << 20)
-        _app = app_for(model, "smollm2", Settings(allowed_hosts=("*",)))
-    await _app(scope, receive, send)
+def app() -> Starlette:
+    """Called in each replica."""
+    model = foundry.CompiledModel.load(foundry.pull(), threads=1, prefix_cache_bytes=256 << 20)
+    return app_for(model, "smollm2", Settings(allowed_hosts=("*",)))
 
 
 @serve.deployment(num_replicas=REPLICAS, ray_actor_options={"num_cpus": 1})
 @serve.ingress(app)
 class Foundry:
-    """A replica. ``app`` answers."""
+    """A replica. What ``app`` made answers."""
 
 
 application = Foundry.bind()
