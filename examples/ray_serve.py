@@ -9,12 +9,11 @@ their whole conversation.
 
 from __future__ import annotations
 
-from ray import serve
-from starlette.applications import Starlette
-
 import foundry
 from foundry.server import app_for
 from foundry.server.settings import Settings
+from ray import serve
+from starlette.applications import Starlette
 
 REPLICAS = 2
 

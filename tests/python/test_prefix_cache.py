@@ -35,7 +35,7 @@ def load(tiny_path: Callable[..., Path]) -> Callable[..., CompiledModel]:
 def prompt(s: Session, ids: list[int]) -> tuple[int, int]:
     """Feeds a prompt; the token that follows it, and how many tokens were cached."""
     answer = s.begin(ids, 1, SamplingParams(), [])
-    return answer.next()[0], s.cached_tokens
+    return answer.next()[0].token_id, s.cached_tokens
 
 
 def test_the_same_bits_and_fewer_tokens(load: Callable[..., CompiledModel]) -> None:
