@@ -69,8 +69,8 @@ PYTHON_ORDER = [
     "session",
     "model",
     "__init__",
-    "cli",
     "server",
+    "cli",
     "__main__",
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')

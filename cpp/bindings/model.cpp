@@ -68,7 +68,28 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
   return result;
 }
 
+/// Gives the pages of cached prefixes back, but for those that sessions hold. Returns how many bytes.
+uint64_t drop_prefixes(CompiledModel& model) {
+  const ForkGuarded::Inside inside(model.forks());
+  PrefixTree& tree = model.memory().prefixes();
+  const uint64_t before = tree.bytes();
+  while (tree.evict_one()) {}
+  const uint64_t after = tree.bytes();
+  return after < before ? before - after : 0;
+}
+
+std::vector<PrefixTree::Page> prefix_pages(CompiledModel& model) {
+  const ForkGuarded::Inside inside(model.forks());
+  return model.memory().prefixes().pages();
+}
+
 void bind_figures(nb::module_& m) {
+  nb::class_<PrefixTree::Page>(m, "PrefixPage")
+      .def_ro("depth", &PrefixTree::Page::depth)
+      .def_ro("tokens", &PrefixTree::Page::tokens)
+      .def_ro("children", &PrefixTree::Page::children)
+      .def_ro("bytes", &PrefixTree::Page::bytes)
+      .def_ro("shared", &PrefixTree::Page::shared);
   nb::class_<PlannedBytes>(m, "PlannedBytes")
       .def_ro("weights_mapped", &PlannedBytes::weights_mapped)
       .def_ro("weights_private", &PlannedBytes::weights_private)
@@ -140,6 +161,8 @@ void bind_model(nb::module_& m) {
           },
           "initial_tokens"_a, "reserved_tokens"_a, "all_logits_rows"_a = 0)
       .def("memory", &memory)
+      .def("drop_prefixes", &drop_prefixes, nb::call_guard<Released>())
+      .def("prefix_pages", &prefix_pages, nb::call_guard<Released>())
       .def_prop_ro("counts", [](CompiledModel& model) { return model.scheduler().counts(); })
       .def_prop_rw("check_every_step", &CompiledModel::checks_every_step, &CompiledModel::set_check_every_step)
       .def(

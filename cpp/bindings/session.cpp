@@ -59,6 +59,11 @@ Floats score(Session& session, const Ids& ids, const nb::object& callback) {
   return array_of(std::move(data), {scores.size()});
 }
 
+Session::Scored score_top(Session& session, const Ids& ids, uint32_t top, const nb::object& callback) {
+  const Hooks hooks = hooks_of(callback);
+  return without_gil([&] { return session.score(span_of(ids), top, hooks); });
+}
+
 nb::ndarray<nb::numpy, int32_t, nb::c_contig> tokens(const Session& session) {
   const std::vector<int32_t> tokens = session.tokens();
   std::unique_ptr<int32_t[]> data(new int32_t[tokens.size()]);
@@ -187,11 +192,15 @@ void bind_observed(nb::module_& m) {
 }  // namespace
 
 void bind_session(nb::module_& m) {
+  nb::class_<Session::Scored>(m, "Scored")
+      .def_ro("logprobs", &Session::Scored::logprobs)
+      .def_ro("top", &Session::Scored::top);
   bind_observed(m);
   bind_generation(m);
   nb::class_<Session>(m, "Session")
       .def("forward", &forward, "ids"_a, "all_logits"_a = false, "progress"_a = nb::none(), "allow_nonfinite"_a = false)
       .def("score", &score, "ids"_a, "progress"_a = nb::none())
+      .def("score_top", &score_top, "ids"_a, "top"_a, "progress"_a = nb::none())
       .def("generate", &generate, "prompt_ids"_a, "options"_a, "progress"_a = nb::none(), "keep"_a = nb::none(),
            nb::keep_alive<0, 1>())
       .def_prop_ro("position", &Session::position)
@@ -199,6 +208,7 @@ void bind_session(nb::module_& m) {
       .def_prop_ro("rewindable_to", [](const Session& s) { return s.figures().rewindable_to; })
       .def_prop_ro("reserved_tokens", [](const Session& s) { return s.figures().promised; })
       .def_prop_ro("kv_bytes", [](const Session& s) { return s.figures().kv_bytes; })
+      .def_prop_ro("shared_bytes", &Session::shared_bytes)
       .def_prop_ro("pages_added", [](const Session& s) { return s.figures().pages_added; })
       .def_prop_ro("cached_tokens", &Session::cached_tokens)
       .def_prop_ro("closed", &Session::closed)

@@ -84,6 +84,11 @@ Sequence::Figures Session::figures() const {
   return sequence_->figures();
 }
 
+uint64_t Session::shared_bytes() const {
+  const ForkGuarded::Inside inside(model_->forks());
+  return sequence_->shared_bytes();
+}
+
 std::vector<int32_t> Session::tokens() const {
   const ForkGuarded::Inside inside(model_->forks());
   return sequence_->tokens();
@@ -211,13 +216,18 @@ void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const Log
 }
 
 std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& hooks) {
+  return score(tokens, 0, hooks).logprobs;
+}
+
+Session::Scored Session::score(std::span<const int32_t> tokens, uint32_t top, const Hooks& hooks) {
   const ForkGuarded::Inside inside(model_->forks());
   model_->scheduler().refuse_callback();
   const Hooks heard = this->heard(hooks, cancels_);
   const FairGuard lock(calls_, heard.interrupt);
   quiesce();
   if (tokens.empty()) throw ValueError("expected at least one token, found none");
-  std::vector<float> result(tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  Scored result{std::vector<float>(tokens.size(), std::numeric_limits<float>::quiet_NaN()), {}};
+  result.top.resize(tokens.size());
   // Where there is a history its last row is run again, for its logits: the same token at the same position writes the same bits.
   const std::vector<int32_t> history = sequence_->tokens();
   const uint32_t back = history.empty() ? 0 : 1;
@@ -227,7 +237,9 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& 
   rows.insert(rows.end(), tokens.begin(), tokens.end());
   const auto sink = [&](size_t, size_t row, std::span<const float> logits) {
     const size_t i = row + 1 - back;  // this row predicts tokens[i]
-    if (i < tokens.size()) result[i] = log_probability(logits, tokens[i]);
+    if (i >= tokens.size()) return;
+    result.logprobs[i] = log_probability(logits, tokens[i]);
+    if (top != 0) result.top[i] = most_likely(logits, top);
   };
   advance(rows, heard, sink, LogitsOf::all, back);
   end_generation();

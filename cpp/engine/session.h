@@ -45,6 +45,7 @@ class Session {
   /// Of the last prompt: tokens found in the model's prefix tree, and not computed.
   uint32_t cached_tokens() const { return cached_tokens_; }
   bool closed() const { return closed_; }
+  uint64_t shared_bytes() const;
   std::vector<int32_t> tokens() const;
   std::vector<SequenceParams> globals() const;  // by group, as kernels are given them
   Sequence::Observed observe() const;
@@ -75,6 +76,12 @@ class Session {
                Undrawable undrawable = Undrawable::refuse);
   /// log p(tokens[i] | history, tokens[:i]); NaN for the very first token of a history.
   std::vector<float> score(std::span<const int32_t> tokens, const Hooks& hooks);
+  /// The same, with the `top` most likely tokens in the place of each, the likeliest first; none for the very first.
+  struct Scored {
+    std::vector<float> logprobs;
+    std::vector<std::vector<std::pair<int32_t, float>>> top;
+  };
+  Scored score(std::span<const int32_t> tokens, uint32_t top, const Hooks& hooks);
   /// Feeds the prompt, behind the last token of the generation before; the generation then gives tokens. Or behind the first `keep` tokens
   /// of the history, where there are more: the others give way to the prompt, and come back if it fails. As for rewind(), `keep` is 0 or
   /// at least rewindable_to.

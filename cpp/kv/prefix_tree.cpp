@@ -101,13 +101,17 @@ void PrefixTree::insert(std::span<const int32_t> tokens, const std::vector<PageT
   }
 }
 
+bool PrefixTree::shared(const Node& node) const {
+  for (size_t g = 0; g < node.pages.size(); ++g)
+    if (node.pages[g] != kNoPage && pools_[g]->references(node.pages[g]) > 1) return true;
+  return false;
+}
+
 void PrefixTree::find_oldest(Children& among, const Node* keep, Oldest& best) const {
   for (auto at = among.begin(); at != among.end(); ++at) {
     Node& node = *at->second;
     find_oldest(node.children, keep, best);
-    bool held = &node == keep || !node.children.empty();
-    for (size_t g = 0; g < node.pages.size(); ++g)
-      held = held || (node.pages[g] != kNoPage && pools_[g]->references(node.pages[g]) > 1);
+    const bool held = &node == keep || !node.children.empty() || shared(node);
     if (!held && (best.among == nullptr || node.used < best.at->second->used)) best = {&among, at};
   }
 }
@@ -124,6 +128,20 @@ bool PrefixTree::evict_locked(const Node* keep) {
 bool PrefixTree::evict_one() {
   const std::lock_guard lock(mutex_);
   return evict_locked(nullptr);
+}
+
+void PrefixTree::list(const Children& among, uint32_t depth, std::vector<Page>& into) const {
+  for (const auto& [tokens, node] : among) {
+    into.push_back({depth, page_tokens_, node_bytes(*node), node->children.size(), shared(*node)});
+    list(node->children, depth + 1, into);
+  }
+}
+
+std::vector<PrefixTree::Page> PrefixTree::pages() const {
+  std::vector<Page> found;
+  const std::lock_guard lock(mutex_);
+  list(root_, 0, found);
+  return found;
 }
 
 uint64_t PrefixTree::bytes() const {

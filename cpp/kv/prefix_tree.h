@@ -28,6 +28,15 @@ class PrefixTree {
   /// Lets go of the page used longest ago that no session holds. False if there is none.
   bool evict_one();
   uint64_t bytes() const;
+  /// A page of the tree, in the order of a walk: a parent, then what goes on from it.
+  struct Page {
+    uint32_t depth = 0;  // pages before it
+    uint32_t tokens = 0;
+    uint64_t bytes = 0;
+    uint64_t children = 0;
+    bool shared = false;  // a session holds it too
+  };
+  std::vector<Page> pages() const;
 
  private:
   struct Node;
@@ -45,6 +54,8 @@ class PrefixTree {
   bool evict_locked(const Node* keep);
   void release(const Node& node);
   uint64_t node_bytes(const Node& node) const;
+  bool shared(const Node& node) const;
+  void list(const Children& among, uint32_t depth, std::vector<Page>& into) const;
   /// The longest beginning of a path whose last rows can be run again, and what they see.
   size_t usable(const std::vector<const Node*>& path) const;
   bool fits(uint64_t bytes, const Node* keep);

@@ -69,6 +69,15 @@ Sequence::Figures Sequence::figures() const {
   return figures;
 }
 
+uint64_t Sequence::shared_bytes() const {
+  const std::lock_guard lock(mutex_);
+  uint64_t bytes = 0;
+  for (const PageTable& table : tables_)
+    for (uint32_t i = 0; i < table.pages().size(); ++i)
+      if (table.shared(i)) bytes += table.pool().geometry().page_bytes();
+  return bytes;
+}
+
 std::vector<int32_t> Sequence::tokens() const {
   const std::lock_guard lock(mutex_);
   return tokens_;

@@ -78,6 +78,8 @@ class Sequence {
   Sequence(const Sequence&) = delete;
 
   Figures figures() const;
+  /// Of the pages held, bytes of those that others hold too: forks, and the prefix tree.
+  uint64_t shared_bytes() const;
   std::vector<int32_t> tokens() const;
   Observed observe() const;
   std::vector<SequenceParams> globals() const;

@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from foundry.answer import Answer
+from foundry.errors import MemoryLimitError
 from foundry.parsing import Message
 from foundry.sampling import SamplingParams
-from foundry.structured import matcher_for
+from foundry.structured import Matcher, matcher_for
 
 if TYPE_CHECKING:
-    from foundry.session import Progress, Session
+    import numpy as np
+    import numpy.typing as npt
+
+    from foundry import _core
+    from foundry.session import Progress, Session, TokenStream
 
 FinishReason = Literal["stop", "length", "context"]
 
@@ -77,6 +82,16 @@ class Completion:
     message: Message | None = None
 
 
+class Control(Protocol):
+    """Whoever runs a stream for others: asked before each token."""
+
+    def ends(self) -> bool:
+        """The answer is to end here; its finish_reason is "length"."""
+
+    def short(self, error: MemoryLimitError) -> bool:
+        """The next step finds no memory, and nothing has changed. True to try it again, False to raise."""
+
+
 def stream(
     session: Session,
     prompt_ids: list[int],
@@ -85,13 +100,15 @@ def stream(
     progress: Progress | None = None,
     replaces: bool = False,
     fed: Callable[[], None] | None = None,
+    matcher: Matcher | None = None,
+    control: Control | None = None,
 ) -> Iterator[Piece]:
     """Feeds ``prompt_ids`` and yields text as it comes.
 
     With ``replaces`` they are the whole history: what the session holds of them is kept and not computed again, the
     rest of what it holds gives way, and comes back if the prompt fails. Where a stop string ends the answer, the
     session's history ends with the text that was given. ``fed`` is called once the prompt is history, before a token
-    is drawn.
+    is drawn. ``matcher`` is the one of ``params``' grammar, where it is made already.
     """
     tokenizer = session.model.tokenizer
     params = params.seeded()
@@ -99,7 +116,7 @@ def stream(
     stop_ids = set() if params.ignore_eos else set(tokenizer.stop_ids)
     stop_ids.update(i for i in map(tokenizer.control_id, params.stop) if i is not None)
     stops = [stop for stop in params.stop if tokenizer.control_id(stop) is None]
-    matcher = matcher_for(session.model, params)
+    matcher = matcher or matcher_for(session.model, params)
     keep = session.common_with(prompt_ids) if replaces else None
     tokens = session.begin(prompt_ids[keep or 0 :], max_new_tokens, params, sorted(stop_ids), progress, keep)
     cached_tokens = (keep or 0) + session.cached_tokens
@@ -116,11 +133,11 @@ def stream(
     while reason is None:
         if holds:
             session.hold(len(history) + answer.first_held)
-        drawn, reason = tokens.next(None if matcher is None else matcher.mask())
-        token_id = drawn.token_id if reason is None else None
+        drawn, reason = _next(tokens, None if matcher is None else matcher.mask(), control)
+        token_id = drawn.token_id if drawn is not None and reason is None else None
         logprobs = None
         now = time.perf_counter()
-        if token_id is not None:
+        if drawn is not None and token_id is not None:
             count += 1
             if count == 1:
                 first = now
@@ -147,6 +164,19 @@ def stream(
                 params.seed if params.temperature > 0 else None,
                 logprobs,
             )
+
+
+def _next(
+    tokens: TokenStream, mask: npt.NDArray[np.uint32] | None, control: Control | None
+) -> tuple[_core.NextToken | None, FinishReason | None]:
+    """The next token; none where ``control`` ends the answer before it, which it may do while memory is short."""
+    while control is None or not control.ends():
+        try:
+            return tokens.next(mask)
+        except MemoryLimitError as error:
+            if control is None or not control.short(error):
+                raise
+    return None, "length"
 
 
 def collect(pieces: Iterator[Piece]) -> Completion:

@@ -185,6 +185,28 @@ class CompiledModel:
         found = self._core.memory()
         return {name: getattr(found, name) for name in _MEMORY} | {"estimated": self._estimated}
 
+    def drop_prefixes(self) -> int:
+        """Lets go of the prefix cache, but for pages that sessions hold too. Returns the bytes given back."""
+        return self._core.drop_prefixes()
+
+    def prefixes(self) -> list[dict[str, int]]:
+        """The prefix cache as runs of pages without a branch, each behind the one that it goes on from: ``parent`` (its
+        place in this list, -1 for none), pages, tokens, bytes, and ``shared``, the pages that sessions hold too."""
+        runs: list[dict[str, int]] = []
+        path: list[int] = []  # by depth, the run that the last page of that depth is in
+        goes_on = False
+        for page in self._core.prefix_pages():
+            if not goes_on:
+                parent = path[page.depth - 1] if page.depth else -1
+                runs.append({"parent": parent, "pages": 0, "tokens": 0, "bytes": 0, "shared": 0})
+            runs[-1]["pages"] += 1
+            runs[-1]["tokens"] += page.tokens
+            runs[-1]["bytes"] += page.bytes
+            runs[-1]["shared"] += page.shared
+            path[page.depth :] = [len(runs) - 1]
+            goes_on = page.children == 1
+        return runs
+
     def session(
         self,
         prompt_tokens: int = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from foundry.choices import MOST_CHOICES, choices
 from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece
 from foundry.parsing import family_of, message_of, parser_for
-from foundry.sampling import SAMPLING, SamplingParams, sampling_params
+from foundry.sampling import MOST_LOGPROBS, SAMPLING, SamplingParams, sampling_params
 
 if TYPE_CHECKING:
     from foundry.model import CompiledModel
@@ -127,6 +128,16 @@ class Session:
         """[n] float32: log p(token_ids[i] | history, token_ids[:i]) in nats. NaN for a session's first token."""
         with named(self):
             return self._core.score(as_ids(token_ids), progress)
+
+    def score_top(
+        self, token_ids: TokenIds, top: int, progress: Progress | None = None
+    ) -> list[generation.TokenLogprobs | None]:
+        """``score`` with the ``top`` most likely tokens in each one's place; None for a session's first token."""
+        ids = as_ids(token_ids)
+        with named(self):
+            scored = self._core.score_top(ids, whole("top", top, most=MOST_LOGPROBS), progress)
+        found = zip(ids.tolist(), scored.logprobs, scored.top, strict=True)
+        return [None if math.isnan(p) else generation.TokenLogprobs(i, p, best) for i, p, best in found]
 
     def generate(
         self,
@@ -379,6 +390,11 @@ class Session:
     def kv_bytes(self) -> int:
         """Bytes of the pages held."""
         return self._core.kv_bytes
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of ``kv_bytes``, those of pages that forks or the prefix cache hold too."""
+        return self._core.shared_bytes
 
     @property
     def pages_added(self) -> int:

@@ -152,3 +152,15 @@ def test_what_makes_no_sense_is_refused(tiny: CompiledModel, sampling: dict[str,
         with pytest.raises(ValueError, match=message):
             session.generate(PROMPT, 4, **sampling)
         assert session.position == 0
+
+
+def test_scores_come_with_the_likeliest_tokens_in_their_place(tiny: CompiledModel) -> None:
+    ids = [*PROMPT, 8, 200]
+    with tiny.session() as s, tiny.session() as t, tiny.session() as u:
+        logits = s.forward(ids, all_logits=True)
+        scores, found = t.score(ids), u.score_top(ids, 3)
+    assert found[0] is None
+    for i, one in enumerate(found[1:], 1):
+        assert one is not None
+        assert (one.token_id, np.float32(one.logprob)) == (ids[i], scores[i])
+        assert [token for token, _ in one.top] == np.argsort(-logits[i - 1], kind="stable")[:3].tolist()

@@ -174,3 +174,18 @@ def test_conversations_share_their_system_prompt(load: Callable[..., CompiledMod
 def test_arguments(tiny_path: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match="prefix_cache_bytes"):
         CompiledModel.load(tiny_path(), prefix_cache_bytes=-1)
+
+
+def test_what_the_cache_holds_is_told_and_can_be_dropped(tiny_path: Callable[..., Path]) -> None:
+    model = CompiledModel.load(tiny_path(), threads=1, page_tokens=8, prefix_cache_bytes=1 << 20)
+    with model.session() as s:
+        s.generate([1] * 20, 1, ignore_eos=True)
+        (run,) = model.prefixes()
+        assert (run["parent"], run["pages"], run["tokens"], run["shared"]) == (-1, 2, 16, 2)
+        assert run["bytes"] == model.memory()["prefix_cache"] == s.shared_bytes
+        assert s.kv_bytes == s.shared_bytes // 2 * 3
+        assert model.drop_prefixes() == 0  # the session holds them
+    assert model.prefixes()[0]["shared"] == 0
+    assert model.drop_prefixes() == run["bytes"]
+    assert model.prefixes() == []
+    assert model.memory()["promised"] == 0

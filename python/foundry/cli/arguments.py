@@ -64,9 +64,63 @@ def parser() -> argparse.ArgumentParser:
     pull = commands.add_parser("pull", help="fetch a model and print its path")
     for command in (inspect, pull):
         _model_argument(command)
+    _serve(commands.add_parser("serve", help="answer over HTTP, as OpenAI's and Anthropic's servers do"))
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return top
+
+
+def _serve(serve: argparse.ArgumentParser) -> None:
+    _model_argument(serve)
+    _device(serve)
+    listening = serve.add_argument_group("listening")
+    listening.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
+    listening.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    listening.add_argument("--api-key", metavar="KEY", help="asked of every request; by default FOUNDRY_API_KEY")
+    listening.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name that Host may have; * for any"
+    )
+    listening.add_argument(
+        "--allow-origin", action="append", default=[], metavar="URL", help="of web pages that may call; * for any"
+    )
+    model = serve.add_argument_group("the model")
+    model.add_argument("--alias", metavar="NAME", help="what clients call it; by default the file's name")
+    model.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of prompt and answer; by default the model's"
+    )
+    model.add_argument("--chat-template", metavar="FILE", help="a Jinja template in place of the file's own")
+    model.add_argument(
+        "--prefix-bytes",
+        type=size,
+        metavar="BYTES",
+        help="of prompts kept for those that begin alike; by default a quarter of the memory limit. They go before"
+        " anything is refused",
+    )
+    model.add_argument(
+        "--models",
+        metavar="DIR",
+        help="its GGUF files are served too: loaded when they are asked for, within one memory limit. The model named"
+        " above is granted half of it, and stays",
+    )
+    model.add_argument(
+        "--idle-unload", type=float, metavar="S", help="those go when unused for so long; by default never"
+    )
+    model.add_argument("--sessions-dir", metavar="DIR", help="where /v1/sessions are saved; by default nowhere")
+    bounds = serve.add_argument_group("bounds")
+    bounds.add_argument(
+        "--default-max-tokens",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="promised to an answer without max_tokens; past them it grows as memory goes (default 1024)",
+    )
+    bounds.add_argument("--max-running", type=int, default=64, metavar="N", help="answers at once (default 64)")
+    bounds.add_argument("--max-queue", type=int, default=512, metavar="N", help="requests that wait (default 512)")
+    bounds.add_argument("--queue-seconds", type=float, default=60, metavar="S", help="a wait at most (default 60)")
+    bounds.add_argument("--max-body-bytes", type=size, default=32 << 20, metavar="BYTES", help="default 32M")
+    bounds.add_argument(
+        "--grace-seconds", type=float, default=15, metavar="S", help="for answers on SIGTERM (default 15)"
+    )
 
 
 _MODEL_HELP = f"path of a GGUF file, owner/repo[:file] on the hub, or {DEFAULT_MODEL} (the default)"

@@ -188,4 +188,10 @@ def _as_json(answer: Completion, session: Session) -> dict[str, Any]:
     return asdict(answer) | {"session": held | {"position": session.position}, "device": session.model.device}
 
 
-COMMANDS = {"generate": generate, "chat": chat, "plan": plan, "inspect": inspect, "pull": pull}
+def serve(arguments: argparse.Namespace) -> int:
+    from foundry.cli.serve import serve  # the extra "server" is wanted for it alone
+
+    return serve(arguments, _path(arguments.model))
+
+
+COMMANDS = {"generate": generate, "chat": chat, "plan": plan, "inspect": inspect, "pull": pull, "serve": serve}

@@ -1,0 +1,57 @@
+"""/health, /metrics, /v1/models, and what there is not."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from foundry.server.library import unknown
+from foundry.server.metrics import CONTENT_TYPE
+from foundry.server.refusals import JsonResponse, Refusal
+from foundry.server.state import state_of
+
+_page = functools.cache(lambda: Path(__file__).with_name("page.html").read_bytes())
+_PAGE_HEADERS = {  # nothing of others', and in nobody's frame
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
+    " connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+async def health(request: Request) -> Response:
+    return JsonResponse({"status": "ok"})
+
+
+async def page(request: Request) -> Response:
+    return HTMLResponse(_page(), headers=_PAGE_HEADERS)
+
+
+async def metrics(request: Request) -> Response:
+    return Response(state_of(request).metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def models(request: Request) -> Response:
+    return JsonResponse({"object": "list", "data": state_of(request).library.about()})
+
+
+async def model(request: Request) -> Response:
+    name = request.path_params["name"]
+    found = state_of(request).library.about()
+    for one in found:
+        if one["id"] == name:
+            return JsonResponse(one)
+    raise unknown(name, [one["id"] for one in found])
+
+
+async def drop_cache(request: Request) -> Response:
+    """DELETE /v1/cache: the prefix trees are emptied, but for what sessions hold."""
+    dropped = {engine.name: engine.model.drop_prefixes() for engine in state_of(request).library.engines}
+    return JsonResponse({"dropped_bytes": dropped})
+
+
+async def embeddings(request: Request) -> Response:
+    raise Refusal(400, "embeddings: expected a model that makes them; this one makes text", "model", "no_embeddings")

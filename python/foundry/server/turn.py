@@ -1,0 +1,161 @@
+"""Answers as every dialect tells them: text, reasoning, calls of tools, and how each ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from foundry.errors import MemoryLimitError
+from foundry.generate import TokenLogprobs, Usage
+from foundry.parsing import (
+    ContentDelta,
+    Event,
+    Parser,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallBegin,
+    ToolCallBroken,
+    ToolCallEnd,
+)
+from foundry.server.engine import Engine
+from foundry.server.run import Run
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Of answer ``index``: what a token added, which may be nothing yet."""
+
+    index: int
+    events: list[Event]
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An answer is whole, or cut: ``reason`` is "stop", "length" or "tool_calls".
+
+    ``short`` is the shortage of memory that cut it; ``by_string`` says that a stop string of the caller's ended it.
+    """
+
+    index: int
+    reason: str
+    usage: Usage
+    short: MemoryLimitError | None = None
+    seed: int | None = None
+    by_string: bool = False
+
+
+@dataclass
+class Call:
+    id: str
+    name: str
+    arguments: str = ""
+
+    def message(self) -> dict[str, Any]:
+        try:
+            arguments = json.loads(self.arguments or "{}")
+        except ValueError:  # it was cut off
+            arguments = {}
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+
+@dataclass
+class Turn:
+    """A whole answer."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: dict[int, Call] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    ended: Ended | None = None
+
+    def add(self, event: Event) -> None:
+        match event:
+            case ContentDelta(text):
+                self.content += text
+            case ReasoningDelta(text):
+                self.reasoning += text
+            case ToolCallBegin(index, id, name):
+                self.calls[index] = Call(id, name)
+            case ToolCallArguments(index, text):
+                self.calls[index].arguments += text
+            case ToolCallBroken(index, text):
+                self.broken[index] = text
+
+    def end(self, ended: Ended) -> None:
+        """A call that is malformed is content. One that was cut off stays as it is: the reason says so."""
+        self.ended = ended
+        for index, text in self.broken.items():
+            if ended.reason != "length" or index not in self.calls:
+                self.calls.pop(index, None)
+                self.content += text
+
+    def message(self) -> dict[str, Any]:
+        """As it goes into the conversation, with calls' arguments as objects."""
+        made: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            made["reasoning_content"] = self.reasoning
+        if self.calls:
+            made["tool_calls"] = [call.message() for _, call in sorted(self.calls.items())]
+        return made
+
+
+async def listen(
+    engine: Engine, run: Run, parser_for: Callable[[], Parser], began: float
+) -> AsyncGenerator[Heard | Ended, None]:
+    """What ``run`` says. It is stopped when the listener leaves. ``began``: when the request came, for the metrics."""
+    parsers = [parser_for() for _ in run.choices]
+    calls = [False for _ in run.choices]
+    last = [0.0 for _ in run.choices]
+    try:
+        async for index, piece in run:
+            now = time.monotonic()
+            if not last[index]:
+                engine.metrics.first_token(engine, now - began)
+            else:
+                engine.metrics.next_token(engine, now - last[index])
+            last[index] = now
+            events = parsers[index].push(piece.text) if piece.text else []
+            if piece.finish_reason is not None:
+                events = [*events, *parsers[index].finish()]
+            calls[index] = calls[index] or any(isinstance(event, ToolCallEnd) for event in events)
+            if events or piece.logprobs is not None:
+                yield Heard(index, events, piece.logprobs)
+            if piece.finish_reason is not None and piece.usage is not None:
+                reason = "stop" if piece.finish_reason == "stop" else "length"
+                if reason == "stop" and calls[index]:
+                    reason = "tool_calls"
+                engine.metrics.ended(engine, reason, piece.usage, now - began, counts_prompt=index == 0)
+                by_string = reason == "stop" and piece.token_id is not None and not run.constrained
+                yield Ended(index, reason, piece.usage, run.short.get(index), piece.seed, by_string)
+    finally:
+        await run.stop()
+
+
+async def collect(heard: AsyncGenerator[Heard | Ended, None], n: int) -> list[Turn]:
+    """All answers, whole."""
+    turns = [Turn() for _ in range(n)]
+    try:
+        async for one in heard:
+            turn = turns[one.index]
+            if isinstance(one, Ended):
+                turn.end(one)
+                continue
+            for event in one.events:
+                turn.add(event)
+            if one.logprobs is not None:
+                turn.logprobs.append(one.logprobs)
+    finally:
+        await heard.aclose()
+    return turns
+
+
+def total(ended: list[Ended]) -> Usage:
+    """Of several answers to one prompt, which counts once."""
+    first = min(ended, key=lambda each: each.index)
+    new = sum(each.usage.completion_tokens for each in ended)
+    return Usage(first.usage.prompt_tokens, new, first.usage.cached_tokens)

@@ -1,0 +1,25 @@
+"""How many tokens, and what memory had to do with it, in the shapes of the dialects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foundry.generate import Usage
+from foundry.server.turn import Ended
+
+
+def openai_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+def shortage(ended: Ended) -> dict[str, Any]:
+    """Beside a choice whose answer ended for want of memory; else nothing."""
+    if ended.short is None:
+        return {}
+    figures = {"needed_bytes": ended.short.needed_bytes, "available_bytes": ended.short.available_bytes}
+    return {"finish_details": {"type": "memory_limit", "message": str(ended.short), **figures}}
