@@ -58,6 +58,28 @@ struct RmsNormParams {
   u32 reserved;
 };
 
+/// LayerNorm (arXiv:1607.06450): (x - mean) / sqrt(variance + eps) * weight (+ bias).
+struct LayerNormParams {
+  u32 n_rows;
+  u32 width;
+  float eps;
+  u32 has_bias;
+};
+
+/// y = x * scale, and then, with a cap above 0, cap * tanh(y / cap). What is not finite comes out NaN where there is a cap.
+struct ScaleParams {
+  u64 n;
+  float scale;
+  float cap;
+};
+
+/// Heads of `from` values become heads of `to`: the first ones of each, and zeros behind where there are no more.
+struct ResizeHeadsParams {
+  u64 n;  // values of the result
+  u32 from;
+  u32 to;
+};
+
 struct LinearParams {
   u32 n_rows;
   u32 in_features;
@@ -74,7 +96,11 @@ struct RopeParams {
   u32 style;
   u32 max_seq_len;  // positions are below this: the largest capacity in the step
   float base;
-  float scale;  // of positions
+  float scale;             // of positions
+  float magnitude;         // what cosines and sines are multiplied by
+  float temperature;       // all of a head is multiplied by 1 + temperature * log(1 + floor(position / temperature_length))
+  u32 temperature_length;  // 0: it is not
+  u32 reserved;
 };
 
 struct AttentionParams {
@@ -85,7 +111,7 @@ struct AttentionParams {
   float scale;
   u32 window;          // 0: full; else a query sees the last `window` tokens, itself included
   u32 segment_tokens;  // kSegmentTokens
-  u32 reserved;
+  float cap;           // above 0: scores s, once scaled, become cap * tanh(s / cap); 0: they stay
 };
 
 /// How a token is drawn from a row of logits: of the top_k most likely (0: all), then of the fewest that hold top_p of their probability,
@@ -122,6 +148,7 @@ struct AppendParams {
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
 static_assert(sizeof(EmbedParams) == 24 && sizeof(RmsNormParams) == 16 && sizeof(LinearParams) == 16);
 static_assert(sizeof(SampleParams) == 32);
-static_assert(sizeof(RopeParams) == 32 && sizeof(AttentionParams) == 32);
+static_assert(sizeof(RopeParams) == 48 && sizeof(AttentionParams) == 32);
+static_assert(sizeof(LayerNormParams) == 16 && sizeof(ScaleParams) == 16 && sizeof(ResizeHeadsParams) == 16);
 }  // namespace foundry
 #endif

@@ -51,13 +51,17 @@ class FailingDevice final : public Device {
   void begin(Span, const StepShape&) override {}
   void embed(const EmbedArgs&) override {}
   void rms_norm(const RmsNormArgs&) override {}
+  void layer_norm(const LayerNormArgs&) override {}
   void linear(const LinearArgs&) override {}
   void rope(const RopeArgs&) override {}
   void kv_append(const KvAppendArgs&) override {}
   void attention(const AttentionArgs&) override {}
   void swiglu(const GatedArgs&) override {}
   void geglu(const GatedArgs&) override {}
+  void gelu(const GeluArgs&) override {}
   void add(const AddArgs&) override {}
+  void scale(const ScaleArgs&) override {}
+  void resize_heads(const ResizeHeadsArgs&) override {}
   void select_rows(const SelectRowsArgs&) override {}
   void sample(const SampleArgs&) override {}
   uint64_t submit() override { return 0; }
