@@ -38,7 +38,8 @@ kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffe
   const uint half_dim = p.rot_dim / 2;
   const float position = float(positions[group.x]);
   const uint times_length = uint(positions[group.x]) / max(p.temperature_length, 1u);
-  const float times = p.temperature_length == 0 ? 1.0f : 1.0f + p.temperature * precise::log(1.0f + float(times_length));
+  const float times =
+      p.temperature_length == 0 ? 1.0f : 1.0f + p.temperature * precise::log(1.0f + float(times_length));
   const float turned = p.magnitude * times;
   const ulong row = ulong(group.x) * p.n_heads * p.head_dim;
   for (uint i = index; i < p.n_heads * half_dim; i += kThreads) {

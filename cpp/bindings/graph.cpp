@@ -48,10 +48,9 @@ void bind_graph(nb::module_& m) {
           [](Graph& g, ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, float scale,
              uint32_t style, WeightId factors, const std::string& name, float magnitude, float temperature,
              uint32_t temperature_length) {
-            return g.rope(
-                x,
-                {n_heads, head_dim, rot_dim, style, base, scale, magnitude, temperature, temperature_length},
-                factors, name);
+            return g.rope(x,
+                          {n_heads, head_dim, rot_dim, style, base, scale, magnitude, temperature, temperature_length},
+                          factors, name);
           },
           "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "scale"_a, "style"_a, "factors"_a, "name"_a,
           "magnitude"_a = 1.0f, "temperature"_a = 0.0f, "temperature_length"_a = 0)
@@ -59,9 +58,7 @@ void bind_graph(nb::module_& m) {
       .def(
           "attention",
           [](Graph& g, ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer,
-             const std::string& name, float cap) {
-            return g.attention(q, {n_heads, scale, group, layer, cap}, name);
-          },
+             const std::string& name, float cap) { return g.attention(q, {n_heads, scale, group, layer, cap}, name); },
           "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a, "cap"_a = 0.0f)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
       .def("geglu", &Graph::geglu, "gate"_a, "up"_a, "name"_a)
@@ -86,13 +83,15 @@ void bind_graph(nb::module_& m) {
       .def_static("parse", &Graph::parse, "text"_a)
       .def("verify", [](const Graph& g) { verify(g); })
       .def("fused", [](const Graph& g) { return fuse(g, {}); })
-      .def("weight_names",
-           [](const Graph& g) {
-             nb::typed<nb::list, nb::str> names;
-             for (const WeightRef& weight : g.weights)
-               if (weight.constant.empty()) names.append(weight.name);
-             return names;
-           }, "Of the tensors that the graph reads, all or a part of them.")
+      .def(
+          "weight_names",
+          [](const Graph& g) {
+            nb::typed<nb::list, nb::str> names;
+            for (const WeightRef& weight : g.weights)
+              if (weight.constant.empty()) names.append(weight.name);
+            return names;
+          },
+          "Of the tensors that the graph reads, all or a part of them.")
       .def_prop_ro("n_ops", [](const Graph& g) { return g.ops.size(); })
       .def("op_names", [](const Graph& g) {
         nb::typed<nb::list, nb::str> names;

@@ -219,13 +219,12 @@ void StepRunner::encode(const Op& op, const FusedLinearOp& fused) {
 }
 
 void StepRunner::encode(const Op& op, const RopeOp& rope) {
-  device_.rope(
-      {{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope_max_seq_len_, rope.base, rope.scale,
-        rope.magnitude, rope.temperature, rope.temperature_length, 0},
-       table(op.weights[0]),
-       place(now_.positions),
-       at(op.inputs[0]),
-       at(op.outputs[0])});
+  device_.rope({{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope_max_seq_len_, rope.base,
+                 rope.scale, rope.magnitude, rope.temperature, rope.temperature_length, 0},
+                table(op.weights[0]),
+                place(now_.positions),
+                at(op.inputs[0]),
+                at(op.outputs[0])});
 }
 
 void StepRunner::encode(const Op& op, const KvAppendOp& append) {

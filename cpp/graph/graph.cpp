@@ -19,9 +19,7 @@ const T& entry(const std::vector<T>& list, int32_t id, const char* what) {
 
 }  // namespace
 
-WeightId Graph::weight(const std::string& name, uint64_t rows, uint64_t cols) {
-  return known({name, rows, cols});
-}
+WeightId Graph::weight(const std::string& name, uint64_t rows, uint64_t cols) { return known({name, rows, cols}); }
 
 WeightId Graph::part(const std::string& name, uint64_t rows, uint64_t cols, uint64_t first, uint64_t whole) {
   return known({name, rows, cols, first, whole});

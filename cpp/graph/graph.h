@@ -25,8 +25,8 @@ struct WeightRef {
   std::string name;
   uint64_t rows = 0;
   uint64_t cols = 0;
-  uint64_t first = 0;               // the part's first row, or, of a vector, value
-  uint64_t whole = 0;               // rows (of a vector: values) of the tensor that it is a part of; 0: it is all of it
+  uint64_t first = 0;  // the part's first row, or, of a vector, value
+  uint64_t whole = 0;  // rows (of a vector: values) of the tensor that it is a part of; 0: it is all of it
   std::vector<float> constant = {};  // [cols] where the file has nothing of it; `name` then tells what it is
 };
 
@@ -94,7 +94,8 @@ class Graph {
   ValueId new_value(uint32_t width, Rows rows);
   ValueId like(ValueId x);
   WeightId known(WeightRef ref);
-  std::map<std::tuple<std::string, uint64_t, uint64_t, uint64_t>, WeightId> ids_;  // of weights: name, rows, cols, first
+  std::map<std::tuple<std::string, uint64_t, uint64_t, uint64_t>, WeightId>
+      ids_;  // of weights: name, rows, cols, first
 };
 
 /// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for

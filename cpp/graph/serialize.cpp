@@ -171,7 +171,8 @@ Op parse_op(Line& line) {
       [&](auto& kind) {
         using Kind = std::decay_t<decltype(kind)>;
         if constexpr (kWritten<Kind>)
-          Kind::fields(kind, [&](const char* key, auto& value, auto... usual) { read_attribute(line, key, value, usual...); });
+          Kind::fields(
+              kind, [&](const char* key, auto& value, auto... usual) { read_attribute(line, key, value, usual...); });
       },
       op.kind);
   return op;
@@ -186,7 +187,9 @@ void write_op(std::ostream& out, const Op& op, bool named) {
       [&](const auto& kind) {
         using Kind = std::decay_t<decltype(kind)>;
         if constexpr (kWritten<Kind>)
-          Kind::fields(kind, [&](const char* key, const auto& value, auto... usual) { write_attribute(out, key, value, usual...); });
+          Kind::fields(kind, [&](const char* key, const auto& value, auto... usual) {
+            write_attribute(out, key, value, usual...);
+          });
       },
       op.kind);
   out << '\n';

@@ -96,9 +96,9 @@ struct RopeParams {
   u32 style;
   u32 max_seq_len;  // positions are below this: the largest capacity in the step
   float base;
-  float scale;             // of positions
-  float magnitude;         // what cosines and sines are multiplied by
-  float temperature;       // all of a head is multiplied by 1 + temperature * log(1 + floor(position / temperature_length))
+  float scale;        // of positions
+  float magnitude;    // what cosines and sines are multiplied by
+  float temperature;  // all of a head is multiplied by 1 + temperature * log(1 + floor(position / temperature_length))
   u32 temperature_length;  // 0: it is not
   u32 reserved;
 };

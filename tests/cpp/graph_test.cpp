@@ -22,7 +22,8 @@ std::vector<uint32_t> attributes(const Op& o) {
   std::visit(
       [&](const auto& kind) {
         if constexpr (!std::is_same_v<std::decay_t<decltype(kind)>, FusedLinearOp>)
-          kind.fields(kind, [&](const char*, const auto& value, auto...) { std::memcpy(&bits.emplace_back(), &value, 4); });
+          kind.fields(kind,
+                      [&](const char*, const auto& value, auto...) { std::memcpy(&bits.emplace_back(), &value, 4); });
       },
       o.kind);
   return bits;
@@ -112,7 +113,7 @@ TEST_CASE("graph: verify names the op, what it expected and what it found") {
       {[](Graph& g) { g.groups[0].n_kv_heads = g.arch.n_kv_heads = 4; },
        {"kv_append): expected a width of 32, found [tokens, 16]"}},
       {[](Graph& g) { g.groups[0].n_kv_heads = 4; },
-       {"layer group: expected at most the model's KV heads and head_dim, 2, 8, found 4, 8"}},
+       {"layer group: expected at most the model's KV heads and head_dim, 2, 32, found 4, 8"}},
       {[](Graph& g) { g.arch.head_dim = 0; }, {"KV heads and head_dim, 2, 0, found 2, 8"}},
       {[](Graph& g) { g.groups[0].head_dim = 12; }, {"head_dim that is a multiple of 8, found 1, 2, 12"}},
       {[](Graph& g) { g.kv_append(3, 4, 0, 0, "again"), std::rotate(g.ops.begin(), g.ops.end() - 1, g.ops.end()); },

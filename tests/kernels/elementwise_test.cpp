@@ -266,9 +266,8 @@ TEST_CASE("resize_heads agrees with the reference") {
     const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
       const Guarded in(*device, rows_of(x, heads * from, begin, n));
       const Guarded out(*device, uint64_t{n} * width * sizeof(float));
-      device.step(plain_shape(n, width), text, [&] {
-        device->resize_heads({{uint64_t{n} * width, from, to}, in.span(), out.span()});
-      });
+      device.step(plain_shape(n, width), text,
+                  [&] { device->resize_heads({{uint64_t{n} * width, from, to}, in.span(), out.span()}); });
       return out.result(text);
     };
     return Elementwise{rows, width, run, no_difference};

@@ -1,8 +1,8 @@
 """Makes families.json with Hugging Face transformers and torch: ``python tests/oracle/make_families.py``.
 
-The weights are those of tests/python/families.py, random and the same everywhere. The forward pass is in float64, but
-for what transformers computes in float32 whatever it is asked. Run once; the values are committed. Names of families
-as arguments make those anew.
+The weights are those of tests/python/families.py, random and the same everywhere. The forward pass is in float64, also
+where transformers asks for float32: angles of rope rounded to that would be most of the difference. Run once; the
+values are committed. Names of families as arguments make those anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ sys.path.insert(0, str(HERE.parent / "python"))
 import families  # noqa: E402
 import synthetic  # noqa: E402
 from families import FAMILIES, FFN, HEADS, HIDDEN, KV_HEADS, LAYERS, Family  # noqa: E402
+
+torch.float = torch.float32 = torch.float64
+torch.Tensor.float = torch.Tensor.double
+torch.set_default_dtype(torch.float64)
 
 IDS = [int(i) for i in np.random.default_rng(23).integers(0, 256, 100)]
 SHORT = 12
@@ -187,6 +191,8 @@ def config_of(name: str, family: Family) -> Any:
         pattern = keys["attention.sliding_window_pattern"]
         fields |= {"sliding_window": window}
         fields |= {"layer_types": ["sliding_attention" if one else "full_attention" for one in pattern]}
+        plain = {"rope_type": "default", "rope_theta": rope["rope_theta"]}
+        fields |= {"rope_parameters": {"full_attention": rope, "sliding_attention": plain}}
     if family.arch == "glm4":
         rope |= {"partial_rotary_factor": keys["rope.dimension_count"] / family.head_dim}
         fields |= {"partial_rotary_factor": rope["partial_rotary_factor"], "attention_bias": True}
@@ -214,10 +220,6 @@ def make(name: str, family: Family) -> dict[str, Any]:
     assert set(missing) <= {"lm_head.weight"} and not unexpected, (name, missing, unexpected)
     if family.tied:
         model.tie_weights()
-    inverse = {n: b.clone() for n, b in model.named_buffers()}
-    model = model.double()
-    for n, b in model.named_buffers():
-        b.data = inverse[n].double()
     if "rope_freqs.weight" in family.factors:
         frequencies_as_factors(model, family)
     with torch.no_grad():

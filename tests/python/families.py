@@ -50,10 +50,10 @@ class Family:
 WIDE = HEADS * HEAD_DIM
 YARN = {
     "rope.scaling.type": "yarn",
-    "rope.scaling.factor": 8.0,
-    "rope.scaling.original_context_length": 32,
-    "rope.scaling.yarn_beta_fast": 8.0,
-    "rope.scaling.yarn_beta_slow": 0.5,
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 64,
+    "rope.scaling.yarn_beta_fast": 2.0,
+    "rope.scaling.yarn_beta_slow": 0.25,
 }
 WINDOW = {"attention.sliding_window": 24}
 LONG = {
@@ -63,7 +63,9 @@ LONG = {
 PHI3 = {"rope.dimension_count": 12, "rope.scaling.attn_factor": math.sqrt(1 + math.log(4) / math.log(64))}
 FAMILIES = {
     "llama yarn": Family("llama", YARN, tied=False),
-    "llama fused qkv, head_dim 20": Family("llama", head_dim=20, fused_qkv=True, biases=("output", "attn_qkv")),
+    "llama fused qkv, head_dim 20": Family(
+        "llama", head_dim=20, fused_qkv=True, biases=("output", "attn_qkv", "attn_output")
+    ),
     "qwen2 yarn": Family("qwen2", YARN | {"rope.freq_base": 1e6}, biases=("attn_q", "attn_k", "attn_v")),
     "qwen3": Family("qwen3", {"rope.freq_base": 1e6}, head_norms=HEAD_DIM),
     "qwen3vl": Family("qwen3vl", {"rope.dimension_sections": [4, 2, 2, 0]}, head_norms=HEAD_DIM, seed=8),

@@ -130,7 +130,7 @@ def test_a_key_that_asks_for_what_is_done_anyway_is_taken(tiny_path: Tiny, arch:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"llama.attention.sliding_window_pattern": 4}, "expected 0, found 4"),
+        ({"llama.attention.sliding_window_pattern": [True, False, True]}, "each of 2 layers, found 3 values"),
         ({"llama.rope.freq_base_swa": 5e5}, "expected 10000, found 500000"),
         ({"llama.attention.key_length_swa": 8}, "expected 16, found 8"),
         ({"llama.rope.dimension_count_swa": 8}, "expected 16, found 8"),

@@ -173,9 +173,7 @@ inline F16 gelu_exponent(F16 g) {
   return mul(mul(g, set1(1.5957691216057308f)), fma(mul(g, g), set1(0.044715f), set1(1.0f)));
 }
 
-void geglu(const float* gate, const float* up, float* y, uint64_t n) {
-  gated(gate, up, y, n, gelu_exponent);
-}
+void geglu(const float* gate, const float* up, float* y, uint64_t n) { gated(gate, up, y, n, gelu_exponent); }
 
 void gelu(const float* x, float* y, uint64_t n) {
   for (uint64_t i = 0; i < n; i += 16) {
@@ -200,8 +198,8 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
   }
 }
 
-constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,     quantise,   linear, attention, merge, finish,
-                               append,   rms_norm,    layer_norm, swiglu, geglu,  gelu,      scale, add};
+constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,       quantise, linear, attention, merge, finish,
+                               append,   rms_norm,    layer_norm, swiglu,   geglu,  gelu,      scale, add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

@@ -195,8 +195,7 @@ class GpuDevice final : public Device {
 
   void gelu(const GeluArgs& args) override {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
-    queue_->dispatch(
-        Dispatch("gelu", {groups(n, kThreads)}, kThreads).buffer(args.in).buffer(args.out).value(n));
+    queue_->dispatch(Dispatch("gelu", {groups(n, kThreads)}, kThreads).buffer(args.in).buffer(args.out).value(n));
   }
 
   void scale(const ScaleArgs& args) override {
