@@ -37,8 +37,10 @@ CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
     ["sampler", "weights", "step_plan"],
+    ["logit_edits"],
     ["step", "request"],
-    ["scheduler"],
+    ["ahead"],
+    ["scheduler", "scheduler_ahead"],
     ["model"],
     ["saved"],
     ["generation", "session", "batch"],
@@ -54,7 +56,11 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "sampling",
+    "structured",
+    "answer",
     "generate",
+    "choices",
     "asynchronous",
     "session",
     "model",

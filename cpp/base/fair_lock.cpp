@@ -39,6 +39,14 @@ void FairLock::lock(const Poll& poll) {
   depth_ = 1;
 }
 
+bool FairLock::try_lock() {
+  const std::lock_guard lock(mutex_);
+  if (depth_ != 0 || !waiting_.empty()) return false;
+  owner_ = std::this_thread::get_id();
+  depth_ = 1;
+  return true;
+}
+
 void FairLock::unlock() {
   const std::lock_guard lock(mutex_);
   if (--depth_ != 0) return;

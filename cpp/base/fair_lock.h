@@ -20,6 +20,8 @@ class FairLock {
 
   /// Waits behind everybody who came before. A poll is called without any lock of this class held.
   void lock(const Poll& poll = {});
+  /// Where nobody has it or waits for it. Not recursive.
+  bool try_lock();
   void unlock();
   /// This thread has it.
   bool mine() const;

@@ -3,6 +3,7 @@
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -82,16 +83,10 @@ std::vector<GroupGlobals> globals(Session& session) {
   return groups;
 }
 
-std::shared_ptr<Generation> generate(Session& session, const Ids& prompt, uint32_t max_new_tokens, float temperature,
-                                     uint32_t top_k, float top_p, float min_p, uint64_t seed,
-                                     std::vector<int32_t> stop_ids, const nb::object& callback,
-                                     std::optional<uint32_t> keep) {
+std::shared_ptr<Generation> generate(Session& session, const Ids& prompt, const Generation::Options& options,
+                                     const nb::object& callback, std::optional<uint32_t> keep) {
   const Hooks hooks = hooks_of(callback);
-  return without_gil([&] {
-    return session.generate(span_of(prompt),
-                            {max_new_tokens, {temperature, top_k, top_p, min_p, seed}, std::move(stop_ids)}, hooks,
-                            keep.value_or(UINT32_MAX));
-  });
+  return without_gil([&] { return session.generate(span_of(prompt), options, hooks, keep.value_or(UINT32_MAX)); });
 }
 
 const char* finish_name(Finish finish) {
@@ -108,14 +103,44 @@ const char* finish_name(Finish finish) {
   return nullptr;
 }
 
-using NextTuple = nb::typed<nb::tuple, int, std::optional<nb::str>>;
+using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-NextTuple next(Generation& generation) {
+Generation::Next next(Generation& generation, const std::optional<Mask>& mask) {
   const Hooks hooks = hooks_of(nb::none());
-  const Generation::Next next = without_gil([&] { return generation.next(hooks); });
-  const char* reason = finish_name(next.finish);
-  return NextTuple(
-      nb::make_tuple(next.token, reason == nullptr ? nb::object(nb::none()) : nb::object(nb::str(reason))));
+  const std::span<const uint32_t> bits = mask ? std::span(mask->data(), mask->size()) : std::span<const uint32_t>();
+  return without_gil([&] { return generation.next(hooks, bits); });
+}
+
+void bind_generation(nb::module_& m) {
+  nb::class_<Sampling>(m, "Sampling")
+      .def(nb::init<>())
+      .def_rw("temperature", &Sampling::temperature)
+      .def_rw("top_k", &Sampling::top_k)
+      .def_rw("top_p", &Sampling::top_p)
+      .def_rw("min_p", &Sampling::min_p)
+      .def_rw("seed", &Sampling::seed)
+      .def_rw("repetition_penalty", &Sampling::repetition_penalty)
+      .def_rw("presence_penalty", &Sampling::presence_penalty)
+      .def_rw("frequency_penalty", &Sampling::frequency_penalty)
+      .def_rw("top_n_sigma", &Sampling::top_n_sigma)
+      .def_rw("logit_bias", &Sampling::logit_bias);
+  nb::class_<Generation::Options>(m, "GenerationOptions")
+      .def(nb::init<>())
+      .def_rw("max_new_tokens", &Generation::Options::max_new_tokens)
+      .def_rw("sampling", &Generation::Options::sampling)
+      .def_rw("stop_ids", &Generation::Options::stop_ids)
+      .def_rw("top_logprobs", &Generation::Options::top_logprobs)
+      .def_rw("constrained", &Generation::Options::constrained);
+  nb::class_<Generation::Next>(m, "NextToken")
+      .def_ro("token_id", &Generation::Next::token)
+      .def_prop_ro("finish_reason",
+                   [](const Generation::Next& n) -> std::optional<std::string> {
+                     const char* name = finish_name(n.finish);
+                     return name == nullptr ? std::nullopt : std::optional<std::string>(name);
+                   })
+      .def_ro("logprob", &Generation::Next::logprob)
+      .def_ro("top_logprobs", &Generation::Next::top_logprobs);
+  nb::class_<Generation>(m, "Generation").def("next", &next, "mask"_a = nb::none());
 }
 
 /// A call that may have to wait for another one of this session: without the GIL, and Ctrl-C is heard.
@@ -163,13 +188,12 @@ void bind_observed(nb::module_& m) {
 
 void bind_session(nb::module_& m) {
   bind_observed(m);
-  nb::class_<Generation>(m, "Generation").def("next", &next);
+  bind_generation(m);
   nb::class_<Session>(m, "Session")
       .def("forward", &forward, "ids"_a, "all_logits"_a = false, "progress"_a = nb::none(), "allow_nonfinite"_a = false)
       .def("score", &score, "ids"_a, "progress"_a = nb::none())
-      .def("generate", &generate, "prompt_ids"_a, "max_new_tokens"_a, "temperature"_a = 0.0f, "top_k"_a = 0,
-           "top_p"_a = 1.0f, "min_p"_a = 0.0f, "seed"_a = 0, "stop_ids"_a = std::vector<int32_t>{},
-           "progress"_a = nb::none(), "keep"_a = nb::none(), nb::keep_alive<0, 1>())
+      .def("generate", &generate, "prompt_ids"_a, "options"_a, "progress"_a = nb::none(), "keep"_a = nb::none(),
+           nb::keep_alive<0, 1>())
       .def_prop_ro("position", &Session::position)
       .def_prop_ro("capacity", [](const Session& s) { return s.figures().capacity; })
       .def_prop_ro("rewindable_to", [](const Session& s) { return s.figures().rewindable_to; })

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "base/error.h"
 #include "base/sample.h"
@@ -9,11 +10,18 @@
 
 namespace foundry {
 
-Generation::Generation(Session& session, Options options, uint64_t cancels)
-    : session_(session), options_(std::move(options)), cancels_(cancels), left_(options_.max_new_tokens) {}
+Generation::Generation(Session& session, Options options, std::span<const int32_t> history, uint64_t cancels)
+    : session_(session),
+      options_(std::move(options)),
+      edits_(options_.sampling, history),
+      cancels_(cancels),
+      left_(options_.max_new_tokens) {}
 
-Generation::Next Generation::next(const Hooks& hooks) {
+Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> mask) {
   Session& s = session_;
+  if (!mask.empty() && !options_.constrained) throw ValueError("mask: this generation was begun without a constraint");
+  if (const size_t words = mask_words(s.model().arch().vocab_size); !mask.empty() && mask.size() != words)
+    throw ValueError("mask: expected " + std::to_string(words) + " words, found " + std::to_string(mask.size()));
   const ForkGuarded::Inside inside(s.model().forks());
   const Hooks heard = s.heard(hooks, cancels_);
   const FairGuard lock(s.calls_, heard.interrupt);
@@ -24,25 +32,29 @@ Generation::Next Generation::next(const Hooks& hooks) {
   if (left_ == 0) return {-1, finished_ = Finish::length};
   if (s.pending_ >= 0 && s.position() >= s.model().arch().max_seq_len) return {-1, finished_ = Finish::context};
   int32_t token = -1;
+  Next found;
   if (s.pending_ >= 0 && runs_ahead()) {
-    token = s.model().scheduler().alone(heard.interrupt, [&] {
+    s.read_saved();
+    const Session::Stepping stepping(s);
+    token = s.model().scheduler().ahead(*this, heard.interrupt, [&] {
       heard.interrupt();
-      while (start_ahead()) {}
-      return ahead_.empty() ? -1 : next_ahead();
+      return under_way_.empty() ? -1 : next_ahead();
     });
   }
   if (token < 0) {
     if (s.pending_ >= 0) feed(heard);
-    token = draw(heard.interrupt);
+    token = draw(heard.interrupt, mask, found);
   }
   if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), token) != options_.stop_ids.end()) {
     drop_ahead();
     return {-1, finished_ = Finish::stop};
   }
   --left_;
+  edits_.answered(token);
   const std::lock_guard commits(s.commit_mutex_);
   s.pending_ = token;
-  return {token, Finish::none};
+  found.token = token;
+  return found;
 }
 
 void Generation::feed(const Hooks& hooks) {
@@ -50,67 +62,74 @@ void Generation::feed(const Hooks& hooks) {
   session_.advance(token, hooks, [this](size_t, size_t, std::span<const float> logits) { take_logits(logits); });
 }
 
-int32_t Generation::draw(const Poll& poll) {
+int32_t Generation::draw(const Poll& poll, std::span<const uint32_t> mask, Next& next) {
   StepRunner& runner = session_.model().runner();
   const uint32_t position = session_.position();
   const SampleParams params = params_at(options_.sampling, position);
+  std::vector<float> edited;  // the logits themselves stay: next() may fail, and be called again
+  if (edits_.any() || !mask.empty()) {
+    if (!drawable(logits_)) throw undrawable_error(0, position - 1);
+    edited = logits_;
+    edits_.apply(edited, mask);
+  }
+  const std::vector<float>& logits = edited.empty() ? logits_ : edited;
   const int32_t token = runner.steps_ahead() == 0
-                            ? sample(logits_, params, candidates_)
-                            : session_.model().scheduler().alone(poll, [&] { return runner.draw(logits_, params); });
+                            ? sample(logits, params, candidates_)
+                            : session_.model().scheduler().alone(poll, [&] { return runner.draw(logits, params); });
   if (token < 0) throw undrawable_error(0, position - 1);
+  if (options_.top_logprobs) {
+    next.logprob = log_probability(logits_, token);
+    next.top_logprobs = most_likely(logits_, *options_.top_logprobs);
+  }
   return token;
 }
 
 bool Generation::runs_ahead() const {
+  if (edits_.any() || options_.constrained || options_.top_logprobs) return false;  // the host looks at each row
   // Windows take pages of their own again as a call goes on, and a call here is a token.
   const auto& pools = session_.model().memory().pools();
   return session_.model().runner().steps_ahead() != 0 &&
          std::all_of(pools.begin(), pools.end(), [](const auto& pool) { return pool->geometry().window == 0; });
 }
 
-bool Generation::start_ahead() {
+FairLock& Generation::calls() { return session_.calls_; }
+
+std::optional<AheadMember::Want> Generation::want() {
   Session& s = session_;
-  StepRunner& runner = s.model().runner();
-  const uint32_t under_way = static_cast<uint32_t>(ahead_.size()), position = s.position() + under_way;
-  if (under_way >= runner.steps_ahead() || under_way >= left_ || position >= s.model().arch().max_seq_len) return false;
-  try {
-    s.read_saved();
-    Reservation rows = s.sequence_->reserve(under_way + 1);
-    const RowRun run{rows.globals(), {&s.pending_, 1}, position, rows.rope_max_seq_len()};
-    const auto step = runner.start(run, params_at(options_.sampling, position + 1), s.pending_,
-                                   ahead_.empty() ? nullptr : &ahead_.back().step);
-    if (!step) return false;
-    ahead_.push_back({*step, std::move(rows)});
-    return true;
-  } catch (const Error&) {
-    if (ahead_.empty()) throw;
-    return false;
-  }
+  const auto under_way = static_cast<uint32_t>(under_way_.size()), position = s.position() + under_way;
+  if (s.closed_ || s.generation_.get() != this || s.pending_ < 0 || s.unread_ != nullptr || s.cancels_ != cancels_)
+    return {};
+  if (finished_ != Finish::none || under_way >= s.model().runner().steps_ahead() || under_way >= left_ ||
+      position >= s.model().arch().max_seq_len)
+    return {};
+  return Want{s.sequence_->reserve(under_way + 1), params_at(options_.sampling, position + 1), position, s.pending_};
 }
 
 int32_t Generation::next_ahead() {
   Session& s = session_;
-  const StepRunner::Ahead first = ahead_.front().step;
   // Undone, if need be, behind drop_ahead(): steps behind this one may be under way on pages that it would give back.
-  Reservation rows = std::move(ahead_.front().rows);
-  ahead_.pop_front();
+  std::list<AheadRow> first;
+  first.splice(first.end(), under_way_, under_way_.begin());
+  AheadRow& row = first.front();
   try {
-    const int32_t token = s.model().runner().take(first);
+    const int32_t token = row.step->token(row.row);
     if (token < 0) throw undrawable_error(0, s.position());
     const std::lock_guard commits(s.commit_mutex_);
-    rows.commit({&s.pending_, 1});
+    row.reservation.commit({&s.pending_, 1});
     s.pending_ = -1;
     return token;
   } catch (...) {
     drop_ahead();
+    row.step->settle();
     throw;
   }
 }
 
 void Generation::drop_ahead() noexcept {
-  while (!ahead_.empty()) {  // the last first: each gives back what it added
-    session_.model().runner().drop(ahead_.back().step);
-    ahead_.pop_back();
+  session_.model().scheduler().leave(*this);
+  while (!under_way_.empty()) {  // the last first: each gives back what it added
+    under_way_.back().step->settle();
+    under_way_.pop_back();
   }
 }
 

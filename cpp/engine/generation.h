@@ -3,12 +3,14 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/ahead.h"
+#include "engine/logit_edits.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/step.h"
@@ -19,51 +21,53 @@ class Session;
 
 enum class Finish : uint32_t { none, stop, length, context };
 
-class Generation {
+class Generation final : public AheadMember {
  public:
   struct Options {
     uint32_t max_new_tokens = 0;
-    Sampling sampling;
-    std::vector<int32_t> stop_ids;
+    Sampling sampling{};
+    std::vector<int32_t> stop_ids{};
+    // So many of the most likely, beside the token's own; of the logits as the model gives them.
+    std::optional<uint32_t> top_logprobs{};
+    bool constrained = false;  // next() may be given masks
   };
   struct Next {
     int32_t token = -1;
     Finish finish = Finish::none;
+    float logprob = 0;  // where top_logprobs were asked for
+    std::vector<std::pair<int32_t, float>> top_logprobs{};
   };
 
   Generation(const Generation&) = delete;
 
   /// The next token, or why there is none. The last token given is not in the history until the session's next generation feeds it,
   /// before its prompt; rewind, forward and score drop it. ValueError once another call of the session has ended this generation.
-  Next next(const Hooks& hooks);
+  /// `mask`, of mask_words(vocab_size) words, has a bit for each token that may come; empty: all may.
+  Next next(const Hooks& hooks, std::span<const uint32_t> mask = {});
 
  private:
   friend class Session;
-  Generation(Session& session, Options options, uint64_t cancels);
+  Generation(Session& session, Options options, std::span<const int32_t> history, uint64_t cancels);
   void take_logits(std::span<const float> logits) { logits_.assign(logits.begin(), logits.end()); }
-  int32_t draw(const Poll& poll);
+  int32_t draw(const Poll& poll, std::span<const uint32_t> mask, Next& next);
   /// Feeds the token that is pending, on its own or in a step with others' rows.
   void feed(const Hooks& hooks);
 
   // On a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
-  struct Ahead {
-    StepRunner::Ahead step;
-    Reservation rows;
-  };
   bool runs_ahead() const;
-  /// One more, where the device, the generation's end and memory let it. What is short shows when no step is under way.
-  bool start_ahead();
+  std::optional<Want> want() override;
+  FairLock& calls() override;
   int32_t next_ahead();        // the token of the first, whose own is history then
   void drop_ahead() noexcept;  // all of them: their tokens were never told
 
   Session& session_;  // which owns it, until another call ends it
   Options options_;
+  LogitEdits edits_;
   uint64_t cancels_;  // of the session when the generation began
   uint32_t left_;
   Finish finished_ = Finish::none;
   std::vector<float> logits_;                          // of the last row
   std::vector<std::pair<float, int32_t>> candidates_;  // room for sample()
-  std::deque<Ahead> ahead_;                            // in order; the first is fed the pending token
 };
 
 }  // namespace foundry

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "base/forks.h"
+#include "engine/ahead.h"
 #include "engine/request.h"
 #include "engine/step.h"
 #include "engine/step_plan.h"
@@ -25,7 +26,7 @@ class Scheduler {
   };
 
   Scheduler(StepRunner& runner, const ForkGuarded& forks, uint32_t vocab_size)
-      : runner_(runner), forks_(forks), vocab_size_(vocab_size), chunk_(runner.max_rows()) {}
+      : runner_(runner), forks_(forks), vocab_size_(vocab_size), chunk_(runner.max_rows()), ahead_(runner) {}
   Scheduler(const Scheduler&) = delete;
 
   /// Runs the request's rows, in steps shared with others. What ends it early, or what it failed of, is thrown; no step has rows of it
@@ -37,6 +38,17 @@ class Scheduler {
     const Lead lead(*this, poll);
     return call();
   }
+  /// Steps ahead of the host with rows of this generation, and of others that run ahead, until it has as many as the device may; then
+  /// calls, with no other step beginning.
+  template <class F>
+  auto ahead(AheadMember& member, const Poll& poll, F&& call) {
+    const Waiting waiting(*this, member);
+    const Lead lead(*this, poll);
+    start_ahead(member);
+    return call();
+  }
+  /// No step gets a row of it any more. With its session's call lock held.
+  void leave(AheadMember& member) noexcept;
   /// ValueError inside a hook of this scheduler's: a callback can't step.
   void refuse_callback() const;
   Counts counts() const;
@@ -48,6 +60,15 @@ class Scheduler {
     ~Lead();
     Scheduler& of;
   };
+  /// While it lives, whoever leads may add rows for a member that waits.
+  struct Waiting {
+    Waiting(Scheduler& of, AheadMember& member);
+    ~Waiting();
+    Waiting(const Waiting&) = delete;
+    Scheduler& of;
+    AheadMember& member;
+  };
+  void start_ahead(AheadMember& member);
   using Line = std::list<const void*>;  // entries move between lists without allocating
   struct Part {
     Request* request;
@@ -85,7 +106,9 @@ class Scheduler {
   bool leading_ = false;
   ChunkSize chunk_;
   Counts counts_;
-  uint32_t last_decodes_ = 0;  // decode rows of the last step
+  AheadSteps ahead_;                   // of who leads
+  std::vector<AheadMember*> members_;  // that run ahead
+  uint32_t last_decodes_ = 0;          // decode rows of the last step
   Clock::time_point last_end_{};
   Clock::duration last_took_{};
   struct Decoder {

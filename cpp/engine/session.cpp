@@ -66,6 +66,7 @@ void Session::quiesce() {
 }
 
 void Session::end_generation() {
+  if (generation_ != nullptr) generation_->drop_ahead();
   generation_ = nullptr;
   const std::lock_guard commits(commit_mutex_);
   pending_ = -1;
@@ -235,7 +236,7 @@ std::vector<float> Session::score(std::span<const int32_t> tokens, const Hooks& 
 
 std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, Generation::Options options,
                                               const Hooks& hooks, uint32_t keep) {
-  foundry::check(options.sampling);
+  foundry::check(options.sampling, model_->arch().vocab_size);
   const ForkGuarded::Inside inside(model_->forks());
   model_->scheduler().refuse_callback();
   const uint64_t cancels = cancels_;
@@ -269,7 +270,9 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
   rows.reserve(prompt.size() + 1);
   if (pending_ >= 0) rows.push_back(pending_);
   rows.insert(rows.end(), prompt.begin(), prompt.end());
-  const std::shared_ptr<Generation> generation(new Generation(*this, std::move(options), cancels));
+  std::vector<int32_t> history = sequence_->tokens();
+  history.insert(history.end(), rows.begin(), rows.end());
+  const std::shared_ptr<Generation> generation(new Generation(*this, std::move(options), history, cancels));
   generation_ = nullptr;
   validate(rows);
   const std::shared_ptr<const SavedHistory> unread = unread_;

@@ -118,6 +118,13 @@ class Session {
   std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made
   std::atomic<bool> closed_{false};
   bool in_call_ = false;  // a request of it is with the scheduler
+  /// While it lives a call waits or runs there: callbacks may look at the session, and change nothing.
+  struct Stepping {
+    explicit Stepping(Session& session) : of(session) { of.in_call_ = true; }
+    ~Stepping() { of.in_call_ = false; }
+    Stepping(const Stepping&) = delete;
+    Session& of;
+  };
 };
 
 }  // namespace foundry

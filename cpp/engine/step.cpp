@@ -10,7 +10,9 @@
 namespace foundry {
 namespace {
 constexpr uint64_t kAlign = 64;
-constexpr uint64_t kPlaceBytes = 4 * kAlign;  // token, position, selected row, the token drawn: a line of memory each
+// Tokens, positions, selected rows, the tokens drawn: a line of memory each.
+constexpr uint64_t kPlaceBytes = 4 * kAlign;
+static_assert(StepRunner::kAheadRows * sizeof(int32_t) <= kAlign);
 }  // namespace
 
 StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv,
@@ -120,7 +122,7 @@ int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& para
   return *out.as<int32_t>();
 }
 
-std::optional<StepRunner::Ahead> StepRunner::start(const RowRun& run, const SampleParams& params, int32_t token,
+std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs, std::span<const SampleParams> params,
                                                    const Ahead* after) {
   Ahead step{0, 0};
   while (step.place < taken_.size() && taken_[step.place].exchange(true)) ++step.place;
@@ -128,13 +130,15 @@ std::optional<StepRunner::Ahead> StepRunner::start(const RowRun& run, const Samp
   try {
     const uint64_t own = ahead_at_ + step.place * kPlaceBytes;
     begin_step({own, own + kAlign, own + 2 * kAlign});
-    begin_body({&run, 1});
-    n_selected_ = 1;
-    *place(now_.tokens).as<int32_t>() = token;
-    *place(now_.selected).as<int32_t>() = 0;
+    begin_body(runs);
+    n_selected_ = n_rows_;
+    for (uint32_t i = 0; i < n_rows_; ++i) {
+      place(now_.tokens).as<int32_t>()[i] = runs[i].tokens.front();
+      place(now_.selected).as<int32_t>()[i] = static_cast<int32_t>(i);
+    }
     if (after != nullptr) now_.tokens = drawn_at(*after);
-    for (const Op& op : graph_.ops) encode(op, Poll{});
-    device_.sample({1, graph_.arch.vocab_size, &params, at(graph_.logits), place(drawn_at(step))});
+    for (const Op& op : graph_.ops) encode(op, {});
+    device_.sample({n_rows_, graph_.arch.vocab_size, params.data(), at(graph_.logits), place(drawn_at(step))});
     step.step = newest_ = device_.submit();
   } catch (...) {
     taken_[step.place] = false;
@@ -143,16 +147,9 @@ std::optional<StepRunner::Ahead> StepRunner::start(const RowRun& run, const Samp
   return step;
 }
 
-int32_t StepRunner::take(const Ahead& step) {
-  try {
-    device_.wait(step.step);
-  } catch (...) {
-    taken_[step.place] = false;
-    throw;
-  }
-  const int32_t token = *place(drawn_at(step)).as<int32_t>();
-  taken_[step.place] = false;
-  return token;
+int32_t StepRunner::drawn(const Ahead& step, uint32_t row) {
+  device_.wait(step.step);
+  return place(drawn_at(step)).as<int32_t>()[row];
 }
 
 void StepRunner::drop(const Ahead& step) noexcept {

@@ -1,6 +1,7 @@
 // A step: rows of one or several sequences through the graph's body, then its head on the rows whose logits are wanted.
 // Everything a step needs is held from load on (one workspace buffer), so a step never fails for want of memory.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <memory>
@@ -46,17 +47,23 @@ class StepRunner {
   /// A token of a row of logits, drawn by the device; -1 where none can be (base/sample.h).
   int32_t draw(std::span<const float> logits, const SampleParams& params);
 
-  // Steps that run ahead of the host: a token of one sequence goes in, and the next one is drawn where it was computed.
+  // Steps that run ahead of the host: a token of each sequence goes in, and the next one is drawn where it was computed.
   struct Ahead {
     uint64_t step;   // the device's number of it
     uint32_t place;  // of its inputs and its token in the workspace
   };
   /// How many may be under way at once; 0: the device computes as it is told, and there is nothing to gain.
   uint32_t steps_ahead() const { return device_.info().steps_ahead; }
-  /// Nothing: all places are taken. `token` is what goes in, or what the step `after` draws.
-  std::optional<Ahead> start(const RowRun& run, const SampleParams& params, int32_t token, const Ahead* after);
-  /// Its token, once it has completed, as draw() has it; or waits for it, whatever becomes of it. Both give the place back.
-  int32_t take(const Ahead& step);
+  /// Rows of such a step, at most: as many as have the bits of one row alone, for devices' matrix tiles begin at 16.
+  static constexpr uint32_t kAheadRows = 15;
+  uint32_t most_ahead_rows() const { return std::min({kAheadRows, shape_.max_rows, max_selected_}); }
+  /// A row of each run. What goes in are the runs' tokens or, row by row, what the step `after` draws. Nothing: all places are taken.
+  std::optional<Ahead> start(std::span<const RowRun> runs, std::span<const SampleParams> params, const Ahead* after);
+  /// The token of a row, once the step has completed, as draw() has it.
+  int32_t drawn(const Ahead& step, uint32_t row);
+  /// Waits for it, whatever becomes of it.
+  void settle(const Ahead& step) noexcept { settle(step.step); }
+  /// The same, and its place is free.
   void drop(const Ahead& step) noexcept;
 
  private:

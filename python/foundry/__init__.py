@@ -17,10 +17,11 @@ if TYPE_CHECKING:
         ModelFormatError,
         NumericError,
     )
-    from foundry.generate import Completion, Piece, SamplingParams
+    from foundry.generate import Completion, Piece, TokenLogprobs
     from foundry.hub import pull
     from foundry.memory import MemoryPlan
     from foundry.model import CompiledModel
+    from foundry.sampling import SamplingParams
     from foundry.session import Session
 
     __version__: str
@@ -42,11 +43,12 @@ __all__ = [
     "Piece",
     "SamplingParams",
     "Session",
+    "TokenLogprobs",
     "pull",
 ]
 
 # Modules load when a name of theirs is first used: the command line answers --help and Ctrl-C at once.
-_MODULES = ("errors", "capacity", "generate", "hub", "memory", "model", "session")
+_MODULES = ("errors", "capacity", "generate", "hub", "memory", "model", "sampling", "session")
 
 
 def __getattr__(name: str) -> Any:

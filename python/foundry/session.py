@@ -15,8 +15,10 @@ from foundry import _core
 from foundry import generate as generation
 from foundry.asynchronous import acollect, beside_the_loop
 from foundry.checks import is_default, text, whole
+from foundry.choices import MOST_CHOICES, choices
 from foundry.errors import NumericError
-from foundry.generate import Completion, FinishReason, Piece, SamplingParams
+from foundry.generate import Completion, FinishReason, Piece
+from foundry.sampling import SamplingParams, sampling_params
 
 if TYPE_CHECKING:
     from foundry.model import CompiledModel
@@ -71,11 +73,12 @@ class TokenStream:
         self._session = session
         self._core = core
 
-    def next(self) -> tuple[int, FinishReason | None]:
-        """The next token, or (-1, finish_reason). ValueError once another call of the session has ended it."""
+    def next(self, mask: npt.NDArray[np.uint32] | None = None) -> tuple[_core.NextToken, FinishReason | None]:
+        """The next token, or why there is none. ``mask`` [ceil(vocab / 32)] uint32 has a bit for each token that may
+        come. ValueError once another call of the session has ended the generation."""
         with named(self._session):
-            token_id, reason = self._core.next()
-        return token_id, cast("FinishReason | None", reason)
+            drawn = self._core.next(mask)
+        return drawn, cast("FinishReason | None", drawn.finish_reason)
 
 
 class Session:
@@ -133,11 +136,11 @@ class Session:
     ) -> Completion:
         """Continues the history, the last answer included, with ``prompt`` and what the model adds.
 
-        ``max_new_tokens`` of None or -1 goes on to the context's end. Sampling is ``params``, or its fields as keywords
-        (temperature, top_k, top_p, min_p, seed, stop, ignore_eos).
+        ``max_new_tokens`` of None or -1 goes on to the context's end. Sampling is ``params``, or the fields of
+        ``SamplingParams`` as keywords (temperature, top_p, seed, stop, logprobs, schema, ...).
         ``finish_reason`` is "stop" (an end token or stop string), "length" (max_new_tokens) or "context" (max_seq_len).
         """
-        params = generation.sampling_params("generate", params, sampling)
+        params = sampling_params("generate", params, sampling)
         return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress))
 
     def stream(
@@ -150,13 +153,32 @@ class Session:
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``generate``, a piece of text at a time; never a part of a character."""
-        params = generation.sampling_params("stream", params, sampling)
-        ids = (
-            self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0)
-            if isinstance(prompt, str)
-            else as_ids(prompt).tolist()
-        )
-        return generation.stream(self, ids, max_new_tokens, params, progress)
+        params = sampling_params("stream", params, sampling)
+        return generation.stream(self, self._prompt_ids(prompt), max_new_tokens, params, progress)
+
+    def _prompt_ids(self, prompt: str | TokenIds) -> list[int]:
+        if isinstance(prompt, str):
+            return self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0)
+        ids: list[int] = as_ids(prompt).tolist()
+        return ids
+
+    def generate_n(
+        self,
+        prompt: str | TokenIds,
+        n: int,
+        max_new_tokens: int | None = 256,
+        *,
+        params: SamplingParams | None = None,
+        progress: Progress | None = None,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """``n`` answers to one prompt, which is computed once: the others go on in forks, all of them together.
+
+        The first is the one that ``generate`` gives, and stays the session's history; each other draws with a seed made
+        of the given one and its place.
+        """
+        params = sampling_params("generate_n", params, sampling)
+        return choices(self, self._prompt_ids(prompt), whole("n", n, 1, MOST_CHOICES), max_new_tokens, params, progress)
 
     def chat(
         self,
@@ -177,7 +199,7 @@ class Session:
         pieces = self.stream_chat(
             messages,
             max_new_tokens,
-            params=generation.sampling_params("chat", params, sampling),
+            params=sampling_params("chat", params, sampling),
             progress=progress,
             tools=tools,
             documents=documents,
@@ -198,7 +220,7 @@ class Session:
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``chat``, a piece of text at a time."""
-        params = generation.sampling_params("stream_chat", params, sampling)
+        params = sampling_params("stream_chat", params, sampling)
         variables = {**(template_variables or {}), "tools": tools, "documents": documents}
         ids = self.model.tokenizer.encode_chat(messages, **variables)
         return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
@@ -250,12 +272,14 @@ class Session:
         """
         everything = self.model.arch.max_seq_len
         most = everything if is_default(max_new_tokens) else whole("max_new_tokens", max_new_tokens)
-        p = params.seeded()
-        seed = p.seed or 0
+        options = _core.GenerationOptions()
+        options.max_new_tokens = most
+        options.sampling = params.seeded().core()
+        options.stop_ids = stop_ids
+        options.top_logprobs = params.logprobs
+        options.constrained = params.constrained
         with named(self):
-            core = self._core.generate(
-                as_ids(prompt_ids), most, p.temperature, p.top_k, p.top_p, p.min_p, seed, stop_ids, progress, keep
-            )
+            core = self._core.generate(as_ids(prompt_ids), options, progress, keep)
         return TokenStream(self, core)
 
     def hold(self, position: int) -> None:

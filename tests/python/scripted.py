@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from foundry import CompiledModel, Session
@@ -24,7 +25,11 @@ class ScriptedSession(Session):
         self._pending, self._ends = [], set(stop_ids)
         return self  # it gives its tokens itself
 
-    def next(self) -> tuple[int, Any]:
+    def next(self, mask: None = None) -> tuple[Any, Any]:
+        token, reason = self._next()
+        return SimpleNamespace(token_id=token), reason
+
+    def _next(self) -> tuple[int, Any]:
         if not self.script:
             return -1, "length"
         token = self.script.pop(0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from foundry import CapacityPolicy, CompiledModel, SamplingParams
-from foundry.generate import Completion, Piece, _may_begin_a_stop
+from foundry.answer import _may_begin_a_stop
+from foundry.generate import Completion, Piece
 
 PROMPT = "Hello there"
 
@@ -128,9 +130,9 @@ def test_a_wrong_keyword_is_told_by_the_call(tiny: CompiledModel, call: str) -> 
     with tiny.session() as s:
         with pytest.raises(TypeError) as caught:
             getattr(s, call)(said, 4, temprature=1)
+        names = ", ".join(one.name for one in dataclasses.fields(SamplingParams))
         assert str(caught.value) == (
-            f"{call}: expected one of temperature, top_k, top_p, min_p, seed, stop, ignore_eos, "
-            "found the keyword 'temprature' (did you mean temperature?)"
+            f"{call}: expected one of {names}, found the keyword 'temprature' (did you mean temperature?)"
         )
         with pytest.raises(ValueError, match=rf"{call}: expected params to be a SamplingParams, found \{{"):
             getattr(s, call)(said, 4, params={"top_k": 1})
@@ -139,7 +141,7 @@ def test_a_wrong_keyword_is_told_by_the_call(tiny: CompiledModel, call: str) -> 
 
 def test_none_and_minus_one_mean_the_default(tiny: CompiledModel) -> None:
     plain = SamplingParams()
-    nothing = dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "seed", "stop", "ignore_eos"))
+    nothing = dict.fromkeys(one.name for one in dataclasses.fields(SamplingParams))
     assert SamplingParams(**nothing) == plain == SamplingParams(top_k=-1, seed=-1) == SamplingParams(top_k=np.int64(-1))
     with tiny.session() as s:
         expected = s.generate(PROMPT, 6).token_ids

@@ -215,9 +215,8 @@ GEMMA2 = families.Family(
     head_dim=12,
     norms_behind=True,
 )
-MODELS: list[
-    tuple[dict[str, object] | families.Family, int]
-] = [  # and rows of a step: few, so that a call of 45 tokens passes windows
+MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
+    # and rows of a step: few, so that a call of 45 tokens passes windows
     (SMALL, 16),
     ({**WINDOWS, "window": 12}, 8),
     ({**WINDOWS, "window": 32}, 16),

@@ -10,7 +10,8 @@ from foundry.cli import error_as_json
 from foundry.cli.progress import stderr
 from foundry.cli.standard_input import Lines
 from foundry.errors import ConsistencyError, FoundryError
-from foundry.generate import Completion, Piece, SamplingParams
+from foundry.generate import Completion, Piece
+from foundry.sampling import SamplingParams
 from foundry.session import Progress, Session
 
 COMMANDS = {

@@ -17,11 +17,12 @@ from foundry.checks import is_default, text
 from foundry.cli import standard_input
 from foundry.cli.chat import Chat
 from foundry.cli.progress import downloading, loading, prefilling, stderr
-from foundry.generate import Completion, Piece, SamplingParams, collect
+from foundry.generate import Completion, Piece, collect
 from foundry.hub import PACKAGED, telling_how_to_mend
 from foundry.hub import pull as fetch
 from foundry.memory import format_bytes
 from foundry.model import DEFAULT_NEW_TOKENS, CompiledModel, existing
+from foundry.sampling import SamplingParams
 from foundry.session import Progress, Session
 
 
