@@ -137,7 +137,7 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
       place(now_.selected).as<int32_t>()[i] = static_cast<int32_t>(i);
     }
     if (after != nullptr) now_.tokens = drawn_at(*after);
-    for (const Op& op : graph_.ops) encode(op, {});
+    for (const Op& op : graph_.ops) encode(op, Poll{});
     device_.sample({n_rows_, graph_.arch.vocab_size, params.data(), at(graph_.logits), place(drawn_at(step))});
     step.step = newest_ = device_.submit();
   } catch (...) {

@@ -62,7 +62,7 @@ class StepRunner {
   /// The token of a row, once the step has completed, as draw() has it.
   int32_t drawn(const Ahead& step, uint32_t row);
   /// Waits for it, whatever becomes of it.
-  void settle(const Ahead& step) noexcept { settle(step.step); }
+  void settle(const Ahead& step) noexcept { wait_out(step.step); }
   /// The same, and its place is free.
   void drop(const Ahead& step) noexcept;
 
