@@ -4,6 +4,7 @@
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
+#include "gates.h"
 
 constant constexpr uint kSimdgroups = AttentionDecodeLaunch::kSimdgroups;
 constant constexpr uint kStep = 8;  // positions of a simdgroup at a time: they lie in one page, whose size 8 divides
@@ -89,6 +90,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
     for (uint u = 0; u < kUnroll; ++u)
       for (uint i = 0; i < kQueries; ++i) {
         for (uint mask = kLanes / 2; mask > 0; mask /= 2) score[u][i] += simd_shuffle_xor(score[u][i], ushort(mask));
+        if (p.cap != 0.0f) score[u][i] = soft_cap(score[u][i], p.cap);
         const uint position = base + u * kTokens + token;
         if (position < range.begin || position >= range.end) score[u][i] = -INFINITY;
       }

@@ -3,6 +3,7 @@
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
+#include "gates.h"
 #include "tile.h"
 
 constant constexpr uint kSimdgroups = AttentionPrefillLaunch::kSimdgroups;
@@ -133,6 +134,8 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
         tile_multiply_add(score, queries[t], right);
       }
       tile_get(score, scores[n]);
+      if (p.cap != 0.0f)
+        for (uint i = 0; i < 8; ++i) scores[n][i] = soft_cap(scores[n][i] * (1.0f / kLog2E), p.cap) * kLog2E;
     }
     if (simd_any(first < sees_from[1] || first + kKeys > sees_to[0])) {  // some key is not for some row
       for (uint n = 0; n < kKeyTiles; ++n)

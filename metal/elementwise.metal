@@ -1,4 +1,4 @@
-// embed, rope, swiglu, geglu, add, select_rows.
+// embed, rope, swiglu, geglu, gelu, add, scale, resize_heads, select_rows.
 #include "kernel.h"
 using namespace metal;
 #include "formats.h"
@@ -37,10 +37,14 @@ kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffe
                  uint index [[thread_index_in_threadgroup]]) {
   const uint half_dim = p.rot_dim / 2;
   const float position = float(positions[group.x]);
+  const uint times_length = uint(positions[group.x]) / max(p.temperature_length, 1u);
+  const float times =
+      p.temperature_length == 0 ? 1.0f : 1.0f + p.temperature * precise::log(1.0f + float(times_length));
+  const float turned = p.magnitude * times;
   const ulong row = ulong(group.x) * p.n_heads * p.head_dim;
   for (uint i = index; i < p.n_heads * half_dim; i += kThreads) {
     const uint head = i / half_dim, pair = i % half_dim;
-    const float2 turn = cos_sin(position, frequencies[pair]);
+    const float2 turn = cos_sin(position, frequencies[pair]) * turned;
     const ulong at = row + ulong(head) * p.head_dim;
     const ulong a = at + (p.style == 0 ? 2 * pair : pair), b = at + (p.style == 0 ? 2 * pair + 1 : pair + half_dim);
     const float xa = in[a], xb = in[b];
@@ -50,7 +54,7 @@ kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffe
   const uint rest = p.head_dim - p.rot_dim;
   for (uint i = index; i < p.n_heads * rest; i += kThreads) {
     const ulong at = row + ulong(i / rest) * p.head_dim + p.rot_dim + i % rest;
-    out[at] = in[at];
+    out[at] = in[at] * times;
   }
 }
 
@@ -62,6 +66,36 @@ kernel void gated(device const float* gate [[buffer(0)]], device const float* up
   const ulong i = ulong(group.x) * kThreads + index;
   if (i >= n) return;
   out[i] = gated_by<Gate>(gate[i]) * up[i];
+}
+
+/// Grid: groups of kThreads values.
+template <uint unused>
+kernel void gelu(device const float* in [[buffer(0)]], device float* out [[buffer(1)]], constant ulong& n [[buffer(2)]],
+                 uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i < n) out[i] = gated_by<Gelu>(in[i]);
+}
+
+/// Grid: groups of kThreads values.
+template <uint unused>
+kernel void scale(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
+                  constant ScaleParams& p [[buffer(2)]], uint3 group [[threadgroup_position_in_grid]],
+                  uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i >= p.n) return;
+  const float y = in[i] * p.scale;
+  out[i] = p.cap == 0.0f ? y : soft_cap(y, p.cap);
+}
+
+/// Grid: groups of kThreads values of the result.
+template <uint unused>
+kernel void resize_heads(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
+                         constant ResizeHeadsParams& p [[buffer(2)]], uint3 group [[threadgroup_position_in_grid]],
+                         uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i >= p.n) return;
+  const ulong head = i / p.to, d = i % p.to;
+  out[i] = d < p.from ? in[head * p.from + d] : 0.0f;
 }
 
 /// Grid: groups of kThreads values.
@@ -88,5 +122,8 @@ FOUNDRY_FORMATS(instantiate_embed)
 instantiate_kernel("rope", rope, 0);
 instantiate_kernel("swiglu", gated, Silu);
 instantiate_kernel("geglu", gated, Gelu);
+instantiate_kernel("gelu", gelu, 0);
 instantiate_kernel("add", add, 0);
+instantiate_kernel("scale", scale, 0);
+instantiate_kernel("resize_heads", resize_heads, 0);
 instantiate_kernel("select_rows", select_rows, 0);

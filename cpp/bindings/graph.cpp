@@ -1,6 +1,7 @@
 #include "graph/graph.h"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
 
@@ -30,6 +31,8 @@ void bind_graph(nb::module_& m) {
       .def(nb::init<>())
       .def_rw("arch", &Graph::arch)
       .def("weight", &Graph::weight, "name"_a, "rows"_a, "cols"_a)
+      .def("part", &Graph::part, "name"_a, "rows"_a, "cols"_a, "first"_a, "whole"_a)
+      .def("constant", &Graph::constant, "what"_a, "values"_a)
       .def(
           "add_group",
           [](Graph& g, uint32_t n_layers, uint32_t n_kv_heads, uint32_t head_dim, uint32_t window) {
@@ -38,19 +41,41 @@ void bind_graph(nb::module_& m) {
           "n_layers"_a, "n_kv_heads"_a, "head_dim"_a, "window"_a = 0)
       .def("embed", &Graph::embed, "table"_a, "scale"_a, "name"_a)
       .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
+      .def("layer_norm", &Graph::layer_norm, "x"_a, "scale"_a, "bias"_a, "eps"_a, "name"_a)
       .def("linear", &Graph::linear, "x"_a, "weight"_a, "bias"_a, "name"_a)
       .def(
           "rope",
           [](Graph& g, ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, float scale,
-             uint32_t style, WeightId factors, const std::string& name) {
-            return g.rope(x, {n_heads, head_dim, rot_dim, style, base, scale}, factors, name);
+             uint32_t style, WeightId factors, const std::string& name, float magnitude, float temperature,
+             uint32_t temperature_length) {
+            return g.rope(x,
+                          {n_heads, head_dim, rot_dim, style, base, scale, magnitude, temperature, temperature_length},
+                          factors, name);
           },
-          "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "scale"_a, "style"_a, "factors"_a, "name"_a)
+          "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "scale"_a, "style"_a, "factors"_a, "name"_a,
+          "magnitude"_a = 1.0f, "temperature"_a = 0.0f, "temperature_length"_a = 0)
       .def("kv_append", &Graph::kv_append, "k"_a, "v"_a, "group"_a, "layer"_a, "name"_a)
-      .def("attention", &Graph::attention, "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a)
+      .def(
+          "attention",
+          [](Graph& g, ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer,
+             const std::string& name, float cap) { return g.attention(q, {n_heads, scale, group, layer, cap}, name); },
+          "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a, "cap"_a = 0.0f)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
       .def("geglu", &Graph::geglu, "gate"_a, "up"_a, "name"_a)
+      .def("gelu", &Graph::gelu, "x"_a, "name"_a)
       .def("add", &Graph::add, "a"_a, "b"_a, "name"_a)
+      .def(
+          "scale",
+          [](Graph& g, ValueId x, float scale, float cap, const std::string& name) {
+            return g.scale(x, {scale, cap}, name);
+          },
+          "x"_a, "scale"_a, "cap"_a, "name"_a)
+      .def(
+          "resize_heads",
+          [](Graph& g, ValueId x, uint32_t n_heads, uint32_t from, uint32_t to, const std::string& name) {
+            return g.resize_heads(x, {n_heads, from, to}, name);
+          },
+          "x"_a, "n_heads"_a, "from_dim"_a, "to_dim"_a, "name"_a)
       .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
       .def(
           "set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)
@@ -58,12 +83,15 @@ void bind_graph(nb::module_& m) {
       .def_static("parse", &Graph::parse, "text"_a)
       .def("verify", [](const Graph& g) { verify(g); })
       .def("fused", [](const Graph& g) { return fuse(g, {}); })
-      .def("weight_names",
-           [](const Graph& g) {
-             nb::typed<nb::list, nb::str> names;
-             for (const WeightRef& weight : g.weights) names.append(weight.name);
-             return names;
-           })
+      .def(
+          "weight_names",
+          [](const Graph& g) {
+            nb::typed<nb::list, nb::str> names;
+            for (const WeightRef& weight : g.weights)
+              if (weight.constant.empty()) names.append(weight.name);
+            return names;
+          },
+          "Of the tensors that the graph reads, all or a part of them.")
       .def_prop_ro("n_ops", [](const Graph& g) { return g.ops.size(); })
       .def("op_names", [](const Graph& g) {
         nb::typed<nb::list, nb::str> names;

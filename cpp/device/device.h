@@ -65,6 +65,12 @@ struct RmsNormArgs {
   const Weight* weight;  // f32 [1, width]
   Span in, out;
 };
+struct LayerNormArgs {
+  LayerNormParams p;
+  const Weight* weight;  // f32 [1, width]
+  const Weight* bias;    // f32 [1, width], or null
+  Span in, out;
+};
 /// y_i = x W_i^T (+ bias_i) (+ residual, only where there is one output). Siblings of one input are one call.
 struct LinearArgs {
   struct Output {
@@ -114,6 +120,19 @@ struct GatedArgs {  // swiglu: out = silu(gate) * up; geglu: out = gelu(gate) * 
   uint32_t width;
   Span gate, up, out;
 };
+struct GeluArgs {  // out = gelu(in), by tanh
+  uint32_t n_rows;
+  uint32_t width;
+  Span in, out;
+};
+struct ScaleArgs {  // out may be the same place as in
+  ScaleParams p;
+  Span in, out;
+};
+struct ResizeHeadsArgs {
+  ResizeHeadsParams p;
+  Span in, out;
+};
 struct AddArgs {
   uint32_t n_rows;
   uint32_t width;
@@ -149,13 +168,17 @@ class Device : public DeviceMemory {
   virtual void begin(Span scratch, const StepShape& shape) = 0;
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void rms_norm(const RmsNormArgs& args) = 0;
+  virtual void layer_norm(const LayerNormArgs& args) = 0;
   virtual void linear(const LinearArgs& args) = 0;
   virtual void rope(const RopeArgs& args) = 0;
   virtual void kv_append(const KvAppendArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;
   virtual void swiglu(const GatedArgs& args) = 0;
   virtual void geglu(const GatedArgs& args) = 0;
+  virtual void gelu(const GeluArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
+  virtual void scale(const ScaleArgs& args) = 0;
+  virtual void resize_heads(const ResizeHeadsArgs& args) = 0;
   virtual void select_rows(const SelectRowsArgs& args) = 0;
   virtual void sample(const SampleArgs& args) = 0;
   /// The step's number; numbers ascend.

@@ -220,7 +220,8 @@ void StepRunner::encode(const Op& op, const FusedLinearOp& fused) {
 }
 
 void StepRunner::encode(const Op& op, const RopeOp& rope) {
-  device_.rope({{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope.base, rope.scale},
+  device_.rope({{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope.base, rope.scale, rope.magnitude,
+                 rope.temperature, rope.temperature_length},
                 table(op.weights[0]),
                 place(now_.positions),
                 at(op.inputs[0]),
@@ -236,7 +237,7 @@ void StepRunner::encode(const Op& op, const KvAppendOp& append) {
 void StepRunner::encode(const Op& op, const AttentionOp& attention) {
   const auto& sequences = sequences_[attention.group];
   device_.attention({{n_rows_, attention.n_heads, static_cast<u32>(sequences.size()), attention.layer, attention.scale,
-                      graph_.groups[attention.group].window, kSegmentTokens},
+                      graph_.groups[attention.group].window, kSegmentTokens, attention.cap},
                      kv_[attention.group],
                      sequences.data(),
                      at(op.inputs[0]),
@@ -251,6 +252,31 @@ void StepRunner::encode(const Op& op, const SwigluOp&) {
 void StepRunner::encode(const Op& op, const GegluOp&) {
   const ValueId gate = op.inputs[0];
   device_.geglu({rows_of(gate), width_of(gate), at(gate), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const LayerNormOp& norm) {
+  const ValueId x = op.inputs[0];
+  const Weight* bias = table(op.weights[1]);
+  device_.layer_norm({{rows_of(x), width_of(x), norm.eps, bias == nullptr ? 0u : 1u},
+                      table(op.weights[0]),
+                      bias,
+                      at(x),
+                      at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const GeluOp&) {
+  const ValueId x = op.inputs[0];
+  device_.gelu({rows_of(x), width_of(x), at(x), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const ScaleOp& scale) {
+  const ValueId x = op.inputs[0];
+  device_.scale({{u64{rows_of(x)} * width_of(x), scale.scale, scale.cap}, at(x), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const ResizeHeadsOp& resize) {
+  const ValueId y = op.outputs[0];
+  device_.resize_heads({{u64{rows_of(y)} * width_of(y), resize.from, resize.to}, at(op.inputs[0]), at(y)});
 }
 
 void StepRunner::encode(const Op& op, const AddOp&) {

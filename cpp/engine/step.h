@@ -78,6 +78,7 @@ class StepRunner {
   // Ops by kind.
   void encode(const Op& op, const EmbedOp& embed);
   void encode(const Op& op, const RmsNormOp& norm);
+  void encode(const Op& op, const LayerNormOp& norm);
   void encode(const Op& op, const LinearOp& linear);
   void encode(const Op& op, const FusedLinearOp& fused);
   void encode(const Op& op, const RopeOp& rope);
@@ -85,6 +86,9 @@ class StepRunner {
   void encode(const Op& op, const AttentionOp& attention);
   void encode(const Op& op, const SwigluOp& swiglu);
   void encode(const Op& op, const GegluOp& geglu);
+  void encode(const Op& op, const GeluOp& gelu);
+  void encode(const Op& op, const ScaleOp& scale);
+  void encode(const Op& op, const ResizeHeadsOp& resize);
   void encode(const Op& op, const AddOp& add);
   void encode(const Op& op, const SelectRowsOp& select);
   RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;

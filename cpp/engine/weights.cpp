@@ -25,20 +25,39 @@ WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : f
       if (id == kNone) continue;
       const WeightUse use = use_of(op, i);
       if (entries_.count({id, use}) != 0) continue;
-      const WeightRef& ref = graph.weights.at(static_cast<size_t>(id));
-      if (file_->find(ref.name) == nullptr)
-        throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " +
-                               shape(ref.rows, ref.cols));
-      WeightView view = file_->view(ref.name);
-      if (view.rows != ref.rows || view.cols != ref.cols)
-        throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(ref.rows, ref.cols) +
-                               ", found " + shape(view.rows, view.cols));
-      const bool vector = use == WeightUse::table && !op.is<EmbedOp>();
-      if (vector && view.type != DType::f32)
-        throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, found " + dtype_name(view.type));
-      entries_.emplace(std::make_pair(id, use), Entry{std::move(view), use, nullptr});
+      entries_.emplace(std::make_pair(id, use), find(op, graph.weights.at(static_cast<size_t>(id)), use));
     }
   }
+}
+
+WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightUse use) const {
+  if (!ref.constant.empty()) {
+    Entry entry{{ref.name, DType::f32, 1, ref.cols, nullptr, ref.cols * sizeof(float)}, use, nullptr, ref.constant};
+    entry.view.data = reinterpret_cast<const std::byte*>(entry.constant.data());  // moving a vector leaves its values
+    return entry;
+  }
+  const uint64_t whole_rows = ref.whole != 0 && ref.rows != 1 ? ref.whole : ref.rows;
+  const uint64_t whole_cols = ref.whole != 0 && ref.rows == 1 ? ref.whole : ref.cols;
+  if (file_->find(ref.name) == nullptr)
+    throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " +
+                           shape(whole_rows, whole_cols));
+  WeightView view = file_->view(ref.name);
+  if (view.rows != whole_rows || view.cols != whole_cols)
+    throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(whole_rows, whole_cols) +
+                           ", found " + shape(view.rows, view.cols));
+  const bool vector = use == WeightUse::table && !op.is<EmbedOp>();
+  if (vector && view.type != DType::f32)
+    throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, found " + dtype_name(view.type));
+  if (ref.whole != 0) {
+    const bool row_part = ref.rows != 1;
+    const uint64_t each = row_part ? view.bytes / view.rows : sizeof(float);
+    if (!row_part && view.type != DType::f32)
+      throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": a part of a row that is not f32");
+    view.data += ref.first * each;
+    view.rows = ref.rows, view.cols = ref.cols;
+    view.bytes = (row_part ? ref.rows : ref.cols) * each;
+  }
+  return {std::move(view), use, nullptr};
 }
 
 WeightStore::~WeightStore() {
@@ -56,7 +75,7 @@ WeightBytes WeightStore::plan(const Device& device) const {
     check_readable(format_of(entry.view.type), use, device.info().gpu, "tensor \"" + entry.view.name + "\"");
     const uint64_t copy = device.prepared_bytes(entry.view, entry.use);
     bytes.private_ += copy;
-    if (copy == 0) bytes.mapped += entry.view.bytes;
+    if (copy == 0 && entry.of_file()) bytes.mapped += entry.view.bytes;
   }
   return bytes;
 }
@@ -78,7 +97,7 @@ void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress&
   for (auto& [key, entry] : entries_) {
     entry.weight = device.prepare(entry.view, entry.use);
     held += entry.weight->private_bytes;
-    if (entry.weight->private_bytes != 0) file_->forget(entry.view.data, entry.view.bytes);
+    if (entry.weight->private_bytes != 0 && entry.of_file()) file_->forget(entry.view.data, entry.view.bytes);
     done += entry.view.bytes;
     if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
   }

@@ -42,7 +42,10 @@ class WeightStore {
     WeightView view;
     WeightUse use;
     std::unique_ptr<Weight> weight;
+    std::vector<float> constant = {};  // what the view shows where it is not the file's
+    bool of_file() const { return constant.empty(); }
   };
+  Entry find(const Op& op, const WeightRef& ref, WeightUse use) const;
   std::shared_ptr<GgufFile> file_;
   std::map<std::pair<WeightId, WeightUse>, Entry> entries_;
   MemoryLedger* ledger_ = nullptr;

@@ -1,6 +1,7 @@
 #include "graph/graph.h"
 
 #include <stdexcept>
+#include <utility>
 
 #include "base/error.h"
 
@@ -18,10 +19,21 @@ const T& entry(const std::vector<T>& list, int32_t id, const char* what) {
 
 }  // namespace
 
-WeightId Graph::weight(const std::string& name, uint64_t rows, uint64_t cols) {
-  const auto [known, added] = ids_.try_emplace({name, rows, cols}, static_cast<WeightId>(weights.size()));
-  if (added) weights.push_back({name, rows, cols});
-  return known->second;
+WeightId Graph::weight(const std::string& name, uint64_t rows, uint64_t cols) { return known({name, rows, cols}); }
+
+WeightId Graph::part(const std::string& name, uint64_t rows, uint64_t cols, uint64_t first, uint64_t whole) {
+  return known({name, rows, cols, first, whole});
+}
+
+WeightId Graph::constant(const std::string& what, const std::vector<float>& values) {
+  return known({what, 1, values.size(), 0, 0, values});
+}
+
+WeightId Graph::known(WeightRef ref) {
+  const auto [found, added] =
+      ids_.try_emplace({ref.name, ref.rows, ref.cols, ref.first}, static_cast<WeightId>(weights.size()));
+  if (added) weights.push_back(std::move(ref));
+  return found->second;
 }
 
 uint32_t Graph::add_group(const LayerGroup& group) {
@@ -51,6 +63,12 @@ ValueId Graph::rms_norm(ValueId x, WeightId scale, float eps, const std::string&
   return y;
 }
 
+ValueId Graph::layer_norm(ValueId x, WeightId scale, WeightId bias, float eps, const std::string& name) {
+  const ValueId y = like(x);
+  ops.push_back({LayerNormOp{eps}, name, {x}, {y}, {scale, bias}, {}});
+  return y;
+}
+
 ValueId Graph::linear(ValueId x, WeightId weight, WeightId bias, const std::string& name) {
   const Value in = entry(values, x, "value");
   const ValueId y = new_value(static_cast<uint32_t>(entry(weights, weight, "weight").rows), in.rows);
@@ -68,10 +86,9 @@ void Graph::kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, cons
   ops.push_back({KvAppendOp{group, layer}, name, {k, v}, {}, {}, {}});
 }
 
-ValueId Graph::attention(ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer,
-                         const std::string& name) {
+ValueId Graph::attention(ValueId q, const AttentionOp& attention, const std::string& name) {
   const ValueId y = like(q);
-  ops.push_back({AttentionOp{n_heads, scale, group, layer}, name, {q}, {y}, {}, {}});
+  ops.push_back({attention, name, {q}, {y}, {}, {}});
   return y;
 }
 
@@ -84,6 +101,25 @@ ValueId Graph::swiglu(ValueId gate, ValueId up, const std::string& name) {
 ValueId Graph::geglu(ValueId gate, ValueId up, const std::string& name) {
   const ValueId y = like(gate);
   ops.push_back({GegluOp{}, name, {gate, up}, {y}, {}, {}});
+  return y;
+}
+
+ValueId Graph::gelu(ValueId x, const std::string& name) {
+  const ValueId y = like(x);
+  ops.push_back({GeluOp{}, name, {x}, {y}, {}, {}});
+  return y;
+}
+
+ValueId Graph::scale(ValueId x, const ScaleOp& scale, const std::string& name) {
+  const ValueId y = like(x);
+  ops.push_back({scale, name, {x}, {y}, {}, {}});
+  return y;
+}
+
+ValueId Graph::resize_heads(ValueId x, const ResizeHeadsOp& resize, const std::string& name) {
+  const Value in = entry(values, x, "value");
+  const ValueId y = new_value(resize.n_heads * resize.to, in.rows);
+  ops.push_back({resize, name, {x}, {y}, {}, {}});
   return y;
 }
 

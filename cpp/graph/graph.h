@@ -19,11 +19,15 @@ struct Value {
   Rows rows = Rows::tokens;
 };
 
-/// A weight by its name in the model file, with the shape that the op expects (a vector is 1 x cols).
+/// A weight by its name in the model file, with the shape that the op expects (a vector is 1 x cols). It may be a part of a
+/// tensor, or no tensor at all but a vector of the graph's own.
 struct WeightRef {
   std::string name;
   uint64_t rows = 0;
   uint64_t cols = 0;
+  uint64_t first = 0;  // the part's first row, or, of a vector, value
+  uint64_t whole = 0;  // rows (of a vector: values) of the tensor that it is a part of; 0: it is all of it
+  std::vector<float> constant = {};  // [cols] where the file has nothing of it; `name` then tells what it is
 };
 
 /// Layers that share a page: same heads, same head_dim, same window.
@@ -58,15 +62,24 @@ class Graph {
 
   // Builders: used by the model files. Widths follow from the inputs and weights; wrong ones are verify()'s business.
   WeightId weight(const std::string& name, uint64_t rows, uint64_t cols);  // the same name gives the same id
+  /// Rows first .. first + rows (of a vector: values) of a tensor that has `whole` of them.
+  WeightId part(const std::string& name, uint64_t rows, uint64_t cols, uint64_t first, uint64_t whole);
+  /// A vector that is no tensor of the file. `what` is for errors, and names these values alone.
+  WeightId constant(const std::string& what, const std::vector<float>& values);
   uint32_t add_group(const LayerGroup& group);
   ValueId embed(WeightId table, float scale, const std::string& name);
   ValueId rms_norm(ValueId x, WeightId scale, float eps, const std::string& name);
+  ValueId layer_norm(ValueId x, WeightId scale, WeightId bias, float eps, const std::string& name);
   ValueId linear(ValueId x, WeightId weight, WeightId bias, const std::string& name);
   ValueId rope(ValueId x, const RopeOp& rope, WeightId factors, const std::string& name);
   void kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, const std::string& name);
-  ValueId attention(ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer, const std::string& name);
+  /// The result is as wide as q.
+  ValueId attention(ValueId q, const AttentionOp& attention, const std::string& name);
   ValueId swiglu(ValueId gate, ValueId up, const std::string& name);
   ValueId geglu(ValueId gate, ValueId up, const std::string& name);
+  ValueId gelu(ValueId x, const std::string& name);
+  ValueId scale(ValueId x, const ScaleOp& scale, const std::string& name);
+  ValueId resize_heads(ValueId x, const ResizeHeadsOp& resize, const std::string& name);
   ValueId add(ValueId a, ValueId b, const std::string& name);
   ValueId select_rows(ValueId x, const std::string& name);
 
@@ -80,13 +93,15 @@ class Graph {
  private:
   ValueId new_value(uint32_t width, Rows rows);
   ValueId like(ValueId x);
-  std::map<std::tuple<std::string, uint64_t, uint64_t>, WeightId> ids_;  // of weights
+  WeightId known(WeightRef ref);
+  std::map<std::tuple<std::string, uint64_t, uint64_t, uint64_t>, WeightId>
+      ids_;  // of weights: name, rows, cols, first
 };
 
 /// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for
 /// fusing is ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads
-/// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, head_dim a multiple of 8, a K/V append
-/// before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
+/// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, a group's head_dim a multiple of 8 and at
+/// most arch's filled up to 32, parts inside their tensors, a K/V append before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
 void verify(const Graph& graph);
 
 /// What a device runs in one call.

@@ -1,17 +1,22 @@
 // The ops of a graph, a struct for each kind: its name, and the attributes that it reads. What a layer's K and V look
 // like (KV heads, head_dim, window) is a LayerGroup's to say, so kv_append and attention name the group and repeat
-// nothing of it. `fields` lists attributes with the keys under which they are written; a kind without `fields` is never
-// written.
+// nothing of it. `fields` lists attributes with the keys under which they are written; one that comes with a default is
+// written only where it differs. A kind without `fields` is never written.
 //
 // Inputs, outputs and weights by kind:
 //   embed        ()            -> (x)     weights (table); times `scale`
 //   rms_norm     (x)           -> (y)     weights (scale); over as many values as the scale has: a row, or a head of it
 //   linear       (x)           -> (y)     weights (w, bias or kNone)
-//   rope         (x)           -> (y)     weights (factors or kNone); positions times `scale`
+//   layer_norm   (x)           -> (y)     weights (scale, bias or kNone); over whole rows
+//   rope         (x)           -> (y)     weights (factors or kNone); positions times `scale`, cosines and sines times
+//                                         `magnitude`
 //   kv_append    (k, v)        -> ()
 //   attention    (q)           -> (y)
 //   swiglu       (gate, up)    -> (y)     geglu likewise
+//   gelu         (x)           -> (y)     by tanh
 //   add          (a, b)        -> (y)
+//   scale        (x)           -> (y)     x times `scale`, then bent below `cap`, where there is one
+//   resize_heads (x)           -> (y)     heads cut to, or filled up with zeros to, `to` values
 //   select_rows  (x)           -> (y)
 //   fused_linear (x [, residual]) -> (y...) weights (w..., biases or kNone..., norm's scale if it has one)
 #pragma once
@@ -45,6 +50,15 @@ struct RmsNormOp {
   }
 };
 
+struct LayerNormOp {
+  static constexpr const char* kName = "layer_norm";
+  float eps = 0;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("eps", op.eps);
+  }
+};
+
 struct LinearOp {
   static constexpr const char* kName = "linear";
   template <class Self, class Visit>
@@ -59,10 +73,15 @@ struct RopeOp {
   uint32_t style = 0;  // 0: turns pairs (2i, 2i + 1); 1: pairs (i, i + rot_dim / 2)
   float base = 0;
   float scale = 1;
+  float magnitude = 1;
+  float temperature = 0;            // params.h
+  uint32_t temperature_length = 0;  // 0: none
   template <class Self, class Visit>
   static void fields(Self& op, Visit visit) {
     visit("heads", op.n_heads), visit("head_dim", op.head_dim), visit("rot_dim", op.rot_dim);
     visit("style", op.style), visit("base", op.base), visit("scale", op.scale);
+    visit("magnitude", op.magnitude, 1.0f), visit("temperature", op.temperature, 0.0f);
+    visit("temperature_length", op.temperature_length, 0u);
   }
 };
 
@@ -82,9 +101,11 @@ struct AttentionOp {
   float scale = 0;       // of the products of Q and K
   uint32_t group = 0;
   uint32_t layer = 0;  // inside the group
+  float cap = 0;       // of the scaled products, which become cap * tanh(product / cap); 0: they stay
   template <class Self, class Visit>
   static void fields(Self& op, Visit visit) {
     visit("heads", op.n_heads), visit("scale", op.scale), visit("group", op.group), visit("layer", op.layer);
+    visit("cap", op.cap, 0.0f);
   }
 };
 
@@ -98,6 +119,33 @@ struct GegluOp {
   static constexpr const char* kName = "geglu";
   template <class Self, class Visit>
   static void fields(Self&, Visit) {}
+};
+
+struct GeluOp {
+  static constexpr const char* kName = "gelu";
+  template <class Self, class Visit>
+  static void fields(Self&, Visit) {}
+};
+
+struct ScaleOp {
+  static constexpr const char* kName = "scale";
+  float scale = 1;
+  float cap = 0;  // y becomes cap * tanh(y / cap); 0: it stays
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("scale", op.scale), visit("cap", op.cap);
+  }
+};
+
+struct ResizeHeadsOp {
+  static constexpr const char* kName = "resize_heads";
+  uint32_t n_heads = 0;
+  uint32_t from = 0;
+  uint32_t to = 0;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("heads", op.n_heads), visit("from", op.from), visit("to", op.to);
+  }
 };
 
 struct AddOp {
@@ -126,7 +174,7 @@ struct FusedLinearOp {
 
 struct Op {
   using Kind = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
-                            SelectRowsOp, FusedLinearOp>;
+                            SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, FusedLinearOp>;
   Kind kind;
   std::string name;  // "layer 3 attention", for errors
   std::vector<ValueId> inputs;

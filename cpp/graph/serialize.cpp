@@ -5,11 +5,14 @@
 //   arch "llama" layers 2 heads 4 kv_heads 2 head_dim 8 hidden 32 vocab 320 max_seq_len 512
 //   group layers 2 kv_heads 2 head_dim 8 window 0
 //   weight "token_embd.weight" rows 320 cols 32
+//   weight "blk.0.attn_qkv.weight" rows 16 cols 32 first 32 of 64
+//   weight "factors of yarn" rows 1 cols 2 constant 0x1p+0 0x1p+2
 //   value width 32 tokens
 //   op embed "embed" in out 0 w 0 scale 0x1p+0
 //   logits 25
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <span>
 #include <sstream>
 #include <type_traits>
@@ -99,12 +102,17 @@ class Line {
   }
   float real(const char* key) {
     expect(key);
+    return number(key);
+  }
+  float number(const char* key) {
     const std::string w = word();
     char* end = nullptr;
     const float value = std::strtof(w.c_str(), &end);
     if (end != w.c_str() + w.size() || w.empty()) fail(std::string(key) + ": expected a number, found " + w);
     return value;
   }
+  /// Whether the next word is this one.
+  bool next_is(const char* key) const { return more() && words_[at_] == key; }
   std::vector<int32_t> ids(const char* key) {
     expect(key);
     std::vector<int32_t> result;
@@ -130,6 +138,16 @@ void read_attribute(Line& line, const char* key, float& to) { to = line.real(key
 void write_attribute(std::ostream& out, const char* key, uint32_t value) { out << ' ' << key << ' ' << value; }
 void write_attribute(std::ostream& out, const char* key, float value) { out << ' ' << key << ' ' << hex(value); }
 
+/// Attributes that are written only where they differ from a default.
+template <class T>
+void read_attribute(Line& line, const char* key, T& to, T) {
+  if (line.next_is(key)) read_attribute(line, key, to);
+}
+template <class T>
+void write_attribute(std::ostream& out, const char* key, T value, T usual) {
+  if (std::memcmp(&value, &usual, sizeof value) != 0) write_attribute(out, key, value);
+}
+
 /// The kind of this name, with default attributes.
 template <size_t at = 0>
 Op::Kind kind_of(const std::string& name, const Line& line) {
@@ -153,7 +171,8 @@ Op parse_op(Line& line) {
       [&](auto& kind) {
         using Kind = std::decay_t<decltype(kind)>;
         if constexpr (kWritten<Kind>)
-          Kind::fields(kind, [&](const char* key, auto& value) { read_attribute(line, key, value); });
+          Kind::fields(
+              kind, [&](const char* key, auto& value, auto... usual) { read_attribute(line, key, value, usual...); });
       },
       op.kind);
   return op;
@@ -168,7 +187,9 @@ void write_op(std::ostream& out, const Op& op, bool named) {
       [&](const auto& kind) {
         using Kind = std::decay_t<decltype(kind)>;
         if constexpr (kWritten<Kind>)
-          Kind::fields(kind, [&](const char* key, const auto& value) { write_attribute(out, key, value); });
+          Kind::fields(kind, [&](const char* key, const auto& value, auto... usual) {
+            write_attribute(out, key, value, usual...);
+          });
       },
       op.kind);
   out << '\n';
@@ -186,8 +207,13 @@ std::string written(const Graph& graph, bool named) {
   for (const LayerGroup& g : graph.groups)
     out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window "
         << g.window << '\n';
-  for (const WeightRef& w : graph.weights)
-    out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols << '\n';
+  for (const WeightRef& w : graph.weights) {
+    out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols;
+    if (w.whole != 0) out << " first " << w.first << " of " << w.whole;
+    if (!w.constant.empty()) out << " constant";
+    for (const float value : w.constant) out << ' ' << hex(value);
+    out << '\n';
+  }
   for (const Value& v : graph.values)
     out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
   for (const Op& op : graph.ops) write_op(out, op, named);
@@ -243,6 +269,11 @@ Graph Graph::parse(const std::string& text) {
       w.name = line.name();
       w.rows = line.u32("rows");
       w.cols = line.u32("cols");
+      if (line.next_is("first")) w.first = line.u32("first"), w.whole = line.u32("of");
+      if (line.next_is("constant")) {
+        line.expect("constant");
+        while (line.more()) w.constant.push_back(line.number("constant"));
+      }
       graph.weights.push_back(w);
     } else if (key == "value") {
       Value v;

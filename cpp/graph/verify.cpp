@@ -11,6 +11,9 @@
 namespace foundry {
 namespace {
 
+/// Dims that a group may keep for heads of head_dim: filled up to whole blocks of 32, the largest of what K and V may have.
+uint64_t most_kept(uint64_t head_dim) { return (head_dim + 31) / 32 * 32; }
+
 class Verifier {
  public:
   explicit Verifier(const Graph& graph)
@@ -18,6 +21,7 @@ class Verifier {
 
   void run() {
     groups();
+    weights();
     for (const Op& op : graph_.ops) {
       op_ = &op;
       for (const ValueId id : op.inputs) {
@@ -104,6 +108,10 @@ class Verifier {
     if (!(value > 0) || !std::isfinite(value))
       fail(std::string(what) + ": expected a number above 0, found " + std::to_string(value));
   }
+  void not_below_zero(const char* what, float value) const {
+    if (!(value >= 0) || !std::isfinite(value))
+      fail(std::string(what) + ": expected a number that is not below 0, found " + std::to_string(value));
+  }
   void at_most(const char* what, uint64_t found, uint64_t most) const {
     if (found > most)
       fail(std::string(what) + ": expected at most the model's " + std::to_string(most) + ", found " +
@@ -116,9 +124,24 @@ class Verifier {
       if (group.n_layers == 0 || group.n_kv_heads == 0 || group.head_dim == 0 || group.head_dim % 8 != 0)
         fault("layer group: expected layers, KV heads and a head_dim that is a multiple of 8, found " +
               std::to_string(group.n_layers) + ", " + found);
-      if (group.n_kv_heads > arch.n_kv_heads || group.head_dim > arch.head_dim)
+      if (group.n_kv_heads > arch.n_kv_heads || group.head_dim > most_kept(arch.head_dim))
         fault("layer group: expected at most the model's KV heads and head_dim, " + std::to_string(arch.n_kv_heads) +
-              ", " + std::to_string(arch.head_dim) + ", found " + found);
+              ", " + std::to_string(most_kept(arch.head_dim)) + ", found " + found);
+    }
+  }
+  void weights() const {
+    for (const WeightRef& w : graph_.weights) {
+      const uint64_t n = w.rows == 1 ? w.cols : w.rows;
+      if (w.whole != 0 && (w.first > w.whole || n > w.whole - w.first))
+        fault("weight \"" + w.name + "\": expected a part of its " + std::to_string(w.whole) + ", found " +
+              std::to_string(n) + " from " + std::to_string(w.first) + " on");
+      if (w.whole == 0 && w.first != 0) fault("weight \"" + w.name + "\": a part of nothing");
+      if (w.constant.empty()) continue;
+      if (w.rows != 1 || w.cols != w.constant.size() || w.whole != 0)
+        fault("weight \"" + w.name + "\": expected a vector of its " + std::to_string(w.constant.size()) +
+              " values, found [" + std::to_string(w.rows) + ", " + std::to_string(w.cols) + "]");
+      for (const float value : w.constant)
+        if (!std::isfinite(value)) fault("weight \"" + w.name + "\": expected numbers, found " + std::to_string(value));
     }
   }
   const LayerGroup& group(uint32_t group, uint32_t layer) const {
@@ -195,6 +218,8 @@ class Verifier {
     if (rope.style > 1) fail("style: expected 0 or 1, found " + std::to_string(rope.style));
     above_zero("base", rope.base);
     above_zero("scale", rope.scale);
+    above_zero("magnitude", rope.magnitude);
+    not_below_zero("temperature", rope.temperature);
     if (op.weights[0] != kNone) weight(op.weights[0], 1, rope.rot_dim / 2);
   }
 
@@ -217,6 +242,7 @@ class Verifier {
            std::to_string(attention.n_heads));
     at_most("n_heads", attention.n_heads, graph_.arch.n_heads);
     above_zero("scale", attention.scale);
+    not_below_zero("cap", attention.cap);
     if (appended_.count({attention.group, attention.layer}) == 0)
       fail("expected the layer's kv_append before it, found none");
   }
@@ -229,6 +255,37 @@ class Verifier {
   void check(const Op& op, const SwigluOp&) const { elementwise(op); }
   void check(const Op& op, const GegluOp&) const { elementwise(op); }
   void check(const Op& op, const AddOp&) const { elementwise(op); }
+
+  void check(const Op& op, const LayerNormOp& norm) const {
+    counts(1, 1, 2);
+    same_shape(op.inputs[0], op.outputs[0]);
+    const uint32_t n = value(op.inputs[0]).width;
+    weight(op.weights[0], 1, n);
+    if (op.weights[1] != kNone) weight(op.weights[1], 1, n);
+    above_zero("eps", norm.eps);
+  }
+
+  void check(const Op& op, const GeluOp&) const {
+    counts(1, 1, 0);
+    same_shape(op.inputs[0], op.outputs[0]);
+  }
+
+  void check(const Op& op, const ScaleOp& scale) const {
+    counts(1, 1, 0);
+    same_shape(op.inputs[0], op.outputs[0]);
+    above_zero("scale", scale.scale);
+    not_below_zero("cap", scale.cap);
+  }
+
+  void check(const Op& op, const ResizeHeadsOp& resize) const {
+    counts(1, 1, 0);
+    if (resize.n_heads == 0 || resize.from == 0 || resize.to == 0)
+      fail("expected heads of at least one value, found " + std::to_string(resize.n_heads) + " of " +
+           std::to_string(resize.from) + " and " + std::to_string(resize.to));
+    width(op.inputs[0], uint64_t{resize.n_heads} * resize.from);
+    width(op.outputs[0], uint64_t{resize.n_heads} * resize.to);
+    rows_are(op.outputs[0], value(op.inputs[0]).rows);
+  }
 
   void check(const Op& op, const SelectRowsOp&) {
     counts(1, 1, 0);

@@ -7,7 +7,7 @@
 namespace foundry {
 #endif
 
-/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu and add: kThreads values.
+/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu, gelu, add, scale and resize_heads: kThreads values.
 struct ElementwiseLaunch {
   enum : u32 { kThreads = 256 };
 };
@@ -20,6 +20,11 @@ struct KvAppendLaunch {
 /// A row to a threadgroup: one simdgroup, or several where it is wide.
 struct RmsNormLaunch {
   enum : u32 { kNarrow = 1, kWide = 8, kWideFrom = 1024 };
+};
+
+/// A row to a threadgroup.
+struct LayerNormLaunch {
+  enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
 };
 
 /// Few rows: kRows rows and kOutputs a simdgroup (with a gate, one output of two weights). Lanes take kNeighbours of k

@@ -54,6 +54,28 @@ struct RmsNormParams {
   float eps;
 };
 
+/// LayerNorm (arXiv:1607.06450): (x - mean) / sqrt(variance + eps) * weight (+ bias).
+struct LayerNormParams {
+  u32 n_rows;
+  u32 width;
+  float eps;
+  u32 has_bias;
+};
+
+/// y = x * scale, and then, with a cap above 0, cap * tanh(y / cap). What is not finite comes out NaN where there is a cap.
+struct ScaleParams {
+  u64 n;
+  float scale;
+  float cap;
+};
+
+/// Heads of `from` values become heads of `to`: the first ones of each, and zeros behind where there are no more.
+struct ResizeHeadsParams {
+  u64 n;  // values of the result
+  u32 from;
+  u32 to;
+};
+
 struct LinearParams {
   u32 n_rows;
   u32 in_features;
@@ -68,7 +90,10 @@ struct RopeParams {
   u32 rot_dim;
   u32 style;
   float base;
-  float scale;  // of positions
+  float scale;        // of positions
+  float magnitude;    // what cosines and sines are multiplied by
+  float temperature;  // all of a head is multiplied by 1 + temperature * log(1 + floor(position / temperature_length))
+  u32 temperature_length;  // 0: it is not
 };
 
 struct AttentionParams {
@@ -79,6 +104,7 @@ struct AttentionParams {
   float scale;
   u32 window;          // 0: full; else a query sees the last `window` tokens, itself included
   u32 segment_tokens;  // kSegmentTokens
+  float cap;           // above 0: scores s, once scaled, become cap * tanh(s / cap); 0: they stay
 };
 
 /// How a token is drawn from a row of logits: of the top_k most likely (0: all), then of the fewest that hold top_p of their probability,
@@ -110,7 +136,8 @@ struct AppendParams {
 #ifndef __METAL_VERSION__
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
 static_assert(sizeof(EmbedParams) == 12 && sizeof(RmsNormParams) == 12 && sizeof(LinearParams) == 12);
-static_assert(sizeof(RopeParams) == 28 && sizeof(AttentionParams) == 28 && sizeof(SampleParams) == 20);
+static_assert(sizeof(RopeParams) == 40 && sizeof(AttentionParams) == 32 && sizeof(SampleParams) == 20);
 static_assert(sizeof(SplitParams) == 16 && sizeof(AppendParams) == 12);
+static_assert(sizeof(LayerNormParams) == 16 && sizeof(ScaleParams) == 16 && sizeof(ResizeHeadsParams) == 16);
 }  // namespace foundry
 #endif

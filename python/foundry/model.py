@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
+from foundry.models.overrides import override
 from foundry.session import Session, TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer, check_size
 
@@ -80,6 +82,9 @@ class CompiledModel:
         page_tokens: int = 64,
         chunk_tokens: int = 512,
         prefix_cache_bytes: int = 0,
+        rope_scaling: str | Mapping[str, Any] | None = None,
+        rope_base: float | None = None,
+        max_seq_len: int | None = None,
         check_every_step: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> CompiledModel:
@@ -92,13 +97,19 @@ class CompiledModel:
             memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
                 (``MemoryPlan.estimated``). By default what machine, container and `ulimit` can spare
                 (``memory.default_memory_limit``), and on Metal at most the working set that the GPU recommends.
-            kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. The
-                quantised ones (blocks of 32 dims) want a head_dim of whole blocks.
+            kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. Pages hold the dims of a head
+                in whole eights, and, where K or V is quantised, in whole blocks of 32.
             threads: of the device; by default (None or -1) the processors that this process may run on, and no
                 more than its container's share of them.
             page_tokens: tokens of a page, a divisor of 256.
             chunk_tokens: rows of one step; prefill goes in chunks of this.
             prefix_cache_bytes: pages of finished prompts kept for sessions that begin alike, at most this.
+            rope_scaling: how the context is stretched, in place of the file's way: "none", "linear:2", "yarn:4",
+                "yarn:4:32768" (factor and original context) or a mapping with type, factor, original_context_length,
+                attention_factor, beta_fast and beta_slow. The context then is the original one times the factor.
+            rope_base: in place of the file's.
+            max_seq_len: the context in place of the file's. A longer one is warned of. Models with LongRoPE take their
+                short factors where it is within the original context.
             progress: called with the share of weights prepared, 0 to 1.
 
         Raises:
@@ -116,7 +127,9 @@ class CompiledModel:
             metadata = file.metadata
             shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
             estimated = estimated_bytes(metadata)
-            graph = build_graph(metadata, shapes)
+            quantised = any(kind.startswith("q") for kind in (k_type, v_type))
+            described = override(metadata, rope_scaling, rope_base, max_seq_len)
+            graph = build_graph(described, shapes, head_multiple=32 if quantised else 8)
             check_size(metadata, graph.arch.vocab_size)
             core = _core.Model(
                 file,

@@ -45,12 +45,16 @@ class FusingDevice final : public Device {
     args.gate == LinearArgs::Gate::swiglu ? inner_->swiglu(gated) : inner_->geglu(gated);
   }
 
+  void layer_norm(const LayerNormArgs& args) override { inner_->layer_norm(args); }
   void rope(const RopeArgs& args) override { inner_->rope(args); }
   void kv_append(const KvAppendArgs& args) override { inner_->kv_append(args); }
   void attention(const AttentionArgs& args) override { inner_->attention(args); }
   void swiglu(const GatedArgs& args) override { inner_->swiglu(args); }
   void geglu(const GatedArgs& args) override { inner_->geglu(args); }
+  void gelu(const GeluArgs& args) override { inner_->gelu(args); }
   void add(const AddArgs& args) override { inner_->add(args); }
+  void scale(const ScaleArgs& args) override { inner_->scale(args); }
+  void resize_heads(const ResizeHeadsArgs& args) override { inner_->resize_heads(args); }
   void select_rows(const SelectRowsArgs& args) override { inner_->select_rows(args); }
   void sample(const SampleArgs& args) override { inner_->sample(args); }
   uint64_t submit() override { return inner_->submit(); }

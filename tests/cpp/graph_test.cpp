@@ -22,7 +22,8 @@ std::vector<uint32_t> attributes(const Op& o) {
   std::visit(
       [&](const auto& kind) {
         if constexpr (!std::is_same_v<std::decay_t<decltype(kind)>, FusedLinearOp>)
-          kind.fields(kind, [&](const char*, const auto& value) { std::memcpy(&bits.emplace_back(), &value, 4); });
+          kind.fields(kind,
+                      [&](const char*, const auto& value, auto...) { std::memcpy(&bits.emplace_back(), &value, 4); });
       },
       o.kind);
   return bits;
@@ -112,7 +113,7 @@ TEST_CASE("graph: verify names the op, what it expected and what it found") {
       {[](Graph& g) { g.groups[0].n_kv_heads = g.arch.n_kv_heads = 4; },
        {"kv_append): expected a width of 32, found [tokens, 16]"}},
       {[](Graph& g) { g.groups[0].n_kv_heads = 4; },
-       {"layer group: expected at most the model's KV heads and head_dim, 2, 8, found 4, 8"}},
+       {"layer group: expected at most the model's KV heads and head_dim, 2, 32, found 4, 8"}},
       {[](Graph& g) { g.arch.head_dim = 0; }, {"KV heads and head_dim, 2, 0, found 2, 8"}},
       {[](Graph& g) { g.groups[0].head_dim = 12; }, {"head_dim that is a multiple of 8, found 1, 2, 12"}},
       {[](Graph& g) { g.kv_append(3, 4, 0, 0, "again"), std::rotate(g.ops.begin(), g.ops.end() - 1, g.ops.end()); },
@@ -172,12 +173,20 @@ TEST_CASE("graph: what is written comes back, to the last bit") {
     g.arch.name = "a name with spaces, \xc3\xa9 and in 0 w 1 # signs";
     g.add_group({UINT32_MAX, 1, 2, 3});
     for (const float x : {0.0f, -0.0f, 0x1p-149f, 0.1f, -std::numeric_limits<float>::max(), INFINITY}) {
-      g.ops.push_back({RopeOp{1, UINT32_MAX, 2, 3, x, -x}, "", {}, {}, {}, {}});
-      g.ops.push_back({AttentionOp{5, x, 6, 7}, "", {}, {}, {}, {}});
+      g.ops.push_back({RopeOp{1, UINT32_MAX, 2, 3, x, -x, 1, 0, 0}, "", {}, {}, {}, {}});
+      g.ops.push_back({RopeOp{1, UINT32_MAX, 2, 3, x, -x, x, -x, UINT32_MAX}, "", {}, {}, {}, {}});
+      g.ops.push_back({AttentionOp{5, x, 6, 7, 0}, "", {}, {}, {}, {}});
+      g.ops.push_back({AttentionOp{5, x, 6, 7, x}, "", {}, {}, {}, {}});
+      g.ops.push_back({LayerNormOp{x}, "", {}, {}, {}, {}});
+      g.ops.push_back({ScaleOp{x, -x}, "", {}, {}, {}, {}});
       g.ops.push_back({RmsNormOp{x}, "", {}, {}, {}, {}});
       g.ops.push_back({EmbedOp{x}, "", {}, {}, {}, {}});
     }
     g.ops.push_back({KvAppendOp{UINT32_MAX, 1}, "", {}, {}, {}, {}});
+    g.ops.push_back({GeluOp{}, "", {}, {}, {}, {}});
+    g.ops.push_back({ResizeHeadsOp{UINT32_MAX, 1, 2}, "", {}, {}, {}, {}});
+    g.part("a tensor", 3, 5, 7, 11);
+    g.constant("values", {0.1f, -0.0f, 0x1p-149f});
     const std::string text = g.serialize();
     const Graph back = Graph::parse(text);
     CHECK(back.serialize() == text);
@@ -193,6 +202,10 @@ TEST_CASE("graph: what is written comes back, to the last bit") {
     REQUIRE((back.values.size() == g.values.size() && back.weights.size() == g.weights.size()));
     for (size_t i = 0; i < g.values.size(); ++i)
       CHECK((back.values[i].width == g.values[i].width && back.values[i].rows == g.values[i].rows));
+    const WeightRef &part = back.weights.end()[-2], &constant = back.weights.back();
+    CHECK((part.rows == 3 && part.first == 7 && part.whole == 11 && part.constant.empty()));
+    REQUIRE(constant.constant.size() == 3);
+    CHECK(std::memcmp(constant.constant.data(), g.weights.back().constant.data(), 3 * sizeof(float)) == 0);
   }
   for (const char* name : {"a\nb", "a\"b", "a\\b"}) {
     Graph g;

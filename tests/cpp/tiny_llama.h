@@ -42,7 +42,7 @@ inline Graph tiny_graph(const TinyShape& s) {
     const uint32_t group = (l + 1) % s.full_every == 0 ? full : windowed, layer = next[group]++;
     g.kv_append(k, v, group, layer, at + "kv_append");
     const ValueId a =
-        g.attention(q, s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, layer, at + "attention");
+        g.attention(q, {s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, layer}, at + "attention");
     x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
               at + "attention residual");
     const ValueId m = g.rms_norm(x, w("ffn_norm", 1, s.hidden), 1e-5f, at + "ffn_norm");

@@ -12,6 +12,7 @@ constexpr uint32_t kLayers = 3, kLayer = 1;  // the layers around the one in use
 struct AttentionInputs {
   std::vector<cases::SequenceCase> sequences;
   uint32_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
+  float cap = 0;
   DType k_type = DType::f16, v_type = DType::f16;
   std::vector<std::vector<float>> q, k, v;  // by sequence: q of the step's rows; k and v of every position
 
@@ -26,6 +27,7 @@ inline AttentionInputs attention_inputs(const cases::Case& one) {
   in.kv_heads = one.number("kv_heads"), in.heads = one.number("heads", in.kv_heads),
   in.head_dim = one.number("head_dim");
   in.window = one.number("window", 0);
+  in.cap = one.has("cap") ? one.real("cap") : 0;
   in.k_type = one.type("k_type"), in.v_type = one.type("v_type");
   for (const cases::SequenceCase& s : in.sequences) {
     in.q.push_back(random_floats(random, uint64_t{s.rows} * in.width()));
@@ -130,6 +132,7 @@ class AttentionRun {
     AttentionParams p{};
     p.n_rows = n_rows, p.n_heads = in_.heads, p.n_sequences = static_cast<uint32_t>(sequences.size()), p.layer = kLayer;
     p.scale = 1 / std::sqrt(static_cast<float>(in_.head_dim)), p.window = in_.window, p.segment_tokens = kSegmentTokens;
+    p.cap = in_.cap;
     const StepShape shape{n_rows, in_.width(), p.n_sequences, in_.heads, in_.kv_heads, in_.head_dim};
     device_.step(shape, who_, [&] {
       device_->kv_append(

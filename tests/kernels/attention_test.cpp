@@ -55,6 +55,7 @@ double attention_bound(const AttentionInputs& in, size_t s, bool half_tiles = fa
   // sum |q_d k_d| <= |q| |k| (Cauchy and Schwarz); K is read as it was stored, by the reference too.
   const double terms = 1.01 * longest(in.q[s], in.head_dim) * longest(in.k[s], in.head_dim);
   double score = terms / std::sqrt(static_cast<double>(in.head_dim)) * roundings(in.head_dim) * kUnit;
+  score += 8 * kUnit * static_cast<double>(in.cap);  // tanh is off by some units of at most 1
   // Tiles hold q, k, v and weights as f16: half an ulp each, whose signs cancel in a sum.
   if (half_tiles) score += (2 * terms / std::sqrt(static_cast<double>(in.head_dim)) / in.head_dim * 8 + 2) * 0x1p-11;
   return 2 * v * (score + 2e-7 + roundings(in.sequences[s].start + in.sequences[s].rows) * kUnit);

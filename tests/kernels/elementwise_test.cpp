@@ -1,5 +1,7 @@
-// embed, rms_norm, rope, swiglu, geglu, add and select_rows: every device against the reference, a row's bits on the row alone.
+// embed, norms, rope, gates, gelu, add, scale, resize_heads and select_rows: every device against the reference, a row's bits on the row alone.
 #include <doctest/doctest.h>
+
+#include <limits>
 
 #include "kernels/support.h"
 
@@ -123,6 +125,10 @@ TEST_CASE("rope agrees with the reference") {
     p.n_heads = heads, p.head_dim = head_dim, p.rot_dim = rot_dim, p.style = one.number("style");
     p.base = one.real("base");
     p.scale = one.has("scale") ? one.real("scale") : 1;
+    p.magnitude = one.has("magnitude") ? one.real("magnitude") : 1;
+    p.temperature = one.has("temperature") ? one.real("temperature") : 0;
+    p.temperature_length = one.number("temperature_length", 0);
+    const double most = p.magnitude * (1 + p.temperature * 20.0);  // log of a position stays below 20
     const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
       std::vector<int32_t> positions(n);
       for (uint32_t r = 0; r < n; ++r) positions[r] = static_cast<int32_t>(start + 3 * (begin + r));
@@ -142,7 +148,7 @@ TEST_CASE("rope agrees with the reference") {
       return apart;
     };
     // Of a pair of values up to 1: two products and a sum, and cosines rounded to f32.
-    return Elementwise{rows, width, run, [](size_t, float) { return 2 * 5 * kUnit; }};
+    return Elementwise{rows, width, run, [most](size_t, float) { return most * 2 * 5 * kUnit; }};
   });
 }
 
@@ -160,6 +166,106 @@ TEST_CASE("add agrees with the reference") {
       const Guarded a(*device, rows_of(x, width, begin, n)), b(*device, rows_of(y, width, begin, n));
       const Guarded out(*device, uint64_t{n} * width * sizeof(float));
       device.step(plain_shape(n, width), text, [&] { device->add({n, width, a.span(), b.span(), out.span()}); });
+      return out.result(text);
+    };
+    return Elementwise{rows, width, run, no_difference};
+  });
+}
+
+TEST_CASE("layer_norm agrees with the reference") {
+  check_all("layer_norm", [](const cases::Case& one) {
+    Random random(one.seed());
+    const uint32_t rows = one.number("rows"), width = one.number("width");
+    const float eps = one.real("eps");
+    auto x = activations(random, uint64_t{rows} * width);
+    for (float& value : x) value += 3;  // a mean that is not 0
+    const auto weight_data = std::make_shared<WeightData>(weight_from(random_floats(random, width), 1, width));
+    const auto bias_data = std::make_shared<WeightData>(weight_from(random_floats(random, width), 1, width));
+    const bool has_bias = one.number("bias") != 0;
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const auto weight = prepare(*device, *weight_data, WeightUse::table);
+      const auto bias = has_bias ? prepare(*device, *bias_data, WeightUse::table) : nullptr;
+      const Guarded in(*device, rows_of(x, width, begin, n)), out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text, [&] {
+        device->layer_norm({{n, width, eps, has_bias ? 1u : 0u}, weight.get(), bias.get(), in.span(), out.span()});
+      });
+      return out.result(text);
+    };
+    // What is left of a value without the mean is off by as much as the larger of both is, over the deviation.
+    double largest = 3, squares = 0;
+    for (const float value : x) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+    for (uint32_t r = 0; r < rows; ++r) {
+      double mean = 0, of_row = 0;
+      for (uint32_t i = 0; i < width; ++i) mean += x[r * width + i] / width;
+      for (uint32_t i = 0; i < width; ++i) of_row += (x[r * width + i] - mean) * (x[r * width + i] - mean) / width;
+      squares = r == 0 ? of_row : std::min(squares, of_row);
+    }
+    const double off = 4 * roundings(width) * kUnit * largest / std::sqrt(squares + static_cast<double>(eps));
+    return Elementwise{rows, width, run, [=](size_t, float expected) {
+                         return off + roundings(width) * kUnit * std::fabs(expected) + 1e-38;
+                       }};
+  });
+}
+
+TEST_CASE("gelu agrees with the reference") {
+  check_all("gelu", [](const cases::Case& one) {
+    Random random(one.seed());
+    const uint32_t rows = one.number("rows"), width = one.number("width");
+    auto x = activations(random, uint64_t{rows} * width);
+    x[0] = -200, x.back() = 200;
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded in(*device, rows_of(x, width, begin, n)), out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text, [&] { device->gelu({n, width, in.span(), out.span()}); });
+      return out.result(text);
+    };
+    const auto exponent = [x](size_t at) {
+      return std::min(100.0, std::fabs(1.6 * x[at] * (1 + 0.045 * x[at] * x[at])));
+    };
+    return Elementwise{rows, width, run, [=](size_t at, float expected) {
+                         return (5e-7 + 4 * kUnit * exponent(at)) * std::fabs(expected) + 1e-33;
+                       }};
+  });
+}
+
+TEST_CASE("scale agrees with the reference, and hides nothing below its cap") {
+  check_all("scale", [](const cases::Case& one) {
+    Random random(one.seed());
+    const uint32_t rows = one.number("rows"), width = one.number("width");
+    const float scale = one.real("scale"), cap = one.real("cap");
+    auto x = activations(random, uint64_t{rows} * width);
+    x[0] = -1e4f, x.back() = 1e30f;
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded in(*device, rows_of(x, width, begin, n)), out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text,
+                  [&] { device->scale({{uint64_t{n} * width, scale, cap}, in.span(), out.span()}); });
+      return out.result(text);
+    };
+    // A quotient of polynomials, good to some units in the last place of the result.
+    return Elementwise{rows, width, run,
+                       [=](size_t, float expected) { return cap == 0 ? 0 : 10 * kUnit * std::fabs(expected); }};
+  });
+  for (const std::string& name : all_devices()) {
+    TestDevice device(name);
+    const float infinity = std::numeric_limits<float>::infinity();
+    const Guarded in(*device, std::vector<float>{NAN, infinity, -infinity, 1}), out(*device, 4 * sizeof(float));
+    device.step(plain_shape(1, 4), name, [&] { device->scale({{4, 1, 30}, in.span(), out.span()}); });
+    const std::vector<float> found = out.result(name);
+    CHECK_MESSAGE((std::isnan(found[0]) && std::isnan(found[1]) && std::isnan(found[2])), name);
+    CHECK_MESSAGE(std::fabs(found[3] - 30 * std::tanh(1 / 30.0)) < 1e-6, name);
+  }
+}
+
+TEST_CASE("resize_heads agrees with the reference") {
+  check_all("resize_heads", [](const cases::Case& one) {
+    Random random(one.seed());
+    const uint32_t rows = one.number("rows"), heads = one.number("heads");
+    const uint32_t from = one.number("from"), to = one.number("to"), width = heads * to;
+    const auto x = random_floats(random, uint64_t{rows} * heads * from);
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded in(*device, rows_of(x, heads * from, begin, n));
+      const Guarded out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text,
+                  [&] { device->resize_heads({{uint64_t{n} * width, from, to}, in.span(), out.span()}); });
       return out.result(text);
     };
     return Elementwise{rows, width, run, no_difference};

@@ -71,6 +71,21 @@ def byte_tokens() -> list[str]:
 VOCAB = len(byte_tokens())
 
 
+def add_byte_tokenizer(writer: Writer) -> None:
+    """A vocabulary of bytes and ChatML's tokens, without merges."""
+    tokens = byte_tokens()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * 256 + [3] * 3)
+    array = gguf.GGUFValueType.ARRAY
+    writer.add_key_value("tokenizer.ggml.merges", [], array, sub_type=gguf.GGUFValueType.STRING)
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(258)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHATML)
+
+
 def write(path: Path, shape: Shape = Shape()) -> Path:
     """The file, its weights drawn so that activations stay near 1."""
     random = np.random.default_rng(shape.seed)
@@ -93,17 +108,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     if shape.rope_scaling != 1:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(shape.rope_scaling)
-    tokens = byte_tokens()
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3] * 3)
-    array = gguf.GGUFValueType.ARRAY
-    writer.add_key_value("tokenizer.ggml.merges", [], array, sub_type=gguf.GGUFValueType.STRING)
-    writer.add_bos_token_id(257)
-    writer.add_eos_token_id(258)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHATML)
+    add_byte_tokenizer(writer)
 
     def vector(name: str, values: np.ndarray) -> None:
         writer.add_tensor(name, values.astype(np.float32))
@@ -114,7 +119,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         writer.add_tensor(name, quantisers.quantise(values, kind), raw_dtype=kind)
 
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    matrix("token_embd.weight", len(tokens), shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
+    matrix("token_embd.weight", VOCAB, shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
     if shape.rope_factors:
         vector("rope_freqs.weight", np.linspace(1, 8, shape.head_dim // 2))
     for layer in range(shape.layers):
@@ -136,7 +141,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         matrix(at + "ffn_down.weight", shape.hidden, shape.ffn)
     vector("output_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
     if not shape.tied:
-        matrix("output.weight", len(tokens), shape.hidden)
+        matrix("output.weight", VOCAB, shape.hidden)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -14,7 +14,7 @@ from foundry._core import Graph
 from foundry.models import architectures, build_graph
 from foundry.models.decoder import Decoder
 from foundry.models.header import Header
-from foundry.models.hyperparameters import HALF_ROTATED
+from foundry.models.rope import HALF_ROTATED
 
 Tiny = Callable[..., Path]
 SOURCES = Path(foundry.models.__file__).parent
@@ -98,7 +98,9 @@ def test_a_new_architecture_reads_a_key_of_its_own(tiny_path: Tiny, monkeypatch:
         build_graph({**file.metadata, "llama.residual_scale": 0.25}, tensors)
 
 
-@pytest.mark.parametrize("module", ["header", "hyperparameters", "decoder", "understood"])
+@pytest.mark.parametrize(
+    "module", ["header", "hyperparameters", "rope", "windows", "decoder", "overrides", "understood"]
+)
 def test_shared_code_asks_for_no_name(module: str) -> None:
     tree = ast.parse((SOURCES / f"{module}.py").read_text(encoding="utf-8"))
     words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 from foundry import CancelledError, CapacityPolicy, CompiledModel, ContextOverflowError, Session
@@ -203,20 +204,42 @@ class Programs(RuleBasedStateMachine):
 
 SMALL = {"layers": 1, "hidden": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 32, "max_seq_len": MOST}
 WINDOWS = {**SMALL, "arch": "gemma3", "layers": 3, "full_every": 3}
-MODELS: list[tuple[dict[str, object], int]] = [  # and rows of a step: few, so that a call of 45 tokens passes windows
+GEMMA2 = families.Family(
+    "gemma2",
+    {
+        "context_length": MOST,
+        "attention.sliding_window": 12,
+        "attn_logit_softcapping": 6.0,
+        "final_logit_softcapping": 3.0,
+    },
+    head_dim=12,
+    norms_behind=True,
+)
+MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
+    # and rows of a step: few, so that a call of 45 tokens passes windows
     (SMALL, 16),
     ({**WINDOWS, "window": 12}, 8),
     ({**WINDOWS, "window": 32}, 16),
     ({**SMALL, "window": 1}, 1),
+    (GEMMA2, 8),
 ]
 
 
 def run(tiny_path: Callable[..., Path], programs: int, of: int, prefix_cache_bytes: int) -> None:
     shape, chunk_tokens = MODELS[of]
 
+    with tempfile.TemporaryDirectory() as made:
+        if isinstance(shape, families.Family):
+            path = families.write(Path(made) / "m.gguf", shape)
+        else:
+            path = tiny_path(**shape)
+        run_on(path, programs, chunk_tokens, prefix_cache_bytes)
+
+
+def run_on(path: Path, programs: int, chunk_tokens: int, prefix_cache_bytes: int) -> None:
     class Machine(Programs):
         model = CompiledModel.load(
-            tiny_path(**shape),
+            path,
             device=os.environ.get("FOUNDRY_DEVICE", "auto"),
             threads=1,
             page_tokens=PAGE,

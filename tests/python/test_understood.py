@@ -38,7 +38,6 @@ def test_every_tensor_of_a_plain_file_is_used(tiny_path: Tiny, shape: dict[str, 
 @pytest.mark.parametrize(
     ("shape", "name"),
     [
-        ({}, "output.bias"),
         ({}, "output_norm.bias"),
         ({}, "blk.0.attn_q_norm.weight"),
         ({}, "blk.1.attn_norm.bias"),
@@ -54,7 +53,6 @@ def test_every_tensor_of_a_plain_file_is_used(tiny_path: Tiny, shape: dict[str, 
         ({}, "token_embd_norm.weight"),
         ({}, "position_embd.weight"),
         ({}, "blk.0.attn_q.weight.lora_a"),
-        ({"arch": "qwen2"}, "output.bias"),
         ({"arch": "qwen2"}, "blk.0.attn_k_norm.weight"),
         (GEMMA, "rope_freqs.weight"),
         (GEMMA, "blk.0.layer_output_scale.weight"),
@@ -103,6 +101,8 @@ ASKING = {
 def test_a_key_that_asks_for_more_is_refused_by_name(tiny_path: Tiny, arch: str) -> None:
     metadata, tensors = of(tiny_path(**(GEMMA if arch == "gemma3" else {"arch": arch})))
     for key, value in ASKING.items():
+        if (arch, key) == ("gemma3", "final_logit_softcapping"):
+            continue  # it is done
         with pytest.raises(ModelFormatError, match=r"expected .*, found ") as caught:
             build_graph({**metadata, f"{arch}.{key}": value}, tensors)
         assert str(caught.value).startswith(f"{arch}.{key}: "), caught.value
@@ -130,7 +130,7 @@ def test_a_key_that_asks_for_what_is_done_anyway_is_taken(tiny_path: Tiny, arch:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"llama.attention.sliding_window_pattern": 4}, "expected 0, found 4"),
+        ({"llama.attention.sliding_window_pattern": [True, False, True]}, "each of 2 layers, found 3 values"),
         ({"llama.rope.freq_base_swa": 5e5}, "expected 10000, found 500000"),
         ({"llama.attention.key_length_swa": 8}, "expected 16, found 8"),
         ({"llama.rope.dimension_count_swa": 8}, "expected 16, found 8"),

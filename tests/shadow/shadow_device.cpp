@@ -85,6 +85,7 @@ class Shadow final : public Device {
   }
   void embed(const EmbedArgs& args) override { record(&Device::embed, args); }
   void rms_norm(const RmsNormArgs& args) override { record(&Device::rms_norm, args); }
+  void layer_norm(const LayerNormArgs& args) override { record(&Device::layer_norm, args); }
   void linear(const LinearArgs& args) override { record(&Device::linear, args); }
   void rope(const RopeArgs& args) override { record(&Device::rope, args); }
   void kv_append(const KvAppendArgs& args) override {
@@ -95,7 +96,10 @@ class Shadow final : public Device {
   }
   void swiglu(const GatedArgs& args) override { record(&Device::swiglu, args); }
   void geglu(const GatedArgs& args) override { record(&Device::geglu, args); }
+  void gelu(const GeluArgs& args) override { record(&Device::gelu, args); }
   void add(const AddArgs& args) override { record(&Device::add, args); }
+  void scale(const ScaleArgs& args) override { record(&Device::scale, args); }
+  void resize_heads(const ResizeHeadsArgs& args) override { record(&Device::resize_heads, args); }
   void select_rows(const SelectRowsArgs& args) override { record(&Device::select_rows, args); }
   void sample(const SampleArgs& args) override {
     record(&Device::sample, args, args.params, args.n_rows, &SampleArgs::params);

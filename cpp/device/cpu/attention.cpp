@@ -74,7 +74,7 @@ void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Til
   s.layer = args.p.layer;
   s.kv_head = tile.kv_head;
   s.n_queries = tile.n_rows * tile.n_heads;
-  s.scale = args.p.scale;
+  s.scale = args.p.scale, s.cap = args.p.cap;
   s.pages = reinterpret_cast<const uint64_t*>(tile.sequence->pages);
   s.first = index * kSegment;
   for (uint32_t r = 0; r < tile.n_rows; ++r) {

@@ -55,11 +55,14 @@ inline void dot_keys(const AttentionSegment& a, const Active& active, uint32_t f
   }
 }
 
-/// scores become exp(score * scale - max); what a query does not see becomes 0.
+/// scores become exp(score * scale - max), soft caps before; what a query does not see becomes 0.
 inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Partial& partial) {
   const auto begin = static_cast<uint32_t>(a.begin[i] - a.first), end = static_cast<uint32_t>(a.end[i] - a.first);
-  const F16 nothing = set1(kMinusInfinity), scale = set1(a.scale);
   const uint32_t from = begin / 16 * 16;
+  const F16 nothing = set1(kMinusInfinity), scale = set1(a.cap == 0 ? a.scale : 1.0f);
+  if (a.cap != 0)
+    for (uint32_t t = from; t < end; t += 16)
+      store(&scores[i][t], soft_cap(mul(load(&scores[i][t]), set1(a.scale)), a.cap));
   F16 most = nothing;
   for (uint32_t t = from; t < end; t += 16) {
     const F16 s =

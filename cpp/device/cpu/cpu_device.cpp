@@ -110,6 +110,15 @@ class CpuDevice final : public Unified<Device> {
     });
   }
 
+  void layer_norm(const LayerNormArgs& args) override {
+    const auto* weight = reinterpret_cast<const float*>(args.weight->mapped);
+    const auto* bias = args.bias == nullptr ? nullptr : reinterpret_cast<const float*>(args.bias->mapped);
+    rows(args.p.n_rows, args.p.width, [&](uint64_t r) {
+      const uint64_t at = r * args.p.width;
+      kernels_.layer_norm(args.in.as<float>() + at, weight, bias, args.out.as<float>() + at, args.p.width, args.p.eps);
+    });
+  }
+
   void linear(const LinearArgs& args) override {
     const LinearParams& first = args.outputs.front().p;
     bool any = false;
@@ -149,6 +158,11 @@ class CpuDevice final : public Unified<Device> {
         if (y != x)
           for (uint64_t d = p.rot_dim; d < p.head_dim; ++d) y[d] = x[d];
       }
+      if (p.temperature_length == 0) return;
+      const auto whole = static_cast<uint32_t>(args.positions.as<int32_t>()[r]) / p.temperature_length;
+      const auto times = static_cast<float>(1 + static_cast<double>(p.temperature) * std::log1p(whole));
+      float* y = args.out.as<float>() + r * p.n_heads * p.head_dim;
+      for (uint64_t i = 0; i < uint64_t{p.n_heads} * p.head_dim; ++i) y[i] *= times;
     });
   }
 
@@ -197,6 +211,31 @@ class CpuDevice final : public Unified<Device> {
     rows(args.n_rows, args.width, [&](uint64_t r) {
       const uint64_t at = r * args.width;
       kernels_.geglu(args.gate.as<float>() + at, args.up.as<float>() + at, args.out.as<float>() + at, args.width);
+    });
+  }
+
+  void gelu(const GeluArgs& args) override {
+    rows(args.n_rows, args.width, [&](uint64_t r) {
+      const uint64_t at = r * args.width;
+      kernels_.gelu(args.in.as<float>() + at, args.out.as<float>() + at, args.width);
+    });
+  }
+
+  void scale(const ScaleArgs& args) override {
+    constexpr uint64_t kPart = 4096;
+    rows((args.p.n + kPart - 1) / kPart, kPart, [&](uint64_t part) {
+      const uint64_t at = part * kPart;
+      kernels_.scale(args.in.as<float>() + at, args.out.as<float>() + at, std::min(kPart, args.p.n - at), args.p.scale,
+                     args.p.cap);
+    });
+  }
+
+  void resize_heads(const ResizeHeadsArgs& args) override {
+    const uint64_t from = args.p.from, to = args.p.to, kept = std::min(from, to);
+    rows(args.p.n / to, to, [&](uint64_t head) {
+      float* y = args.out.as<float>() + head * to;
+      std::memcpy(y, args.in.as<float>() + head * from, kept * sizeof(float));
+      std::fill(y + kept, y + to, 0.0f);
     });
   }
 
@@ -277,7 +316,7 @@ class CpuDevice final : public Unified<Device> {
   /// cos and sin of every row and pair, once a step where all layers turn alike: [row][cos of each pair | sin of each pair].
   void prepare_angles(const RopeArgs& args) {
     const RopeParams& p = args.p;
-    const AnglesOf wanted{p.n_rows, p.rot_dim, p.base, p.scale, args.factors};
+    const AnglesOf wanted{p.n_rows, p.rot_dim, p.base, p.scale, p.magnitude, args.factors};
     if (angles_known_ && wanted == angles_of_) return;
     const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
     rows(p.n_rows, uint64_t{p.rot_dim} * 32, [&](uint64_t r) {
@@ -286,8 +325,8 @@ class CpuDevice final : public Unified<Device> {
         const double frequency =
             std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
         const double angle = args.positions.as<int32_t>()[r] * static_cast<double>(p.scale) * frequency;
-        to[i] = static_cast<float>(std::cos(angle));
-        to[i + p.rot_dim / 2] = static_cast<float>(std::sin(angle));
+        to[i] = static_cast<float>(std::cos(angle) * p.magnitude);
+        to[i + p.rot_dim / 2] = static_cast<float>(std::sin(angle) * p.magnitude);
       }
     });
     angles_of_ = wanted;
@@ -296,7 +335,7 @@ class CpuDevice final : public Unified<Device> {
 
   struct AnglesOf {
     uint32_t n_rows = 0, rot_dim = 0;
-    float base = 0, scale = 0;
+    float base = 0, scale = 0, magnitude = 0;
     const Weight* factors = nullptr;
     bool operator==(const AnglesOf&) const = default;
   };

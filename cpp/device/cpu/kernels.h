@@ -58,6 +58,7 @@ struct AttentionSegment {
   uint32_t kv_head;
   uint32_t n_queries;
   float scale;
+  float cap;  // 0: none
   const uint64_t* pages;
   uint64_t first;               // the segment's first position, a multiple of kSegment
   const float* q[kMaxQueries];  // [head_dim] each
@@ -87,8 +88,11 @@ struct CpuKernels {
   void (*append)(const float* x, uint32_t n, uint32_t type, std::byte* to,
                  uint64_t stride_elements);  // converts n values
   void (*rms_norm)(const float* x, const float* weight, float* y, uint32_t n, float eps);
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, uint32_t n, float eps);
   void (*swiglu)(const float* gate, const float* up, float* y, uint64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, uint64_t n);
+  void (*gelu)(const float* x, float* y, uint64_t n);
+  void (*scale)(const float* x, float* y, uint64_t n, float scale, float cap);
   void (*add)(const float* a, const float* b, float* y, uint64_t n);
 };
 

@@ -51,6 +51,27 @@ inline float largest(F16 a) {
   return most;
 }
 
+/// tanh to 4 units in the last place: a quotient of polynomials, with the coefficients of Eigen's ptanh_float. NaN stays.
+inline F16 tanh(F16 a) {
+  const F16 x = max(min(a, set1(7.90531110763549805f)), set1(-7.90531110763549805f));
+  const F16 s = mul(x, x);
+  F16 p = set1(-2.76076847742355e-16f);
+  p = fma(p, s, set1(2.00018790482477e-13f));
+  p = fma(p, s, set1(-8.60467152213735e-11f));
+  p = fma(p, s, set1(5.12229709037114e-08f));
+  p = fma(p, s, set1(1.48572235717979e-05f));
+  p = fma(p, s, set1(6.37261928875436e-04f));
+  p = fma(p, s, set1(4.89352455891786e-03f));
+  F16 q = set1(1.19825839466702e-06f);
+  q = fma(q, s, set1(1.18534705686654e-04f));
+  q = fma(q, s, set1(2.26843463243900e-03f));
+  q = fma(q, s, set1(4.89352518554385e-03f));
+  return div(mul(p, x), q);
+}
+
+/// cap * tanh(x / cap); NaN for what is not finite, so that it is not hidden.
+inline F16 soft_cap(F16 x, float cap) { return fma(set1(cap), tanh(div(x, set1(cap))), sub(x, x)); }
+
 /// See QuantRows. Ties to even; n is a multiple of 32.
 void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums) {
   for (uint32_t b = 0; b < n / kBlock; ++b) {
@@ -116,6 +137,23 @@ void rms_norm(const float* x, const float* weight, float* y, uint32_t n, float e
   }
 }
 
+void layer_norm(const float* x, const float* weight, const float* bias, float* y, uint32_t n, float eps) {
+  F16 total = zero(), squares = zero();
+  for (uint32_t i = 0; i < n; i += 16) total = add(total, load(x + i, n - i < 16 ? n - i : 16));
+  const F16 mean = set1(sum(total) / static_cast<float>(n));
+  for (uint32_t i = 0; i < n; i += 16) {
+    const uint32_t count = n - i < 16 ? n - i : 16;
+    const F16 off = select(0, count, sub(load(x + i, count), mean), zero());
+    squares = fma(off, off, squares);
+  }
+  const F16 scale = set1(1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(n) + eps));
+  for (uint32_t i = 0; i < n; i += 16) {
+    const uint32_t count = n - i < 16 ? n - i : 16;
+    const F16 shift = bias == nullptr ? zero() : load(bias + i, count);
+    store(y + i, fma(mul(sub(load(x + i, count), mean), scale), load(weight + i, count), shift), count);
+  }
+}
+
 /// gate / (1 + e^-u(gate)) * up
 template <class U>
 inline void gated(const float* gate, const float* up, float* y, uint64_t n, U u) {
@@ -132,9 +170,26 @@ void swiglu(const float* gate, const float* up, float* y, uint64_t n) {
 }
 
 /// u = 2 sqrt(2 / pi) (g + 0.044715 g^3)
-void geglu(const float* gate, const float* up, float* y, uint64_t n) {
-  gated(gate, up, y, n,
-        [](F16 g) { return mul(mul(g, set1(1.5957691216057308f)), fma(mul(g, g), set1(0.044715f), set1(1.0f))); });
+inline F16 gelu_exponent(F16 g) {
+  return mul(mul(g, set1(1.5957691216057308f)), fma(mul(g, g), set1(0.044715f), set1(1.0f)));
+}
+
+void geglu(const float* gate, const float* up, float* y, uint64_t n) { gated(gate, up, y, n, gelu_exponent); }
+
+void gelu(const float* x, float* y, uint64_t n) {
+  for (uint64_t i = 0; i < n; i += 16) {
+    const auto count = static_cast<uint32_t>(n - i < 16 ? n - i : 16);
+    const F16 g = load(x + i, count);
+    store(y + i, div(g, add(set1(1.0f), exp(sub(zero(), gelu_exponent(g))))), count);
+  }
+}
+
+void scale(const float* x, float* y, uint64_t n, float scale, float cap) {
+  for (uint64_t i = 0; i < n; i += 16) {
+    const auto count = static_cast<uint32_t>(n - i < 16 ? n - i : 16);
+    const F16 scaled = mul(load(x + i, count), set1(scale));
+    store(y + i, cap == 0 ? scaled : soft_cap(scaled, cap), count);
+  }
 }
 
 void add(const float* a, const float* b, float* y, uint64_t n) {
@@ -144,8 +199,8 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
   }
 }
 
-constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,     quantise, linear, attention, merge,
-                               finish,   append,      rms_norm, swiglu,   geglu,  add};
+constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,       quantise, linear, attention, merge, finish,
+                               append,   rms_norm,    layer_norm, swiglu,   geglu,  gelu,      scale, add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

@@ -94,6 +94,15 @@ class GpuDevice final : public Device {
                          .value(args.p));
   }
 
+  void layer_norm(const LayerNormArgs& args) override {
+    queue_->dispatch(Dispatch("layer_norm", {args.p.n_rows}, LayerNormLaunch::kThreads)
+                         .buffer(args.in)
+                         .buffer(span_of(args.weight))
+                         .buffer(args.bias == nullptr ? args.in : span_of(args.bias))  // then never read
+                         .buffer(args.out)
+                         .value(args.p));
+  }
+
   /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
   void linear(const LinearArgs& args) override {
     const LinearParams& first = args.outputs.front().p;
@@ -188,6 +197,23 @@ class GpuDevice final : public Device {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
     queue_->dispatch(
         Dispatch("add", {groups(n, kThreads)}, kThreads).buffer(args.a).buffer(args.b).buffer(args.out).value(n));
+  }
+
+  void gelu(const GeluArgs& args) override {
+    const uint64_t n = uint64_t{args.n_rows} * args.width;
+    queue_->dispatch(Dispatch("gelu", {groups(n, kThreads)}, kThreads).buffer(args.in).buffer(args.out).value(n));
+  }
+
+  void scale(const ScaleArgs& args) override {
+    queue_->dispatch(
+        Dispatch("scale", {groups(args.p.n, kThreads)}, kThreads).buffer(args.in).buffer(args.out).value(args.p));
+  }
+
+  void resize_heads(const ResizeHeadsArgs& args) override {
+    queue_->dispatch(Dispatch("resize_heads", {groups(args.p.n, kThreads)}, kThreads)
+                         .buffer(args.in)
+                         .buffer(args.out)
+                         .value(args.p));
   }
 
   void select_rows(const SelectRowsArgs& args) override {

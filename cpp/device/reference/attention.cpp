@@ -29,6 +29,7 @@ Partial segment(const AttentionArgs& args, const SequenceParams& sequence, u32 k
     for (u32 d = 0; d < kv.head_dim; ++d)
       dot += static_cast<double>(q[d]) * load(kv, sequence, args.p.layer, kv_head, Part::k, t, d);
     scores[t - begin] = dot * args.p.scale;
+    if (args.p.cap != 0) scores[t - begin] = soft_cap(scores[t - begin], args.p.cap);
     partial.max = std::max(partial.max, scores[t - begin]);
   }
   for (u64 t = begin; t < end; ++t) {

@@ -1,4 +1,4 @@
-// embed, rms_norm, rope, swiglu, geglu, add, select_rows.
+// embed, rms_norm, layer_norm, rope, swiglu, geglu, gelu, add, scale, resize_heads, select_rows.
 #include <cmath>
 #include <cstring>
 
@@ -31,7 +31,25 @@ void rms_norm(const RmsNormArgs& args) {
   }
 }
 
-/// RoPE (arXiv:2104.09864): pair i is turned by position * scale * base^(-2i / rot_dim) / factor[i].
+/// LayerNorm (arXiv:1607.06450): (x - mean) / sqrt(variance + eps) * weight + bias.
+void layer_norm(const LayerNormArgs& args) {
+  const auto* weight = reinterpret_cast<const float*>(args.weight->mapped);
+  const auto* bias = args.bias == nullptr ? nullptr : reinterpret_cast<const float*>(args.bias->mapped);
+  for (u32 r = 0; r < args.p.n_rows; ++r) {
+    const float* x = args.in.as<float>() + u64{r} * args.p.width;
+    float* y = args.out.as<float>() + u64{r} * args.p.width;
+    double sum = 0, squares = 0;
+    for (u32 i = 0; i < args.p.width; ++i) sum += x[i];
+    const double mean = sum / args.p.width;
+    for (u32 i = 0; i < args.p.width; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const double scale = 1 / std::sqrt(squares / args.p.width + static_cast<double>(args.p.eps));
+    for (u32 i = 0; i < args.p.width; ++i)
+      y[i] = static_cast<float>((x[i] - mean) * scale * weight[i] + (bias == nullptr ? 0.0f : bias[i]));
+  }
+}
+
+/// RoPE (arXiv:2104.09864): pair i is turned by position * scale * base^(-2i / rot_dim) / factor[i]. What is turned comes
+/// out times magnitude, and all of a head times the temperature of its position.
 void rope(const RopeArgs& args) {
   const RopeParams& p = args.p;
   const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
@@ -40,15 +58,19 @@ void rope(const RopeArgs& args) {
       const float* x = args.in.as<float>() + (u64{r} * p.n_heads + h) * p.head_dim;
       float* y = args.out.as<float>() + (u64{r} * p.n_heads + h) * p.head_dim;
       if (y != x) std::memcpy(y, x, p.head_dim * sizeof(float));
+      const int32_t position = args.positions.as<int32_t>()[r];
       for (u32 i = 0; i < p.rot_dim / 2; ++i) {
         const double frequency =
             std::pow(static_cast<double>(p.base), -2.0 * i / p.rot_dim) / (factors == nullptr ? 1.0 : factors[i]);
-        const double angle = args.positions.as<int32_t>()[r] * static_cast<double>(p.scale) * frequency;
+        const double angle = position * static_cast<double>(p.scale) * frequency;
         const u32 first = p.style == 0 ? 2 * i : i, second = p.style == 0 ? 2 * i + 1 : i + p.rot_dim / 2;
         const double a = y[first], b = y[second];
-        y[first] = static_cast<float>(a * std::cos(angle) - b * std::sin(angle));
-        y[second] = static_cast<float>(a * std::sin(angle) + b * std::cos(angle));
+        y[first] = static_cast<float>((a * std::cos(angle) - b * std::sin(angle)) * p.magnitude);
+        y[second] = static_cast<float>((a * std::sin(angle) + b * std::cos(angle)) * p.magnitude);
       }
+      if (p.temperature_length == 0) continue;
+      const double times = 1 + p.temperature * std::log1p(position / p.temperature_length);
+      for (u32 d = 0; d < p.head_dim; ++d) y[d] = static_cast<float>(y[d] * times);
     }
 }
 
@@ -68,6 +90,29 @@ void geglu(const GatedArgs& args) {
     const double gate = args.gate.as<float>()[i];
     const double u = std::sqrt(2 / std::acos(-1.0)) * (gate + 0.044715 * gate * gate * gate);
     args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-2 * u)) * args.up.as<float>()[i]);
+  }
+}
+
+void gelu(const GeluArgs& args) {
+  const u64 n = u64{args.n_rows} * args.width;
+  for (u64 i = 0; i < n; ++i) {
+    const double x = args.in.as<float>()[i];
+    const double u = std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x);
+    args.out.as<float>()[i] = static_cast<float>(x / (1 + std::exp(-2 * u)));
+  }
+}
+
+void scale(const ScaleArgs& args) {
+  for (u64 i = 0; i < args.p.n; ++i) {
+    const float y = args.in.as<float>()[i] * args.p.scale;
+    args.out.as<float>()[i] = args.p.cap == 0 ? y : static_cast<float>(soft_cap(y, args.p.cap));
+  }
+}
+
+void resize_heads(const ResizeHeadsArgs& args) {
+  for (u64 i = 0; i < args.p.n; ++i) {
+    const u64 head = i / args.p.to, d = i % args.p.to;
+    args.out.as<float>()[i] = d < args.p.from ? args.in.as<float>()[head * args.p.from + d] : 0.0f;
   }
 }
 

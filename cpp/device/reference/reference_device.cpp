@@ -26,12 +26,16 @@ class ReferenceDevice final : public Unified<Device> {
   void begin(Span, const StepShape&) override {}
   void embed(const EmbedArgs& args) override { reference::embed(args); }
   void rms_norm(const RmsNormArgs& args) override { reference::rms_norm(args); }
+  void layer_norm(const LayerNormArgs& args) override { reference::layer_norm(args); }
   void linear(const LinearArgs& args) override { reference::linear(args); }
   void rope(const RopeArgs& args) override { reference::rope(args); }
   void kv_append(const KvAppendArgs& args) override { reference::kv_append(args); }
   void attention(const AttentionArgs& args) override { reference::attention(args); }
   void swiglu(const GatedArgs& args) override { reference::swiglu(args); }
   void geglu(const GatedArgs& args) override { reference::geglu(args); }
+  void gelu(const GeluArgs& args) override { reference::gelu(args); }
+  void scale(const ScaleArgs& args) override { reference::scale(args); }
+  void resize_heads(const ResizeHeadsArgs& args) override { reference::resize_heads(args); }
   void add(const AddArgs& args) override { reference::add(args); }
   void select_rows(const SelectRowsArgs& args) override { reference::select_rows(args); }
   void sample(const SampleArgs& args) override { reference::sample(args); }

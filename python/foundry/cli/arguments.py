@@ -50,12 +50,14 @@ def parser() -> argparse.ArgumentParser:
     for command in (generate, chat):
         _model(command)
         _device(command)
+        _context(command)
         _sampling(command)
         template_options.add(command)
 
     plan = commands.add_parser("plan", help="the memory that a run will take; allocates nothing for it")
     _model(plan)
     _device(plan)
+    _context(plan)
     plan.add_argument("--prompt-tokens", type=int, default=0, metavar="N")
     _max_new_tokens(plan)
 
@@ -143,6 +145,12 @@ def _device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help=f"{_KV_FORMATS}, or a pair K,V"
     )
+
+
+def _context(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rope-scaling", metavar="HOW", help="none, linear:FACTOR or yarn:FACTOR[:ORIGINAL_CONTEXT]")
+    command.add_argument("--rope-base", type=float, metavar="BASE", help="in place of the model file's")
+    command.add_argument("--max-seq-len", type=int, metavar="N", help="the context, in place of the model file's")
 
 
 def _max_new_tokens(command: argparse.ArgumentParser) -> None:

@@ -113,6 +113,9 @@ def _load(arguments: argparse.Namespace) -> CompiledModel:
             memory_limit=arguments.memory_limit,
             kv_dtype=arguments.kv_dtype,
             threads=arguments.threads,
+            rope_scaling=arguments.rope_scaling,
+            rope_base=arguments.rope_base,
+            max_seq_len=arguments.max_seq_len,
             progress=lambda fraction: progress(fraction, 1),
         )
 

@@ -8,10 +8,21 @@ from typing import Any, Protocol
 
 from foundry._core import Graph
 from foundry.errors import ModelFormatError
+from foundry.models.exaone import Exaone
+from foundry.models.gemma2 import Gemma2
 from foundry.models.gemma3 import Gemma3
+from foundry.models.glm4 import Glm4
+from foundry.models.granite import Granite
 from foundry.models.header import Header
+from foundry.models.internlm2 import InternLM2
 from foundry.models.llama import Llama
+from foundry.models.mistral3 import Mistral3
+from foundry.models.olmo2 import Olmo2
+from foundry.models.phi3 import Phi3
 from foundry.models.qwen2 import Qwen2
+from foundry.models.qwen3 import Qwen3, Qwen3VL
+from foundry.models.smollm3 import SmolLM3
+from foundry.models.starcoder2 import StarCoder2
 from foundry.models.understood import refuse_keys, refuse_other_kinds, refuse_parts, refuse_tensors
 
 
@@ -23,18 +34,31 @@ class Architecture(Protocol):
 
 
 architectures: dict[str, Callable[[Header], Architecture]] = {
+    "exaone": Exaone,
+    "gemma2": Gemma2,
     "gemma3": Gemma3,
+    "glm4": Glm4,
+    "granite": Granite,
+    "internlm2": InternLM2,
     "llama": Llama,
+    "mistral3": Mistral3,
+    "olmo2": Olmo2,
+    "phi3": Phi3,
     "qwen2": Qwen2,
+    "qwen3": Qwen3,
+    "qwen3vl": Qwen3VL,
+    "smollm3": SmolLM3,
+    "starcoder2": StarCoder2,
 }
 
 
-def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]]) -> Graph:
+def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]], head_multiple: int = 8) -> Graph:
     """The graph of a model file.
 
     Args:
         metadata: GGUF keys and values.
         tensors: name -> (rows, cols).
+        head_multiple: pages hold heads of K and V filled up to a multiple of this, itself one of 8.
 
     Raises:
         ModelFormatError: the architecture is not supported, a key is missing or makes no sense, a key or tensor asks
@@ -45,7 +69,7 @@ def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, in
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in architectures:
         raise ModelFormatError(f"general.architecture: expected one of {', '.join(architectures)}, found {name!r}")
-    header = Header(name, metadata, tensors)
+    header = Header(name, metadata, tensors, head_multiple)
     model = architectures[name](header)
     refuse_keys(header)
     graph = Graph()

@@ -14,9 +14,11 @@ from __future__ import annotations
 import math
 
 from foundry._core import Graph
-from foundry.models.decoder import Emitter, expect_windows_like_the_rest
+from foundry.models.decoder import Emitter
 from foundry.models.header import Header
-from foundry.models.hyperparameters import HALF_ROTATED, Hyperparameters, Rope, read_rope
+from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.rope import HALF_ROTATED, Rope, read_rope
+from foundry.models.windows import expect_windows_like_the_rest, read_windows
 
 LAYERS_27B = 62  # its queries are scaled by hidden_size / n_heads, and the file does not say so
 
@@ -25,32 +27,29 @@ class Gemma3:
     def __init__(self, header: Header) -> None:
         self.header, self.hp = header, Hyperparameters.read(header)
         hp = self.hp
-        self.window = header.integer("attention.sliding_window", least=0)
-        full_every = header.integer("attention.sliding_window_pattern", 6)
-        self.is_full = [layer % full_every == full_every - 1 for layer in range(hp.n_layers)]
+        self.windows = read_windows(header, hp, every=6)
         self.rope = read_rope(header, hp, HALF_ROTATED, base=1e6)
         window_base = header.real("rope.freq_base_swa", 1e4)
         self.window_rope = Rope(style=HALF_ROTATED, dims=self.rope.dims, base=window_base)
         self.embedding_scale = math.sqrt(hp.hidden_size)
         query_size = hp.hidden_size / hp.n_heads if hp.n_layers == LAYERS_27B else hp.head_dim
         self.attention_scale = 1 / math.sqrt(query_size)
+        self.final_cap = header.not_negative("final_logit_softcapping")
         header.expect("attention.scale", 0, self.attention_scale)
         header.expect("embedding_scale", 0, self.embedding_scale)
         header.expect("hidden_activation", "gelu", "gelu_pytorch_tanh")
         expect_windows_like_the_rest(header, hp, self.rope)
 
     def build(self, graph: Graph) -> None:
-        hp = self.hp
-        emit = Emitter(graph, self.header, hp, [0 if full else self.window for full in self.is_full])
+        emit = Emitter(graph, self.header, self.hp, self.windows)
         x = emit.embed(self.embedding_scale)
-        for number, full in enumerate(self.is_full):
+        for number, window in enumerate(self.windows):
             layer = emit.layer(number)
             q, k, v = layer.qkv(layer.norm(x, "attn_norm"))
-            q, k = layer.norm(q, "attn_q_norm", hp.head_dim), layer.norm(k, "attn_k_norm", hp.head_dim)
-            q, k = layer.rope(q, k, self.rope if full else self.window_rope)
+            q, k = layer.norm_heads(q, k)
+            q, k = layer.rope(q, k, self.window_rope if window else self.rope)
             y = layer.attention(q, k, v, self.attention_scale)
             x = layer.add(x, layer.norm(y, "post_attention_norm"), "attention")
-            gate, up = layer.gate_up(layer.norm(x, "ffn_norm"))
-            y = layer.down(graph.geglu(gate, up, f"{layer.at} geglu"))
+            y = layer.geglu(layer.norm(x, "ffn_norm"))
             x = layer.add(x, layer.norm(y, "post_ffw_norm"), "ffn")
-        emit.head(x)
+        emit.head(x, cap=self.final_cap)

@@ -18,15 +18,25 @@ class Header:
     """Keys are given without the architecture's name, which is put before them.
 
     Attributes:
+        head_multiple: what a page's rows of K and V hold a multiple of: K and V of other dims are filled up with zeros.
         architecture: the name, as ``general.architecture`` has it.
         metadata: all keys and values of the file.
         tensors: name -> (rows, cols); a vector has one row.
         keys_read: full names of the keys that were asked for, found or not.
+        tensors_left: names of tensors that the graph has a reason not to use.
     """
 
-    def __init__(self, architecture: str, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        metadata: Mapping[str, Any],
+        tensors: Mapping[str, tuple[int, int]],
+        head_multiple: int = 8,
+    ) -> None:
         self.architecture, self.metadata, self.tensors = architecture, metadata, tensors
+        self.head_multiple = head_multiple
         self.keys_read: set[str] = set()
+        self.tensors_left: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         """Whether the file has the key."""
@@ -38,6 +48,26 @@ class Header:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < most:
             raise ModelFormatError(f"{name}: expected a whole number from {least} below {most}, found {value!r}")
         return value
+
+    def same_integer(self, key: str, default: int | None = None) -> int:
+        """A whole number above 0; or one for each layer, all the same, for layers that differ are not supported."""
+        name, value = self._get(key, default)
+        if isinstance(value, list | _core.MetadataArray):
+            values = list(value)
+            if not values or any(one != values[0] for one in values):
+                shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+                raise ModelFormatError(f"{name}: expected the same number for each layer, found {shown}")
+            value = values[0]
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
+            raise ModelFormatError(f"{name}: expected a whole number from 1 below {1 << 31}, found {value!r}")
+        return value
+
+    def not_negative(self, key: str, default: float = 0.0) -> float:
+        """A number from 0, which mostly means that a thing is not done, to 1e30."""
+        name, value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e30:
+            raise ModelFormatError(f"{name}: expected a number that is not below 0, found {value!r}")
+        return float(value)
 
     def real(self, key: str, default: float | None = None) -> float:
         """A number above 0 and below 1e30; needed where there is no default."""

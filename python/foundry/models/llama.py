@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foundry.models.decoder import Decoder
-from foundry.models.hyperparameters import INTERLEAVED
+from foundry.models.rope import INTERLEAVED
 
 
 class Llama(Decoder):

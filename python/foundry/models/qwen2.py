@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foundry.models.decoder import Decoder
-from foundry.models.hyperparameters import HALF_ROTATED
+from foundry.models.rope import HALF_ROTATED
 
 
 class Qwen2(Decoder):

@@ -20,7 +20,7 @@ HARMLESS_KEYS = {
     "vocab_size": "the embedding's rows count",
     "tensor_data_layout": "history of the file",
     "pooling_type": "how embeddings are pooled; logits are not",
-    "attention.layer_norm_epsilon": "of layer norms, which these decoders have none of",
+    "attention.layer_norm_epsilon": "of layer norms, where there are none",
     "attention.group_norm_epsilon": "of group norms, likewise",
     "attention.group_norm_groups": "of group norms, likewise",
     "classifier.output_labels": "names of a classifier's outputs",
@@ -28,12 +28,12 @@ HARMLESS_KEYS = {
     "leading_dense_block_count": "of experts, and expert_count says that there are none",
     "interleave_moe_layer_step": "of experts, likewise",
     "moe_every_n_layers": "of experts, likewise",
-    "rope.scaling.original_context_length": "of yarn and longrope, which are refused; of llama3, see rope_freqs.weight",
+    "rope.scaling.original_context_length": "of a scaling that is not there; of llama3, see rope_freqs.weight",
     "rope.scaling.finetuned": "history of the model",
     "rope.scaling.low_freq_factor": "of llama3, whose result is in rope_freqs.weight",
     "rope.scaling.high_freq_factor": "of llama3, likewise",
-    "rope.scaling.yarn_beta_fast": "of yarn, which is refused",
-    "rope.scaling.yarn_beta_slow": "of yarn, which is refused",
+    "rope.scaling.yarn_beta_fast": "of yarn, where there is none",
+    "rope.scaling.yarn_beta_slow": "of yarn, where there is none",
 }
 HARMLESS_KEY_GROUPS = ("expert_", "vision.", "mm.", "dense_2_", "dense_3_")  # after those that OFF names
 
@@ -154,7 +154,7 @@ def refuse_keys(header: Header) -> None:
 
 def refuse_tensors(header: Header, graph: Graph) -> None:
     """Raises ModelFormatError for tensors of the file that the graph does not use, but for the harmless ones."""
-    unused = header.tensors.keys() - set(graph.weight_names())
+    unused = header.tensors.keys() - set(graph.weight_names()) - header.tensors_left
     left = sorted(name for name in unused if not any(re.fullmatch(form, name) for form in HARMLESS_TENSORS))
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""

@@ -1,0 +1,259 @@
+"""Makes families.json with Hugging Face transformers and torch: ``python tests/oracle/make_families.py``.
+
+The weights are those of tests/python/families.py, random and the same everywhere. The forward pass is in float64, also
+where transformers asks for float32: angles of rope rounded to that would be most of the difference. Run once; the
+values are committed. Names of families as arguments make those anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "python"))
+
+import families  # noqa: E402
+import synthetic  # noqa: E402
+from families import FAMILIES, FFN, HEADS, HIDDEN, KV_HEADS, LAYERS, Family  # noqa: E402
+
+torch.float = torch.float32 = torch.float64
+torch.Tensor.float = torch.Tensor.double
+torch.set_default_dtype(torch.float64)
+
+IDS = [int(i) for i in np.random.default_rng(23).integers(0, 256, 100)]
+SHORT = 12
+POSITIONS = [0, 1, 11, 23, 24, 33, 64, 99]
+REORDERED = {"llama", "smollm3", "mistral3", "granite", "internlm2"}  # Q and K, by converters
+CLASSES = {
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "qwen3vl": "Qwen3",  # text alone
+    "smollm3": "SmolLM3",
+    "mistral3": "Ministral3",
+    "granite": "Granite",
+    "phi3": "Phi3",
+    "gemma2": "Gemma2",
+    "olmo2": "Olmo2",
+    "glm4": "Glm4",
+    "starcoder2": "Starcoder2",
+    "exaone": "Llama",  # the same function, under names of its own
+    "internlm2": "Llama",
+}
+NAMES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+OWN_NAMES = {
+    "gemma2": {
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+    "olmo2": {
+        "post_attention_norm": "post_attention_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+    "glm4": {
+        "post_attention_norm": "post_self_attn_layernorm",
+        "post_ffw_norm": "post_mlp_layernorm",
+        "ffn_up": "mlp.gate_up_proj",
+    },
+    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+    "starcoder2": {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+}
+
+
+def their_name(arch: str, name: str) -> str:
+    top = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    stem, _, kind = name.rpartition(".")
+    if stem in top:
+        return f"{top[stem]}.{kind}"
+    _, layer, weight = stem.split(".")
+    return f"model.layers.{layer}.{(NAMES | OWN_NAMES.get(arch, {}))[weight]}.{kind}"
+
+
+def as_it_was(values: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of Q or K in the order before the converter's: pairs (2i, 2i + 1) of a head back to (i, i + half)."""
+    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
+
+
+def their_weights(family: Family) -> dict[str, torch.Tensor]:
+    weights: dict[str, np.ndarray] = {}
+    q, kv = HEADS * family.head_dim, KV_HEADS * family.head_dim
+    for name, values in families.tensors_of(family).items():
+        if name.startswith("rope_"):
+            continue
+        weight = name.rpartition(".")[0].rpartition(".")[2]
+        if weight == "attn_qkv" and family.arch != "phi3":
+            for part, rows in {
+                "attn_q": slice(0, q),
+                "attn_k": slice(q, q + kv),
+                "attn_v": slice(q + kv, None),
+            }.items():
+                weights[name.replace("attn_qkv", part)] = values[rows]
+        else:
+            weights[name] = values
+    result = {}
+    for name, values in weights.items():
+        weight = name.rpartition(".")[0].rpartition(".")[2]
+        if family.arch in REORDERED and weight in ("attn_q", "attn_k"):
+            values = as_it_was(values, HEADS if weight == "attn_q" else KV_HEADS)
+        if family.arch == "gemma2" and "norm" in weight:
+            values = values - 1  # GGUF holds 1 + w
+        result[their_name(family.arch, name)] = torch.from_numpy(np.array(values)).double()
+    return result
+
+
+def config_of(name: str, family: Family) -> Any:
+    keys = dict(family.keys)
+    kind = CLASSES[family.arch] if name != "olmo3" else "Olmo3"
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": keys.get("rope.freq_base", 10000.0)}
+    if keys.get("rope.scaling.type") == "yarn":
+        rope |= {
+            "rope_type": "yarn",
+            "factor": keys["rope.scaling.factor"],
+            "original_max_position_embeddings": keys["rope.scaling.original_context_length"],
+            "beta_fast": keys["rope.scaling.yarn_beta_fast"],
+            "beta_slow": keys["rope.scaling.yarn_beta_slow"],
+        }
+    fields: dict[str, Any] = {
+        "vocab_size": synthetic.VOCAB,
+        "hidden_size": HIDDEN,
+        "intermediate_size": FFN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": families.CONTEXT,
+        "head_dim": family.head_dim,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": family.tied,
+        "rope_parameters": rope,
+        "attn_implementation": "eager",
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    window = keys.get("attention.sliding_window")
+    if family.arch == "llama":
+        fields |= {"attention_bias": bool(family.biases)}
+    if family.arch == "mistral3":
+        rope |= {"mscale": 1.0, "mscale_all_dim": keys["rope.scaling.yarn_log_multiplier"]}
+        rope |= {"llama_4_scaling_beta": keys["attention.temperature_scale"]}
+        fields |= {"sliding_window": None}
+    if family.arch == "granite":
+        fields |= {
+            "attention_multiplier": keys["attention.scale"],
+            "embedding_multiplier": keys["embedding_scale"],
+            "residual_multiplier": keys["residual_scale"],
+            "logits_scaling": keys["logit_scale"],
+        }
+    if family.arch == "phi3":
+        long = keys["rope.scaling.original_context_length"] < families.CONTEXT
+        factors = list(family.factors["rope_factors_long.weight" if long else "rope_factors_short.weight"])
+        # Which table is taken the length of a prompt tells there: both are the one that Foundry takes for the context.
+        rope |= {
+            "rope_type": "longrope",
+            "long_factor": factors,
+            "short_factor": factors,
+            "attention_factor": keys["rope.scaling.attn_factor"],
+            "original_max_position_embeddings": keys["rope.scaling.original_context_length"],
+            "partial_rotary_factor": keys["rope.dimension_count"] / family.head_dim,
+        }
+        fields |= {"original_max_position_embeddings": keys["rope.scaling.original_context_length"]}
+        fields |= {"sliding_window": window, "partial_rotary_factor": rope["partial_rotary_factor"]}
+    if family.arch == "gemma2":
+        fields |= {
+            "sliding_window": window,
+            "attn_logit_softcapping": keys["attn_logit_softcapping"],
+            "final_logit_softcapping": keys["final_logit_softcapping"],
+            "query_pre_attn_scalar": family.head_dim,
+        }
+    if name == "olmo3":
+        pattern = keys["attention.sliding_window_pattern"]
+        fields |= {"sliding_window": window}
+        fields |= {"layer_types": ["sliding_attention" if one else "full_attention" for one in pattern]}
+        plain = {"rope_type": "default", "rope_theta": rope["rope_theta"]}
+        fields |= {"rope_parameters": {"full_attention": rope, "sliding_attention": plain}}
+    if family.arch == "glm4":
+        rope |= {"partial_rotary_factor": keys["rope.dimension_count"] / family.head_dim}
+        fields |= {"partial_rotary_factor": rope["partial_rotary_factor"], "attention_bias": True}
+    if family.arch == "starcoder2":
+        fields |= {"sliding_window": window, "norm_epsilon": 1e-5, "use_bias": True}
+        fields |= {"hidden_act": "gelu_pytorch_tanh"}
+    if family.arch == "smollm3":
+        fields |= {"no_rope_layer_interval": 4, "use_sliding_window": False}
+    return getattr(transformers, f"{kind}Config")(**fields), getattr(transformers, f"{kind}ForCausalLM")
+
+
+def frequencies_as_factors(model: Any, family: Family) -> None:
+    """Divides rope's frequencies by the file's own divisors, which transformers would have made of a configuration."""
+    factors = torch.tensor(family.factors["rope_freqs.weight"])
+    model.model.rotary_emb.inv_freq /= factors
+    model.model.rotary_emb.original_inv_freq = model.model.rotary_emb.inv_freq
+
+
+def make(name: str, family: Family) -> dict[str, Any]:
+    config, kind = config_of(name, family)
+    model = kind(config).eval()
+    weights = their_weights(family)
+    output_bias = weights.pop("lm_head.bias", None)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert set(missing) <= {"lm_head.weight"} and not unexpected, (name, missing, unexpected)
+    if family.tied:
+        model.tie_weights()
+    if "rope_freqs.weight" in family.factors:
+        frequencies_as_factors(model, family)
+    with torch.no_grad():
+        out = model(torch.tensor([IDS]), output_attentions=True)
+        short = model(torch.tensor([IDS[:SHORT]])).logits[0].numpy()
+    logits = out.logits[0].double().numpy()
+    if output_bias is not None:
+        logits, short = logits + output_bias.numpy(), short + output_bias.numpy()
+    assert np.abs(short - logits[:SHORT]).max() < 1e-5 * np.ptp(logits), name
+    attention = torch.stack(out.attentions).double()  # [layers, 1, heads, n, n]
+    entropy = -(attention * attention.clamp_min(1e-30).log()).sum(-1)[..., 50:].mean()
+    print(f"{name}: range {np.ptp(logits):.2f}, entropy of attention {entropy:.2f} of {np.log(75):.2f} nats")
+    return {
+        "entropy": round(float(entropy), 3),
+        "range": round(float(np.ptp(logits)), 4),
+        "most_likely": [int(x) for x in logits.argmax(1)],
+        "logits": [[float(f"{x:.7g}") for x in logits[p][::5]] for p in POSITIONS],
+    }
+
+
+def main() -> None:
+    path = HERE / "families.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"families": {}}
+    wanted = sys.argv[1:] or list(FAMILIES)
+    made = known["families"] | {name: make(name, FAMILIES[name]) for name in wanted}
+    values = {
+        "made_with": f"transformers {transformers.__version__}, torch {torch.__version__}",
+        "ids": IDS,
+        "positions": POSITIONS,
+        "every": 5,
+        "families": {name: made[name] for name in FAMILIES if name in made},
+    }
+    path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

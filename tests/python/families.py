@@ -1,0 +1,227 @@
+"""Small files of each family of models, whose weights come from a seed: what the oracle was made with is made anew.
+
+The keys and tensors are those that llama.cpp's converter writes. Weights are drawn so that attention is peaked, for
+otherwise rope, caps, windows and norms hardly show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import synthetic
+
+Array = npt.NDArray[np.float32]
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, LAYERS, CONTEXT = 64, 4, 2, 16, 96, 4, 256
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's files have.
+
+    Attributes:
+        arch: as GGUF names it.
+        keys: of metadata, without the architecture's name, beside those that all have.
+        factors: tensors of divisors of rope's frequencies.
+    """
+
+    arch: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    head_dim: int = HEAD_DIM
+    tied: bool = True
+    fused_qkv: bool = False
+    fused_ffn: bool = False
+    gated: bool = True
+    norms_before: bool = True
+    norms_behind: bool = False
+    head_norms: int = 0  # values that a norm of Q has: head_dim, or all of them
+    biases: tuple[str, ...] = ()
+    layer_norm: bool = False
+    factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    peak: float = 2.0  # of the weights of Q and K
+    seed: int = 7
+
+
+WIDE = HEADS * HEAD_DIM
+YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 64,
+    "rope.scaling.yarn_beta_fast": 2.0,
+    "rope.scaling.yarn_beta_slow": 0.25,
+}
+WINDOW = {"attention.sliding_window": 24}
+LONG = {
+    "rope_factors_long.weight": tuple(np.linspace(1.5, 12, 6).tolist()),
+    "rope_factors_short.weight": tuple(np.linspace(1, 3, 6).tolist()),
+}
+PHI3 = {"rope.dimension_count": 12, "rope.scaling.attn_factor": math.sqrt(1 + math.log(4) / math.log(64))}
+FAMILIES = {
+    "llama yarn": Family("llama", YARN, tied=False),
+    "llama fused qkv, head_dim 20": Family(
+        "llama", head_dim=20, fused_qkv=True, biases=("output", "attn_qkv", "attn_output")
+    ),
+    "qwen2 yarn": Family("qwen2", YARN | {"rope.freq_base": 1e6}, biases=("attn_q", "attn_k", "attn_v")),
+    "qwen3": Family("qwen3", {"rope.freq_base": 1e6}, head_norms=HEAD_DIM),
+    "qwen3vl": Family("qwen3vl", {"rope.dimension_sections": [4, 2, 2, 0]}, head_norms=HEAD_DIM, seed=8),
+    "smollm3": Family("smollm3"),
+    "mistral3": Family(
+        "mistral3",
+        YARN | {"rope.scaling.yarn_log_multiplier": 0.5, "attention.temperature_scale": 0.4},
+        tied=False,
+    ),
+    "granite": Family(
+        "granite",
+        {"attention.scale": 0.4, "embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 4.0},
+    ),
+    "phi3 long": Family(
+        "phi3",
+        PHI3 | {"rope.scaling.original_context_length": 64, "rope.scaling.type": "longrope"},
+        fused_qkv=True,
+        fused_ffn=True,
+        tied=False,
+        factors=LONG,
+    ),
+    "phi3 short": Family(
+        "phi3",
+        PHI3 | {"rope.scaling.original_context_length": 256, "rope.scaling.type": "longrope"} | WINDOW,
+        fused_qkv=True,
+        fused_ffn=True,
+        tied=False,
+        factors=LONG,
+    ),
+    "gemma2": Family(
+        "gemma2",
+        WINDOW | {"attn_logit_softcapping": 6.0, "final_logit_softcapping": 3.0},
+        norms_behind=True,
+    ),
+    "olmo2": Family("olmo2", norms_before=False, norms_behind=True, head_norms=WIDE, tied=False),
+    "olmo3": Family(
+        "olmo2",
+        YARN | WINDOW | {"attention.sliding_window_pattern": [True, True, False, True]},
+        norms_before=False,
+        norms_behind=True,
+        head_norms=WIDE,
+        tied=False,
+    ),
+    "glm4": Family(
+        "glm4",
+        {"rope.dimension_count": 8},
+        norms_behind=True,
+        fused_ffn=True,
+        tied=False,
+        biases=("attn_q", "attn_k", "attn_v"),
+    ),
+    "starcoder2": Family(
+        "starcoder2",
+        WINDOW | {"attention.layer_norm_epsilon": 1e-5, "attention.layer_norm_rms_epsilon": None},
+        layer_norm=True,
+        gated=False,
+        biases=("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"),
+    ),
+    "exaone": Family("exaone", tied=False, factors={"rope_freqs.weight": tuple(np.linspace(1, 8, 8).tolist())}),
+    "internlm2": Family("internlm2", tied=False),
+}
+
+
+def metadata_of(family: Family) -> dict[str, Any]:
+    """Full names and values, without the tokenizer's."""
+    keys: dict[str, Any] = {
+        "context_length": CONTEXT,
+        "embedding_length": HIDDEN,
+        "block_count": LAYERS,
+        "feed_forward_length": FFN,
+        "attention.head_count": HEADS,
+        "attention.head_count_kv": KV_HEADS,
+        "attention.key_length": family.head_dim,
+        "attention.value_length": family.head_dim,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.dimension_count": family.head_dim,
+        "rope.freq_base": 10000.0,
+    }
+    return {f"{family.arch}.{key}": value for key, value in (keys | dict(family.keys)).items() if value is not None}
+
+
+def tensors_of(family: Family) -> dict[str, Array]:
+    """Name -> values, rows x cols as the file has them."""
+    random = np.random.default_rng(family.seed)
+    tensors: dict[str, Array] = {}
+
+    def matrix(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
+        tensors[f"{name}.weight"] = (random.standard_normal((rows, cols)) * scale / np.sqrt(cols)).astype(np.float32)
+        if name.rpartition(".")[2] in family.biases:
+            tensors[f"{name}.bias"] = (0.3 * random.standard_normal(rows)).astype(np.float32)
+
+    def norm(name: str, size: int, about: float = 1.0) -> None:
+        tensors[f"{name}.weight"] = (about * (1 + 0.2 * random.standard_normal(size))).astype(np.float32)
+        if family.layer_norm:
+            tensors[f"{name}.bias"] = (0.2 * random.standard_normal(size)).astype(np.float32)
+
+    q, kv = HEADS * family.head_dim, KV_HEADS * family.head_dim
+    matrix("token_embd", synthetic.VOCAB, HIDDEN, math.sqrt(HIDDEN) / 4)
+    for name, values in family.factors.items():
+        tensors[name] = np.asarray(values, np.float32)
+    for layer in range(LAYERS):
+        at = f"blk.{layer}."
+        if family.norms_before:
+            norm(at + "attn_norm", HIDDEN)
+        peak = 1.0 if family.head_norms else family.peak
+        if family.fused_qkv:
+            matrix(at + "attn_qkv", q + 2 * kv, HIDDEN)
+            tensors[at + "attn_qkv.weight"][: q + kv] *= peak
+        else:
+            matrix(at + "attn_q", q, HIDDEN, peak)
+            matrix(at + "attn_k", kv, HIDDEN, peak)
+            matrix(at + "attn_v", kv, HIDDEN)
+        if family.head_norms:
+            norm(at + "attn_q_norm", family.head_norms, family.peak)
+            norm(at + "attn_k_norm", min(family.head_norms, kv), family.peak)
+        matrix(at + "attn_output", HIDDEN, q)
+        if family.norms_behind:
+            norm(at + "post_attention_norm", HIDDEN)
+        if family.norms_before:
+            norm(at + "ffn_norm", HIDDEN)
+        if family.gated and not family.fused_ffn:
+            matrix(at + "ffn_gate", FFN, HIDDEN)
+        matrix(at + "ffn_up", FFN * (2 if family.fused_ffn else 1), HIDDEN)
+        matrix(at + "ffn_down", HIDDEN, FFN)
+        if family.norms_behind:
+            norm(at + "post_ffw_norm", HIDDEN)
+    norm("output_norm", HIDDEN)
+    if not family.tied:
+        matrix("output", synthetic.VOCAB, HIDDEN)
+    elif "output" in family.biases:
+        tensors["output.bias"] = (0.5 * random.standard_normal(synthetic.VOCAB)).astype(np.float32)
+    return tensors
+
+
+def write(
+    path: Path,
+    family: Family,
+    keys: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Array | None] | None = None,
+) -> Path:
+    """The file, with these keys (without the architecture's name) and tensors in place of its own; None: without."""
+    writer = synthetic.Writer(str(path), family.arch)
+    metadata = metadata_of(family) | {f"{family.arch}.{key}": value for key, value in (keys or {}).items()}
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            writer.add_string(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        elif isinstance(value, list):
+            writer.add_array(name, value)
+        elif value is not None:
+            writer.add_uint32(name, value)
+    synthetic.add_byte_tokenizer(writer)
+    for name, values in (tensors_of(family) | dict(tensors or {})).items():
+        if values is not None:
+            writer.add_tensor(name, values.astype(np.float32))
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    return path
