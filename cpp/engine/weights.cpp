@@ -32,7 +32,10 @@ WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : f
 
 WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightUse use) const {
   if (!ref.constant.empty()) {
-    Entry entry{{ref.name, DType::f32, 1, ref.cols, nullptr, ref.cols * sizeof(float)}, use, nullptr, ref.constant};
+    Entry entry{};
+    entry.use = use, entry.constant = ref.constant;
+    entry.view.name = ref.name, entry.view.type = DType::f32, entry.view.rows = 1, entry.view.cols = ref.cols;
+    entry.view.bytes = ref.cols * sizeof(float);
     entry.view.data = reinterpret_cast<const std::byte*>(entry.constant.data());  // moving a vector leaves its values
     return entry;
   }
