@@ -44,12 +44,13 @@ kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffe
   const ulong row = ulong(group.x) * p.n_heads * p.head_dim;
   for (uint i = index; i < p.n_heads * half_dim; i += kThreads) {
     const uint head = i / half_dim, pair = i % half_dim;
-    const float2 turn = cos_sin(position, frequencies[pair]) * turned;
+    const float2 turn = cos_sin(position, frequencies[pair]);
+    const float along = turn.x * turned, across = turn.y * turned;
     const ulong at = row + ulong(head) * p.head_dim;
     const ulong a = at + (p.style == 0 ? 2 * pair : pair), b = at + (p.style == 0 ? 2 * pair + 1 : pair + half_dim);
     const float xa = in[a], xb = in[b];
-    out[a] = xa * turn.x - xb * turn.y;
-    out[b] = xa * turn.y + xb * turn.x;
+    out[a] = xa * along - xb * across;
+    out[b] = xa * across + xb * along;
   }
   const uint rest = p.head_dim - p.rot_dim;
   for (uint i = index; i < p.n_heads * rest; i += kThreads) {
