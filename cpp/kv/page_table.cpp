@@ -47,13 +47,13 @@ void PageTable::make_room(uint32_t n_pages) {
   const uint64_t room = std::max<uint64_t>({2 * room_, n_pages, kLeastRoom});  // a growth costs the same at any length
   std::unique_ptr<Buffer> addresses = pool_->allocate_table(room);
   pages_.reserve(room);
-  std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->data()));
+  std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->host()));
   addresses_ = std::move(addresses);
   room_ = room;
 }
 
 uint64_t* PageTable::address(uint32_t index) const {
-  return addresses_ == nullptr ? nullptr : reinterpret_cast<uint64_t*>(addresses_->data()) + index;
+  return addresses_ == nullptr ? nullptr : reinterpret_cast<uint64_t*>(addresses_->host()) + index;
 }
 
 void PageTable::append(PageId page, uint64_t at) {

@@ -123,6 +123,9 @@ class SamplingParams:
         return core
 
 
+SAMPLING = frozenset(one.name for one in fields(SamplingParams))
+
+
 def _mixed(seed: int, index: int) -> int:
     """64 bits of both: SplitMix64 (Steele, Lea, Flood 2014), whose index-th number from ``seed`` this is."""
     most = (1 << 64) - 1
