@@ -157,7 +157,7 @@ class Device {
 
   /// Zero-filled or not is the device's affair. Throws MemoryLimitError when the system has no more.
   virtual std::unique_ptr<Buffer> allocate(uint64_t bytes) = 0;
-  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated.
+  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated, and where the view has no bytes.
   virtual uint64_t prepared_bytes(const WeightView& view, WeightUse use) const = 0;
   virtual std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) = 0;
   /// Private scratch for steps up to this shape; the engine allocates it with allocate() and hands it to begin().

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/sample.h"
 
 namespace foundry {
 namespace {
@@ -111,10 +112,25 @@ void StepRunner::settle(uint64_t step) noexcept {
   }
 }
 
+uint64_t StepRunner::draw_room_bytes() const {
+  return graph_.arch.vocab_size * (sizeof(float) + (steps_ahead() == 0 ? sizeof(Candidate) : 0));
+}
+
+void StepRunner::make_draw_room() {
+  edited_.reserve(graph_.arch.vocab_size);
+  if (steps_ahead() == 0) room_.reserve(graph_.arch.vocab_size);
+}
+
+std::span<float> StepRunner::editable(std::span<const float> logits) {
+  edited_.assign(logits.begin(), logits.end());
+  return edited_;
+}
+
 int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
+  if (steps_ahead() == 0) return sample(logits, params, room_);
   const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
-  settle(newest_);  // steps ahead use that row too
-  std::memcpy(row.as<float>(), logits.data(), logits.size_bytes());
+  settle(newest_);
+  if (row.as<float>() != logits.data()) std::memcpy(row.as<float>(), logits.data(), logits.size_bytes());
   begin_step(inputs_);
   device_.sample({1, static_cast<uint32_t>(logits.size()), &params, row, out});
   last_ = newest_ = device_.submit();

@@ -63,6 +63,8 @@ WeightBytes WeightStore::plan(const Device& device) const {
 }
 
 void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress& progress) {
+  for (const auto& [key, entry] : entries_)
+    if (entry.view.data == nullptr) throw ValueError("weights: expected a whole file, found its header alone");
   const WeightBytes planned = plan(device);
   ledger.charge(MemoryUse::weights_mapped, planned.mapped);
   try {

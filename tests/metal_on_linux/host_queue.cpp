@@ -50,7 +50,7 @@ class HostQueue final : public KernelQueue {
   }
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<HeapBuffer>(bytes); }
-  uint64_t copied_bytes(const std::byte*, uint64_t) const override { return 0; }
+  uint64_t copied_bytes(uint64_t, uint64_t) const override { return 0; }
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
     return std::make_unique<MappedBuffer>(data, n);
   }

@@ -35,7 +35,7 @@ def load(tiny_path: Callable[..., Path]) -> Callable[..., CompiledModel]:
 def prompt(s: Session, ids: list[int]) -> tuple[int, int]:
     """Feeds a prompt; the token that follows it, and how many tokens were cached."""
     answer = s.begin(ids, 1, SamplingParams(), [])
-    return answer.next()[0], s.cached_tokens
+    return answer.next()[0].token_id, s.cached_tokens
 
 
 def test_the_same_bits_and_fewer_tokens(load: Callable[..., CompiledModel]) -> None:
@@ -108,9 +108,10 @@ def test_live_sessions_are_never_robbed(load: Callable[..., CompiledModel]) -> N
 def test_under_pressure_cached_prefixes_go_first(load: Callable[..., CompiledModel]) -> None:
     probe = load(0)
     slab = probe.plan(8, 0).kv
-    model = load(10_000, memory_limit=room_of(probe) + 3 * slab)
     with probe.session(8, 0) as one:
         per_slab = slab // one.globals["page_bytes"]
+    tables = 2 * probe.plan(3 * per_slab * PAGE, 0).page_tables
+    model = load(10_000, memory_limit=room_of(probe) + 3 * slab + tables)
     with model.session(0, 0) as s:
         s.forward([3] * (2 * per_slab * PAGE))
     assert model.memory()["prefix_cache"] == 2 * slab

@@ -49,7 +49,7 @@ class CudaQueue final : public KernelQueue {
   }
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<PinnedBuffer>(bytes); }
-  uint64_t copied_bytes(const std::byte*, uint64_t n) const override { return n; }
+  uint64_t copied_bytes(uint64_t, uint64_t n) const override { return n; }
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
     auto buffer = std::make_unique<PinnedBuffer>(n);
     std::memcpy(buffer->data(), data, n);

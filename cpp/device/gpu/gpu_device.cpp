@@ -48,12 +48,12 @@ class GpuDevice final : public Device {
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return queue_->allocate(bytes); }
   uint64_t prepared_bytes(const WeightView& view, WeightUse) const override {
-    return queue_->copied_bytes(view.data, view.bytes);
+    return queue_->copied_bytes(view.place(), view.bytes);
   }
   std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse) override {
     auto weight = std::make_unique<GpuWeight>();
     weight->rows = view.rows, weight->cols = view.cols, weight->type = view.type, weight->mapped = view.data;
-    weight->private_bytes = queue_->copied_bytes(view.data, view.bytes);
+    weight->private_bytes = queue_->copied_bytes(view.place(), view.bytes);
     weight->buffer = queue_->wrap(view.data, view.bytes);
     return weight;
   }

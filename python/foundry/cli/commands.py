@@ -57,8 +57,15 @@ def chat(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    model = _load(arguments)
-    found = model.plan(arguments.prompt_tokens, arguments.max_new_tokens)
+    found = CompiledModel.plan_file(
+        _path(arguments.model),
+        arguments.prompt_tokens,
+        arguments.max_new_tokens,
+        device=arguments.device,
+        memory_limit=arguments.memory_limit,
+        kv_dtype=arguments.kv_dtype,
+        threads=arguments.threads,
+    )
     print(json.dumps(asdict(found)) if arguments.json else found)
     return 0 if found.fits else 1
 
