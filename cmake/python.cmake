@@ -8,6 +8,10 @@ file(GLOB bindings CONFIGURE_DEPENDS cpp/bindings/*.cpp)
 nanobind_add_module(_core NB_STATIC ${bindings})
 target_link_libraries(_core PRIVATE foundry_engine)
 target_compile_options(_core PRIVATE ${warnings})
+if(FOUNDRY_TEST_DEVICES)
+  target_sources(_core PRIVATE tests/shadow/reach.cpp tests/shadow/shadow_device.cpp tests/shadow/registered.cpp)
+  target_include_directories(_core PRIVATE tests)
+endif()
 install(TARGETS _core LIBRARY DESTINATION foundry)
 
 # The stub comes from importing the module, which a cross build can't do; without it only editors lose.

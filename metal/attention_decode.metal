@@ -8,20 +8,20 @@ using namespace metal;
 constant constexpr uint kSimdgroups = AttentionDecodeLaunch::kSimdgroups;
 constant constexpr uint kStep = 8;  // positions of a simdgroup at a time: they lie in one page, whose size 8 divides
 
-struct Span {
+struct SplitRange {
   uint begin, end;
 };
 
 /// Positions that split `index` of a query at `position` sees.
-METAL_FUNC Span split_span(constant AttentionParams& p, uint position, uint index, uint n_splits) {
+METAL_FUNC SplitRange split_range(constant AttentionParams& p, uint position, uint index, uint n_splits) {
   const uint end = position + 1;
   const uint begin = p.window != 0 && end > p.window ? end - p.window : 0;
   const uint first = begin / p.segment_tokens, last = (end + p.segment_tokens - 1) / p.segment_tokens;
   const uint each = (last - first + n_splits - 1) / n_splits;
-  Span span;
-  span.begin = max(begin, (first + index * each) * p.segment_tokens);
-  span.end = min(end, (first + (index + 1) * each) * p.segment_tokens);
-  return span;
+  SplitRange range;
+  range.begin = max(begin, (first + index * each) * p.segment_tokens);
+  range.end = min(end, (first + (index + 1) * each) * p.segment_tokens);
+  return range;
 }
 
 /// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes of them make a
@@ -46,9 +46,9 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
   const uint head = kv_head * per_kv_head + first, n_queries = min(kQueries, per_kv_head - first);
   const uint dim = lane % kLanes * 8, token = lane / kLanes;
   const bool active = dim < kv.head_dim;
-  const Span span = split_span(p, at.position, group.y, split.n_splits);
-  const Rows keys = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, false);
-  const Rows values = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, true);
+  const SplitRange range = split_range(p, at.position, group.y, split.n_splits);
+  const KvRows keys = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, false);
+  const KvRows values = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, true);
 
   float query[kQueries][8], out[kQueries][8], most[kQueries], sum[kQueries];
   for (uint i = 0; i < kQueries; ++i) {
@@ -60,13 +60,13 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
     }
   }
 
-  for (uint base = span.begin / kStep * kStep + simdgroup * kStep; base < span.end; base += kSimdgroups * kStep) {
+  for (uint base = range.begin / kStep * kStep + simdgroup * kStep; base < range.end; base += kSimdgroups * kStep) {
     device const uchar* key = keys.at(base) + token * keys.row_bytes;
     device const uchar* value = values.at(base) + token * values.row_bytes;
     float x[kUnroll][8], score[kUnroll][kQueries];
     for (uint u = 0; u < kUnroll; ++u) {
       const uint position = base + u * kTokens + token;
-      if (active && position >= span.begin && position < span.end) {
+      if (active && position >= range.begin && position < range.end) {
         eight_of(Format(), kv.k_type, key + u * kTokens * keys.row_bytes, dim, x[u]);
       } else {
         for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
@@ -80,7 +80,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
       }
     for (uint u = 0; u < kUnroll; ++u) {
       const uint position = base + u * kTokens + token;
-      if (active && position >= span.begin && position < span.end) {
+      if (active && position >= range.begin && position < range.end) {
         eight_of(Format(), kv.v_type, value + u * kTokens * values.row_bytes, dim, x[u]);
       } else {
         for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
@@ -90,7 +90,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
       for (uint i = 0; i < kQueries; ++i) {
         for (uint mask = kLanes / 2; mask > 0; mask /= 2) score[u][i] += simd_shuffle_xor(score[u][i], ushort(mask));
         const uint position = base + u * kTokens + token;
-        if (position < span.begin || position >= span.end) score[u][i] = -INFINITY;
+        if (position < range.begin || position >= range.end) score[u][i] = -INFINITY;
       }
     for (uint i = 0; i < kQueries; ++i) {
       float next = most[i];

@@ -28,12 +28,12 @@ struct Stage<F16> {
 
 /// A thread's share of kKeys positions of K or V. All of it is read before any of it is stored, so that the reads overlap.
 template <uint kDim, uint kKeys>
-struct Share {
+struct KvShare {
   uint4 held[(kKeys * kDim / 8 + kThreads - 1) / kThreads];
 
   /// Positions first .. first + kKeys; those outside begin .. end are zero.
   template <class Format>
-  METAL_FUNC void read(Format, uint, thread const Rows& rows, uint first, uint begin, uint end, uint index) {
+  METAL_FUNC void read(Format, uint, thread const KvRows& rows, uint first, uint begin, uint end, uint index) {
     constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
     for (uint c = 0; c < kCount; ++c) {
       const uint i = index + c * kThreads, position = first + i / kParts;
@@ -42,7 +42,7 @@ struct Share {
         held[c] = Stage<Format>::eight(rows.at(position), i % kParts * 8);
     }
   }
-  METAL_FUNC void read(AnyFormat, uint type, thread const Rows& rows, uint first, uint begin, uint end, uint index) {
+  METAL_FUNC void read(AnyFormat, uint type, thread const KvRows& rows, uint first, uint begin, uint end, uint index) {
 #define FOUNDRY_READ(name, Name, number, elements, bytes, kind, weight, table, kv) \
   FOUNDRY_GPU_##kv(case number : read(Name(), type, rows, first, begin, end, index); return;)
     switch (type) { FOUNDRY_FORMATS(FOUNDRY_READ) }
@@ -58,7 +58,7 @@ struct Share {
   }
 };
 
-/// Grid: (groups of kSimdgroups units, n_kv_heads, sequences). A unit is 16 rows of a head: unit u is head u % group of rows
+/// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is 16 rows of a head: strip u is head u % group of rows
 /// u / group * 16. Sequences of fewer than split.prefill_rows rows are left to attention_decode.
 template <class Format, uint kDim, uint kKeys>
 kernel void attention_prefill(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
@@ -73,22 +73,22 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
 
   device const Sequence& sequence = sequences[group.z];
   const uint per_kv_head = p.n_heads / kv.n_kv_heads;
-  const uint n_units = (sequence.n_rows + kRows - 1) / kRows * per_kv_head;
+  const uint n_strips = (sequence.n_rows + kRows - 1) / kRows * per_kv_head;
   // Long rows first: causal ones have the most to do.
-  const uint n_groups = (n_units + kSimdgroups - 1) / kSimdgroups;
+  const uint n_groups = (n_strips + kSimdgroups - 1) / kSimdgroups;
   if (sequence.n_rows < split.prefill_rows || group.x >= n_groups) return;
-  const uint first_unit = (n_groups - 1 - group.x) * kSimdgroups,
-             last_unit = min(first_unit + kSimdgroups, n_units) - 1;
-  const uint unit = first_unit + simdgroup;
-  const bool busy = unit < n_units;
-  const uint row = min(unit, last_unit) / per_kv_head * kRows;
-  const uint head = group.y * per_kv_head + min(unit, last_unit) % per_kv_head;
-  const Rows k_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, false);
-  const Rows v_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, true);
+  const uint first_strip = (n_groups - 1 - group.x) * kSimdgroups,
+             last_strip = min(first_strip + kSimdgroups, n_strips) - 1;
+  const uint strip = first_strip + simdgroup;
+  const bool busy = strip < n_strips;
+  const uint row = min(strip, last_strip) / per_kv_head * kRows;
+  const uint head = group.y * per_kv_head + min(strip, last_strip) % per_kv_head;
+  const KvRows k_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, false);
+  const KvRows v_rows = rows_of<Format>(sequence.pages, kv, p.layer, group.y, true);
 
   // Positions that some row of the threadgroup sees.
-  const uint group_row = first_unit / per_kv_head * kRows,
-             last_row = min(last_unit / per_kv_head * kRows + kRows, sequence.n_rows);
+  const uint group_row = first_strip / per_kv_head * kRows,
+             last_row = min(last_strip / per_kv_head * kRows + kRows, sequence.n_rows);
   const uint end = sequence.start + last_row, oldest = sequence.start + group_row + 1;
   const uint begin = p.window != 0 && oldest > p.window ? oldest - p.window : 0;
 
@@ -115,7 +115,7 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   float most[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
 
   for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
-    Share<kDim, kKeys> key_share, value_share;
+    KvShare<kDim, kKeys> key_share, value_share;
     key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);
     value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -20,7 +20,7 @@ METAL_FUNC uint two_halves_of(float low, float high) {
 
 /// What a thread stages of x or W: a quarter of a block, of each of kShares rows. Four neighbours have a whole block.
 template <class Format>
-struct Share {
+struct TileShare {
   device const uchar* rows[kShares];
   float held[kShares][8];
   Affine of[kShares];
@@ -102,8 +102,8 @@ kernel void linear_tiles(device const float* in [[buffer(0)]], device const ucha
     for (uint n = 0; n < 2; ++n)
       for (uint i = 0; i < 8; ++i) sums[m][n][i] = 0.0f;
 
-  Share<F32> x;
-  Share<Format> w;
+  TileShare<F32> x;
+  TileShare<Format> w;
   x.begin((device const uchar*)in, first_row, p.n_rows, p.in_features, index);
   w.begin(weight, first_output, p.out_features, p.in_features, index);
   x.read(0, p.in_features, index);

@@ -3,13 +3,15 @@
 Run from anywhere: `python tests/check_layers.py [root]`. Exit status 1 and one line a fault if a rule is broken.
 The order, and the few rules beside it:
 
-- C++: formats.def, metal/include, base, formats, device.h, gguf, graph, kv, device, engine, bindings.
-  `device/device.h` is a rung of its own, just above formats: it is the interface, and kv and the weights speak it.
+- C++: formats.def, metal/include, base, memory.h, formats, device.h, gguf, graph, kv, device, engine, bindings.
+  `device/memory.h` and `device/device.h` are rungs of their own: they are the interface, kv speaks the one, and the
+  weights and the engine the other.
   `formats/formats.def` lies below all: a table, which kernels and the core share, and which includes nothing.
 - kv knows buffers, not models or graphs: it includes neither gguf nor graph.
 - In the engine no two files are a knot: ENGINE_RUNGS is its own order.
-- Outside the device room, `device/device.h` is all that is seen of it. Inside, one device includes no other
-  (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/ join them.
+- Outside the device room, these two are all that is seen of it, and kv sees `device/memory.h` alone. Inside, one
+  device includes no other (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/
+  join them.
 - Python: the list PYTHON_ORDER. A module that is not on it is a fault: give it its place.
   Imports under `if TYPE_CHECKING:` are names for the type checker, and free.
 Tests and benches may include anything, and nothing of theirs may be included by the house.
@@ -24,6 +26,7 @@ CPP_ORDER = [
     "formats.def",
     "metal/include",
     "base",
+    "memory.h",
     "formats",
     "device.h",
     "gguf",
@@ -33,7 +36,7 @@ CPP_ORDER = [
     "engine",
     "bindings",
 ]
-CPP_FORBIDDEN = {"kv": {"gguf", "graph"}}
+CPP_FORBIDDEN = {"kv": {"gguf", "graph", "device.h"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
     ["sampler", "weights", "step_plan"],
@@ -56,6 +59,7 @@ PYTHON_ORDER = [
     "hub",
     "chat",
     "tokenizer",
+    "parsing",
     "sampling",
     "structured",
     "answer",
@@ -75,7 +79,7 @@ SOURCES = {".h", ".cpp", ".inl", ".mm", ".cu", ".cuh", ".metal", ".def"}
 
 def room_of(path: str) -> str | None:
     """The room of a path as an #include writes it ("kv/kv.h", "params.h"); None if it is in none."""
-    if path in ("device/device.h", "formats/formats.def"):
+    if path in ("device/device.h", "device/memory.h", "formats/formats.def"):
         return Path(path).name
     first, _, rest = path.partition("/")
     if not rest:

@@ -22,6 +22,7 @@ def test_the_house_holds() -> None:
         ("cpp/formats/formats.def", '#include "params.h"', "points up"),
         ("cpp/formats/a.h", '#include "gguf/gguf.h"', "points up"),
         ("cpp/kv/a.h", '#include "graph/graph.h"', "knows nothing of graph"),
+        ("cpp/kv/a.h", '#include "device/device.h"', "knows nothing of device.h"),
         ("cpp/engine/a.cpp", '#  include "device/cpu/cpu_device.h"', "only device/device.h"),
         ("cpp/device/cpu/a.cpp", '#include "device/reference/ops.h"', "one device uses another"),
         ("cpp/kv/a.cpp", '#include "elsewhere/a.h"', "in no room"),
@@ -47,7 +48,8 @@ def test_a_planted_fault_is_found(tmp_path: Path, file: str, line: str, fault: s
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("cpp/kv/a.h", '#include "device/device.h"'),
+        ("cpp/kv/a.h", '#include "device/memory.h"'),
+        ("cpp/engine/step.h", '#include "device/device.h"'),
         ("cpp/device/cpu/a.cpp", '#include "formats/dtype.h"'),
         ("metal/include/a.h", '#include "formats/formats.def"'),
         ("cpp/device/registry.cpp", '#include "device/cpu/cpu_device.h"'),

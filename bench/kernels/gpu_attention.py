@@ -103,8 +103,8 @@ def decode(kernels: Kernels, batch: int, tokens: int, bandwidth: float) -> None:
     partials = torch.empty(batch, heads, splits, dim + 2, device="cuda")
     out = torch.empty(batch, heads, dim, device="cuda")
     sequences = pages.sequences(1, tokens - 1)
-    attention = struct.pack("4If3I", batch, heads, batch, 0, 1 / math.sqrt(dim), 0, SEGMENT, 0)
-    split = struct.pack("8I", 0, splits, 4, 1, NEVER, 0, 0, 0)
+    attention = struct.pack("4If2I", batch, heads, batch, 0, 1 / math.sqrt(dim), 0, SEGMENT)
+    split = struct.pack("4I", 0, splits, 1, NEVER)
 
     def ours() -> None:
         kernels(
@@ -146,8 +146,8 @@ def prefill(kernels: Kernels, tokens: int, heads: int, kv_heads: int) -> None:
     q = torch.randn(tokens, heads, dim, device="cuda")
     out = torch.empty_like(q)
     sequences = pages.sequences(tokens, 0)
-    attention = struct.pack("4If3I", tokens, heads, 1, 0, 1 / math.sqrt(dim), 0, SEGMENT, 0)
-    split = struct.pack("8I", 0, 0, 0, 0, 16, 0, 0, 0)
+    attention = struct.pack("4If2I", tokens, heads, 1, 0, 1 / math.sqrt(dim), 0, SEGMENT)
+    split = struct.pack("4I", 0, 0, 0, 16)
     units = -(-tokens // 16) * (heads // kv_heads)
 
     def ours() -> None:

@@ -1,11 +1,15 @@
 // The formats that the core computes with, as Python's lists and help need them.
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
+#include "formats/block_formats.h"
 #include "formats/table.h"
 
 namespace nb = nanobind;
@@ -30,7 +34,20 @@ void bind_formats(nb::module_& m) {
       .def_ro("kv", &Format::kv, "Who keeps K and V in it.");
   m.def(
       "formats", [] { return std::vector<Format>(formats().begin(), formats().end()); },
-      "Every format of formats.def, wide ones first.");
+      "Every format of formats.def, in its order.");
+  m.def(
+      "dequantise",
+      [](const Format& f, const nb::bytes& blocks) {
+        if (blocks.size() % f.block_bytes != 0)
+          throw ValueError(std::string(f.name) + ": expected a multiple of " + std::to_string(f.block_bytes) +
+                           " bytes, found " + std::to_string(blocks.size()));
+        const uint64_t n = blocks.size() / f.block_bytes * f.block_elements;
+        auto values = std::make_unique<float[]>(n);
+        dequantise_row(f.type, static_cast<const std::byte*>(blocks.data()), values.get(), n);
+        return array_of(std::move(values), {n});
+      },
+      nb::arg("format"), nb::arg("blocks"),
+      "The values of whole blocks as a file has them: f32 [n]. ValueError where they aren't whole.");
 }
 
 }  // namespace foundry

@@ -39,8 +39,13 @@ void bind_graph(nb::module_& m) {
       .def("embed", &Graph::embed, "table"_a, "scale"_a, "name"_a)
       .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
       .def("linear", &Graph::linear, "x"_a, "weight"_a, "bias"_a, "name"_a)
-      .def("rope", &Graph::rope, "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "scale"_a, "style"_a,
-           "factors"_a, "name"_a)
+      .def(
+          "rope",
+          [](Graph& g, ValueId x, uint32_t n_heads, uint32_t head_dim, uint32_t rot_dim, float base, float scale,
+             uint32_t style, WeightId factors, const std::string& name) {
+            return g.rope(x, {n_heads, head_dim, rot_dim, style, base, scale}, factors, name);
+          },
+          "x"_a, "n_heads"_a, "head_dim"_a, "rot_dim"_a, "base"_a, "scale"_a, "style"_a, "factors"_a, "name"_a)
       .def("kv_append", &Graph::kv_append, "k"_a, "v"_a, "group"_a, "layer"_a, "name"_a)
       .def("attention", &Graph::attention, "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
@@ -52,7 +57,7 @@ void bind_graph(nb::module_& m) {
       .def("serialize", &Graph::serialize)
       .def_static("parse", &Graph::parse, "text"_a)
       .def("verify", [](const Graph& g) { verify(g); })
-      .def("fused", [](const Graph& g) { return fuse(g); })
+      .def("fused", [](const Graph& g) { return fuse(g, {}); })
       .def("weight_names",
            [](const Graph& g) {
              nb::typed<nb::list, nb::str> names;
@@ -62,7 +67,7 @@ void bind_graph(nb::module_& m) {
       .def_prop_ro("n_ops", [](const Graph& g) { return g.ops.size(); })
       .def("op_names", [](const Graph& g) {
         nb::typed<nb::list, nb::str> names;
-        for (const Op& op : g.ops) names.append(op_name(op.kind));
+        for (const Op& op : g.ops) names.append(op.kind_name());
         return names;
       });
 }

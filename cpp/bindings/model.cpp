@@ -175,8 +175,8 @@ void bind_model(nb::module_& m) {
           [](std::shared_ptr<CompiledModel> model, uint32_t initial, uint32_t reserved, uint32_t step) {
             return Session::open(std::move(model), {initial, reserved, step});
           },
-          "initial_tokens"_a, "reserved_tokens"_a, "step_tokens"_a = 0)
-      .def("restore", &Session::restore, "path"_a, "more_tokens"_a, "step_tokens"_a = 0, nb::call_guard<Released>())
+          "initial_tokens"_a, "reserved_tokens"_a, "growth_tokens"_a = 0)
+      .def("restore", &Session::restore, "path"_a, "more_tokens"_a, "growth_tokens"_a = 0, nb::call_guard<Released>())
       .def("forward", &forward_batch, "batch"_a, "allow_nonfinite"_a = false);
 }
 

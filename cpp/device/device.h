@@ -1,4 +1,4 @@
-// The one interface of a device: buffers, prepared weights, encode a step, submit, wait.
+// The one interface of a device: its memory (memory.h), prepared weights, encode a step, submit, wait.
 // Adding a device means adding a folder beside this file and a line in registry.cpp.
 #pragma once
 #include <cstddef>
@@ -7,29 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "device/memory.h"
 #include "formats/dtype.h"
 #include "formats/weight_view.h"
 #include "params.h"
 
 namespace foundry {
-
-class Buffer {
- public:
-  virtual ~Buffer() = default;
-  virtual std::byte* data() = 0;         // host-visible address
-  virtual uint64_t address() const = 0;  // the address that kernels see
-  virtual uint64_t bytes() const = 0;
-};
-
-/// A place inside a buffer.
-struct Span {
-  Buffer* buffer = nullptr;
-  uint64_t offset = 0;
-  template <class T>
-  T* as() const {
-    return buffer == nullptr ? nullptr : reinterpret_cast<T*>(buffer->data() + offset);
-  }
-};
 
 /// What an op does with the weight: `table` is looked up or read whole as f32 (embed, norms, biases, rope factors), `linear` is multiplied.
 enum class WeightUse : uint32_t { table, linear };
@@ -52,6 +35,7 @@ struct DeviceInfo {
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention
   bool half_tiles = false;      // 16 rows and more have matrix tiles, which round otherwise: bits depend on the chunks
+  bool fuses_linears = true;    // linears of one input, and an add behind a linear
   bool fuses = false;           // an rms_norm before a linear, and the gate behind it
   uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
@@ -150,17 +134,14 @@ struct SampleArgs {  // out[i] = a token drawn from logits[i] by params[i]
   Span out;                    // i32 [n_rows]
 };
 
-class Device {
+class Device : public DeviceMemory {
  public:
-  virtual ~Device() = default;
   virtual const DeviceInfo& info() const = 0;
 
-  /// Zero-filled or not is the device's affair. Throws MemoryLimitError when the system has no more.
-  virtual std::unique_ptr<Buffer> allocate(uint64_t bytes) = 0;
   /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated, and where the view has no bytes.
   virtual uint64_t prepared_bytes(const WeightView& view, WeightUse use) const = 0;
   virtual std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) = 0;
-  /// Private scratch for steps up to this shape; the engine allocates it with allocate() and hands it to begin().
+  /// Private scratch for steps up to this shape; the engine allocates it, as `device` memory, and hands it to begin().
   virtual uint64_t scratch_bytes(const StepShape& shape) const = 0;
 
   // One step: begin, ops in order, submit, wait. Host devices may run each op as it is encoded. Encoding never fails for want of

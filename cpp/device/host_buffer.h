@@ -2,11 +2,11 @@
 #pragma once
 #include <memory>
 
-#include "device/device.h"
+#include "device/memory.h"
 
 namespace foundry {
 
 /// Page-aligned, zero until written, resident only where touched. Throws MemoryLimitError when the system refuses.
-std::unique_ptr<Buffer> make_host_buffer(uint64_t bytes);
+std::unique_ptr<Buffer> make_host_buffer(uint64_t bytes, MemoryKind kind);
 
 }  // namespace foundry

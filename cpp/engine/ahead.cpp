@@ -74,7 +74,7 @@ size_t AheadSteps::start(AheadMember& first, std::span<AheadMember* const> other
   std::list<AheadRow> made;
   for (size_t i = 0; i < rows.size(); ++i) {
     const AheadMember::Want& want = *rows[i].want;
-    runs.push_back({want.reservation.globals(), {&tokens[i], 1}, want.position, want.reservation.rope_max_seq_len()});
+    runs.push_back({want.reservation.globals(), {&tokens[i], 1}, want.position});
     params.push_back(want.params);
   }
   for (uint32_t i = 0; i < rows.size(); ++i) made.push_back({step, i, std::move(rows[i].want->reservation)});

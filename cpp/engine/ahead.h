@@ -24,7 +24,7 @@ class AheadStep {
   AheadStep(const AheadStep&) = delete;
   /// The token drawn in this row, once the step has completed; -1 where none could be. What the device reports is thrown.
   int32_t token(uint32_t row) const { return runner_.drawn(*handle, row); }
-  void settle() const noexcept { runner_.settle(*handle); }
+  void wait_out() const noexcept { runner_.wait_out(*handle); }
 
   std::optional<StepRunner::Ahead> handle;  // once it has started
 

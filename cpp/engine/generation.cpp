@@ -149,7 +149,7 @@ int32_t Generation::next_ahead() {
     return token;
   } catch (...) {
     drop_ahead();
-    row.step->settle();
+    row.step->wait_out();
     throw;
   }
 }
@@ -157,7 +157,7 @@ int32_t Generation::next_ahead() {
 void Generation::drop_ahead() noexcept {
   session_.model().scheduler().leave(*this);
   while (!under_way_.empty()) {  // the last first: each gives back what it added
-    under_way_.back().step->settle();
+    under_way_.back().step->wait_out();
     under_way_.pop_back();
   }
 }

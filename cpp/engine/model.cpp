@@ -38,18 +38,17 @@ uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
   return least;
 }
 
-Graph verified_and_fused(const Graph& graph, const DeviceInfo& device) {
+Graph verified(const Graph& graph) {
   verify(graph);
-  Graph fused = fuse(graph);
-  if (device.fuses) chain(fused);
-  return fused;
+  return graph;
 }
 
 }  // namespace
 
 CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
-      graph_(verified_and_fused(graph, device_->info())),
+      graph_(verified(graph)),
+      fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses}))),
       ledger_(limit_of(options, device_->info())),
       weights_(std::move(file), graph_),
       check_every_step_(options.check_every_step) {
@@ -63,12 +62,12 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
   }
   memory_ = std::make_unique<ContextMemory>(*device_, ledger_, geometries, graph_.arch.max_seq_len, options.slab_pages,
                                             options.prefix_cache_bytes, options.estimated_bytes);
-  runner_ = std::make_unique<StepRunner>(*device_, graph_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
+  runner_ = std::make_unique<StepRunner>(*device_, fused_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
 
 CompiledModel::~CompiledModel() {
-  if (workspace_ != nullptr) ledger_.credit(MemoryUse::workspace, workspace_->bytes());
+  ledger_.credit(MemoryUse::workspace, runner_->held_bytes());
   ledger_.credit(MemoryUse::sampling, sampling_bytes_);
 }
 
@@ -93,12 +92,11 @@ std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> fil
   model->weights_.load(*model->device_, model->ledger_, progress);
   model->ledger_.charge(MemoryUse::workspace, planned.workspace);
   try {
-    model->workspace_ = model->device_->allocate(planned.workspace);
+    model->runner_->hold_workspace();
   } catch (...) {
     model->ledger_.credit(MemoryUse::workspace, planned.workspace);
     throw;
   }
-  model->runner_->attach(*model->workspace_);
   model->ledger_.charge(MemoryUse::sampling, planned.sampling);
   model->sampling_bytes_ = planned.sampling;
   model->runner_->make_draw_room();
@@ -128,7 +126,7 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   p.available = memory_->admission().available_bytes();
   const uint64_t run = p.kv_reserved + p.page_tables + p.logits;
   p.total = p.loaded.total() + run;
-  p.needed = workspace_ == nullptr ? p.total : run;
+  p.needed = runner_->held_bytes() == 0 ? p.total : run;
   p.fits = p.needed <= p.available;
   return p;
 }
@@ -139,10 +137,7 @@ PlannedBytes CompiledModel::plan_file(std::shared_ptr<GgufFile> file, const Grap
 }
 
 uint64_t CompiledModel::fingerprint() const {
-  std::call_once(graph_hash_once_, [this] {
-    const std::string graph = graph_.serialize();
-    graph_hash_ = hash64(std::as_bytes(std::span(graph)));
-  });
+  std::call_once(graph_hash_once_, [this] { graph_hash_ = graph_.hash(); });
   const uint64_t parts[] = {graph_hash_, weights_.file().fingerprint()};  // asked each time: the file may have changed
   return hash64(std::as_bytes(std::span(parts)));
 }

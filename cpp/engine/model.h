@@ -1,4 +1,5 @@
-// CompiledModel: a graph fused for its device, prepared weights, the page pools that its sessions share, one workspace.
+// CompiledModel: a graph, as its model has it and fused for its device, prepared weights, the page pools that its
+// sessions share, one workspace.
 // Thread-safe; steps of its sessions run one after another.
 #pragma once
 #include <atomic>
@@ -77,7 +78,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   static PlannedBytes plan_file(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
                                 const Capacity& capacity, uint64_t all_logits_rows);
 
-  /// Of weights and graph: what a saved history belongs to. See GgufFile::fingerprint.
+  /// Of weights and graph, as the model has it: what a saved history belongs to, however a device fuses. See
+  /// GgufFile::fingerprint.
   uint64_t fingerprint() const;
 
   /// Whoever calls a model or a session is inside.
@@ -92,13 +94,13 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
   LoadedBytes loaded_bytes() const;
   std::unique_ptr<Device> device_;
-  Graph graph_;
+  Graph graph_;  // as the model has it
+  Graph fused_;  // what steps run
   MemoryLedger ledger_;
   WeightStore weights_;
   std::unique_ptr<ContextMemory> memory_;
   std::unique_ptr<StepRunner> runner_;
-  std::unique_ptr<Buffer> workspace_;  // null before load
-  uint64_t sampling_bytes_ = 0;        // charged
+  uint64_t sampling_bytes_ = 0;  // charged
   mutable ForkGuarded forks_;
   std::unique_ptr<Scheduler> scheduler_;
   std::atomic<bool> check_every_step_;

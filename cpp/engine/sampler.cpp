@@ -60,7 +60,7 @@ void check(const Sampling& s, uint32_t vocab_size) {
 }
 
 SampleParams params_at(const Sampling& s, uint64_t position) {
-  return {s.temperature, s.top_k, s.top_p, s.min_p, uniform(s.seed, position), {}};
+  return {s.temperature, s.top_k, s.top_p, s.min_p, uniform(s.seed, position)};
 }
 
 float log_probability(std::span<const float> logits, int32_t token) {

@@ -32,6 +32,36 @@ void clear_behind(std::byte* page, const KvGeometry& g, uint32_t n_tokens) {
   }
 }
 
+Room room_for_a_page(const std::vector<PageTable>& tables) {
+  uint64_t most = 0;
+  for (const PageTable& table : tables) most = std::max(most, table.pool().geometry().page_bytes());
+  return {tables.front().pool().memory(), most};
+}
+
+/// Calls use(group, bytes) with each page as a file has it: cleared behind the last token.
+template <class F>
+void for_each_page(const std::vector<PageTable>& tables, uint64_t n_tokens, const F& use) {
+  const Room room = room_for_a_page(tables);
+  for (size_t g = 0; g < tables.size(); ++g) {
+    const PagePool& pool = tables[g].pool();
+    const KvGeometry& geometry = pool.geometry();
+    const uint64_t n = geometry.pages_for(n_tokens), whole = n_tokens / geometry.page_tokens;
+    for (uint64_t p = tables[g].first(); p < n; ++p) {
+      const Span from = pool.span(tables[g].pages()[p]);
+      if (p < whole) {
+        const std::span page(pool.memory().window(from, room.span()), geometry.page_bytes());
+        pool.memory().download(from, page);
+        use(g, page);
+        continue;
+      }
+      std::vector<std::byte> tail(geometry.page_bytes());
+      pool.memory().download(from, tail);
+      clear_behind(tail.data(), geometry, static_cast<uint32_t>(n_tokens % geometry.page_tokens));
+      use(g, tail);
+    }
+  }
+}
+
 KvImage read_header(const InputFile& file, const CompiledModel& model) {
   KvImage::Expected expected;
   for (const auto& pool : model.memory().pools()) expected.groups.push_back(pool->geometry());
@@ -54,9 +84,11 @@ SavedHistory::SavedHistory(const std::string& path, const CompiledModel& model)
     : file(path), image(read_header(file, model)) {}
 
 void SavedHistory::read(std::vector<PageTable>& tables, uint64_t n_tokens) const {
+  const Room room = room_for_a_page(tables);
   for (size_t g = 0; g < tables.size(); ++g) {
     const KvImage::Group& group = image.groups[g];
-    const KvGeometry& geometry = tables[g].pool().geometry();
+    const PagePool& pool = tables[g].pool();
+    const KvGeometry& geometry = pool.geometry();
     const auto lost = [&](uint64_t p, const std::string& what) {
       const std::string first = std::to_string(p * geometry.page_tokens);
       throw ModelFormatError(file.path() + ": page " + std::to_string(p) + " is " + what + "; tokens from " + first +
@@ -64,11 +96,13 @@ void SavedHistory::read(std::vector<PageTable>& tables, uint64_t n_tokens) const
     };
     for (uint64_t p = group.first_page; p < geometry.pages_for(n_tokens); ++p) {
       const uint64_t at = group.begin + (p - group.first_page) * geometry.page_bytes();
-      const std::span page(tables[g].pool().data(tables[g].pages()[p]), geometry.page_bytes());
+      const Span to = pool.span(tables[g].pages()[p]);
+      const std::span page(pool.memory().window(to, room.span()), geometry.page_bytes());
       if (const uint64_t found = file.read(at, page); found != page.size())
         lost(p, "cut short: expected " + std::to_string(page.size()) + " bytes at byte " + std::to_string(at) +
                     ", found " + std::to_string(found));
       if (hash64(page) != group.checksums[p - group.first_page]) lost(p, "damaged: its checksum differs");
+      pool.memory().upload(to, page);
     }
   }
 }
@@ -79,26 +113,14 @@ void write_history(const std::string& path, const CompiledModel& model, const st
   image.fingerprint = model.fingerprint();
   image.device = device_of(model);
   image.tokens = tokens;
-  std::vector<std::vector<std::span<const std::byte>>> pages(tables.size());
-  std::vector<std::vector<std::byte>> tails(tables.size());  // the last pages, cleared behind the last token
-  for (size_t g = 0; g < tables.size(); ++g) {
-    KvImage::Group& group = image.groups.emplace_back();
-    group.geometry = tables[g].pool().geometry();
-    group.first_page = tables[g].first();
-    const uint64_t n = group.geometry.pages_for(tokens.size()), page_bytes = group.geometry.page_bytes();
-    for (uint64_t p = group.first_page; p < n; ++p)
-      pages[g].emplace_back(tables[g].pool().data(tables[g].pages()[p]), page_bytes);
-    if (const auto behind = static_cast<uint32_t>(tokens.size() % group.geometry.page_tokens); behind != 0) {
-      tails[g].assign(pages[g].back().begin(), pages[g].back().end());
-      clear_behind(tails[g].data(), group.geometry, behind);
-      pages[g].back() = tails[g];
-    }
-    for (const auto page : pages[g]) group.checksums.push_back(hash64(page));
-  }
+  for (const PageTable& table : tables) image.groups.push_back({table.pool().geometry(), table.first(), {}, 0});
+  // Twice over all pages, for the checksums stand before them: the file is as large as the history, and nothing here is.
+  for_each_page(tables, tokens.size(), [&](size_t group, std::span<const std::byte> page) {
+    image.groups[group].checksums.push_back(hash64(page));
+  });
   AtomicFile file(path);
   file.write(image.header());
-  for (const auto& group : pages)
-    for (const auto page : group) file.write(page);
+  for_each_page(tables, tokens.size(), [&](size_t, std::span<const std::byte> page) { file.write(page); });
   file.commit();
 }
 

@@ -1,4 +1,4 @@
-// Histories on disk: Session::save and CompiledModel::restore. A restored session has its pages at once, and their bytes with the
+// Histories on disk: Session::save and Session::restore. A restored session has its pages at once, and their bytes with the
 // step that first needs them, each checked against its checksum.
 #pragma once
 #include <memory>

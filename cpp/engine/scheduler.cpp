@@ -269,8 +269,7 @@ void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
       const uint64_t start = of.reservation->start() + offset;
       of.reservation->roll_to(start, start + n);
       if (r.check || (r.done == 0 && of.reservation->grew())) check_consistent(of.sequence->observe());
-      runs.push_back({of.reservation->globals(), of.tokens.subspan(offset, n), static_cast<uint32_t>(start),
-                      of.reservation->rope_max_seq_len()});
+      runs.push_back({of.reservation->globals(), of.tokens.subspan(offset, n), static_cast<uint32_t>(start)});
       for (size_t i = 0; i < n; ++i) {
         if (r.which == LogitsOf::all || offset + i + 1 == of.tokens.size())
           selected.push_back(static_cast<int32_t>(origins.size()));

@@ -27,28 +27,35 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
   shape_.max_rows = max_rows;
   shape_.max_sequences = max_rows;
   shape_.n_groups = static_cast<u32>(graph.groups.size());
-  shape_.n_heads = graph.arch.n_heads;
   for (const LayerGroup& group : graph.groups) {
     shape_.n_kv_heads = std::max(shape_.n_kv_heads, group.n_kv_heads);
     shape_.head_dim = std::max(shape_.head_dim, group.head_dim);
   }
   for (size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
-    if (op.kind == OpKind::select_rows) head_begin_ = i;
-    if (op.kind == OpKind::rope) shape_.head_dim = std::max(shape_.head_dim, op.head_dim);
-    if (op.kind == OpKind::linear)
-      shape_.max_in_features = std::max(shape_.max_in_features, graph.values[static_cast<size_t>(op.inputs[0])].width);
+    if (op.is<SelectRowsOp>()) head_begin_ = i;
+    if (const auto* attention = op.as<AttentionOp>()) shape_.n_heads = std::max(shape_.n_heads, attention->n_heads);
+    if (const auto* rope = op.as<RopeOp>()) shape_.head_dim = std::max(shape_.head_dim, rope->head_dim);
+    if (op.is<LinearOp>() || op.is<FusedLinearOp>())
+      shape_.max_in_features = std::max(shape_.max_in_features, width_of(op.inputs[0]));
   }
   buffers_ = plan_buffers(graph, max_rows, max_selected);
   inputs_.positions = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
   inputs_.selected = 2 * inputs_.positions;
   ahead_at_ = inputs_.selected + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
-  arena_at_ = ahead_at_ + (taken_.size() + 1) * kPlaceBytes;  // the last place is draw()'s
-  scratch_at_ = round_up(arena_at_ + buffers_.bytes, kAlign);
-  workspace_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
+  logits_room_at_ = ahead_at_ + (taken_.size() + 1) * kPlaceBytes;  // the last place is draw()'s
+  shared_bytes_ = logits_room_at_ + device.room_bytes(uint64_t{max_selected} * graph.arch.vocab_size * sizeof(float));
+  scratch_at_ = round_up(buffers_.bytes, kAlign);
+  device_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
 }
 
-Span StepRunner::at(ValueId value) const { return place(arena_at_ + buffers_.offsets[static_cast<size_t>(value)]); }
+void StepRunner::hold_workspace() {
+  auto own = device_.allocate(device_bytes_, MemoryKind::device);
+  shared_ = device_.allocate(shared_bytes_, MemoryKind::shared);
+  own_ = std::move(own);
+}
+
+Span StepRunner::at(ValueId value) const { return {own_.get(), buffers_.offsets[static_cast<size_t>(value)]}; }
 
 uint64_t StepRunner::drawn_at(const Ahead& step) const { return ahead_at_ + step.place * kPlaceBytes + 3 * kAlign; }
 
@@ -57,16 +64,15 @@ uint32_t StepRunner::rows_of(ValueId value) const {
 }
 
 void StepRunner::begin_step(const Inputs& inputs) {
-  now_ = inputs, norm_ = {}, gated_ = nullptr;
-  device_.begin(place(scratch_at_), shape_);
+  now_ = inputs;
+  device_.begin({own_.get(), scratch_at_}, shape_);
 }
 
 /// Who is at which position; tokens are the caller's to place.
 void StepRunner::begin_body(std::span<const RowRun> runs) {
   n_rows_ = 0;
-  rope_max_seq_len_ = 0;
   for (auto& group : sequences_) group.clear();
-  auto* positions = place(now_.positions).as<int32_t>();
+  auto* positions = place(now_.positions).host<int32_t>();
   for (const RowRun& run : runs) {
     const auto count = static_cast<uint32_t>(run.tokens.size());
     if (n_rows_ + count > shape_.max_rows) throw ConsistencyError("a step of more rows than its workspace holds");
@@ -79,17 +85,16 @@ void StepRunner::begin_body(std::span<const RowRun> runs) {
         throw ConsistencyError("a step past the pages that its session holds");
       sequences_[g].push_back(params);
     }
-    rope_max_seq_len_ = std::max(rope_max_seq_len_, run.rope_max_seq_len);
     for (uint32_t i = 0; i < count; ++i) positions[n_rows_ + i] = static_cast<int32_t>(run.start + i);
     n_rows_ += count;
   }
 }
 
 void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
-  settle(last_);  // its inputs are these
+  wait_out(last_);  // its inputs are these
   begin_step(inputs_);
   begin_body(runs);
-  auto* tokens = place(now_.tokens).as<int32_t>();
+  auto* tokens = place(now_.tokens).host<int32_t>();
   for (const RowRun& run : runs) tokens = std::copy(run.tokens.begin(), run.tokens.end(), tokens);
   for (size_t i = 0; i < head_begin_; ++i) encode(graph_.ops[i], poll);
   last_ = newest_ = device_.submit();
@@ -98,14 +103,17 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
 const float* StepRunner::run_head(std::span<const int32_t> rows) {
   n_selected_ = static_cast<uint32_t>(rows.size());
   begin_step(inputs_);
-  std::memcpy(place(now_.selected).as<int32_t>(), rows.data(), rows.size_bytes());
-  for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], {});
+  std::memcpy(place(now_.selected).host<int32_t>(), rows.data(), rows.size_bytes());
+  for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], Poll{});
   last_ = newest_ = device_.submit();
   finish();
-  return at(graph_.logits).as<float>();
+  const Span logits = at(graph_.logits);
+  std::byte* seen = device_.window(logits, place(logits_room_at_));
+  device_.download(logits, {seen, rows.size() * graph_.arch.vocab_size * sizeof(float)});
+  return reinterpret_cast<const float*>(seen);
 }
 
-void StepRunner::settle(uint64_t step) noexcept {
+void StepRunner::wait_out(uint64_t step) noexcept {
   try {
     device_.wait(step);
   } catch (const Error&) {  // whoever wanted its results has been told, or will be
@@ -129,13 +137,12 @@ std::span<float> StepRunner::editable(std::span<const float> logits) {
 int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
   if (steps_ahead() == 0) return sample(logits, params, room_);
   const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
-  settle(newest_);
-  if (row.as<float>() != logits.data()) std::memcpy(row.as<float>(), logits.data(), logits.size_bytes());
+  device_.upload(row, std::as_bytes(logits));  // steps ahead use that row too: behind them
   begin_step(inputs_);
   device_.sample({1, static_cast<uint32_t>(logits.size()), &params, row, out});
   last_ = newest_ = device_.submit();
   finish();
-  return *out.as<int32_t>();
+  return *out.host<int32_t>();
 }
 
 std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs, std::span<const SampleParams> params,
@@ -149,11 +156,11 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
     begin_body(runs);
     n_selected_ = n_rows_;
     for (uint32_t i = 0; i < n_rows_; ++i) {
-      place(now_.tokens).as<int32_t>()[i] = runs[i].tokens.front();
-      place(now_.selected).as<int32_t>()[i] = static_cast<int32_t>(i);
+      place(now_.tokens).host<int32_t>()[i] = runs[i].tokens.front();
+      place(now_.selected).host<int32_t>()[i] = static_cast<int32_t>(i);
     }
     if (after != nullptr) now_.tokens = drawn_at(*after);
-    for (const Op& op : graph_.ops) encode(op, {});
+    for (const Op& op : graph_.ops) encode(op, Poll{});
     device_.sample({n_rows_, graph_.arch.vocab_size, params.data(), at(graph_.logits), place(drawn_at(step))});
     step.step = newest_ = device_.submit();
   } catch (...) {
@@ -165,100 +172,111 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
 
 int32_t StepRunner::drawn(const Ahead& step, uint32_t row) {
   device_.wait(step.step);
-  return place(drawn_at(step)).as<int32_t>()[row];
+  return place(drawn_at(step)).host<int32_t>()[row];
 }
 
 void StepRunner::drop(const Ahead& step) noexcept {
-  settle(step.step);
+  wait_out(step.step);
   taken_[step.place] = false;
 }
 
 void StepRunner::encode(const Op& op, const Poll& poll) {
-  const ValueId in = op.inputs.empty() ? kNone : op.inputs[0];
-  const ValueId out = op.outputs.empty() ? kNone : op.outputs[0];
-  const auto width = [&](ValueId v) { return graph_.values[static_cast<size_t>(v)].width; };
-  const auto table = [&](size_t i) { return weights_.get(op.weights[i], WeightUse::table); };
-  switch (op.kind) {
-    case OpKind::embed: {
-      const Weight* w = table(0);
-      device_.embed({{n_rows_, width(out), static_cast<u32>(w->rows), static_cast<u32>(w->type), op.scale, 0},
-                     w,
-                     place(now_.tokens),
-                     at(out)});
-      break;
-    }
-    case OpKind::rms_norm: {
-      const Weight* w = table(0);
-      const auto n = static_cast<u32>(w->cols);
-      const RmsNormParams p{rows_of(in) * (width(in) / n), n, op.eps, 0};
-      if (op.with_next)
-        norm_ = {w, p, at(in)};
-      else
-        device_.rms_norm({p, w, at(in), at(out)});
-      break;
-    }
-    case OpKind::linear: {
-      LinearArgs args;
-      args.in = at(in), args.norm = std::exchange(norm_, {});
-      if (op.inputs.size() > 1) args.residual = at(op.inputs[1]);
-      const size_t n = op.outputs.size();
-      args.outputs.reserve(n);
-      for (size_t i = 0; i < n; ++i) {
-        const Weight* w = weights_.get(op.weights[i], WeightUse::linear);
-        args.outputs.push_back({{rows_of(in), width(in), width(op.outputs[i]), static_cast<u32>(w->type)},
-                                w,
-                                op.weights.size() > n + i ? table(n + i) : nullptr,
-                                at(op.outputs[i])});
-      }
-      if (op.with_next) {
-        const Op& gate = *(&op + 1);
-        args.gate = gate.kind == OpKind::swiglu ? LinearArgs::Gate::swiglu : LinearArgs::Gate::geglu;
-        args.gated = at(gate.outputs[0]);
-        gated_ = &gate;
-      }
-      device_.linear(args);
-      break;
-    }
-    case OpKind::rope:
-      device_.rope(
-          {{n_rows_, op.n_heads, op.head_dim, op.rot_dim, op.rope_style, rope_max_seq_len_, op.rope_base, op.scale},
-           op.weights.empty() ? nullptr : table(0),
-           place(now_.positions),
-           at(in),
-           at(out)});
-      break;
-    case OpKind::kv_append: {
-      const auto& sequences = sequences_[op.group];
-      device_.kv_append({kv_[op.group], op.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(), at(in),
-                         at(op.inputs[1])});
-      break;
-    }
-    case OpKind::attention: {
-      if (poll) poll();
-      const auto& sequences = sequences_[op.group];
-      device_.attention(
-          {{n_rows_, op.n_heads, static_cast<u32>(sequences.size()), op.layer, op.scale, op.window, kSegmentTokens, 0},
-           kv_[op.group],
-           sequences.data(),
-           at(in),
-           at(out)});
-      break;
-    }
-    case OpKind::swiglu:
-      if (std::exchange(gated_, nullptr) == &op) break;
-      device_.swiglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
-      break;
-    case OpKind::geglu:
-      if (std::exchange(gated_, nullptr) == &op) break;
-      device_.geglu({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
-      break;
-    case OpKind::add:
-      device_.add({rows_of(in), width(in), at(in), at(op.inputs[1]), at(out)});
-      break;
-    case OpKind::select_rows:
-      device_.select_rows({n_selected_, width(in), place(now_.selected), at(in), at(out)});
-      break;
+  if (poll && op.is<AttentionOp>()) poll();
+  std::visit([&](const auto& kind) { encode(op, kind); }, op.kind);
+}
+
+void StepRunner::encode(const Op& op, const EmbedOp& embed) {
+  const Weight* w = table(op.weights[0]);
+  const ValueId y = op.outputs[0];
+  device_.embed({{n_rows_, width_of(y), embed.scale}, w, place(now_.tokens), at(y)});
+}
+
+RmsNormParams StepRunner::norm_params(ValueId x, const Weight& scale, float eps) const {
+  const auto n = static_cast<u32>(scale.cols);
+  return {rows_of(x) * (width_of(x) / n), n, eps};
+}
+
+void StepRunner::encode(const Op& op, const RmsNormOp& norm) {
+  const Weight* w = table(op.weights[0]);
+  device_.rms_norm({norm_params(op.inputs[0], *w, norm.eps), w, at(op.inputs[0]), at(op.outputs[0])});
+}
+
+LinearArgs::Output StepRunner::linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const {
+  const Weight* w = weights_.get(weight, WeightUse::linear);
+  return {{rows_of(x), width_of(x), width_of(y)}, w, table(bias), at(y)};
+}
+
+void StepRunner::encode(const Op& op, const LinearOp&) {
+  LinearArgs args;
+  args.in = at(op.inputs[0]);
+  args.outputs = {linear_of(op.inputs[0], op.outputs[0], op.weights[0], op.weights[1])};
+  device_.linear(args);
+}
+
+void StepRunner::encode(const Op& op, const FusedLinearOp& fused) {
+  const ValueId x = op.inputs[0];
+  const size_t n = fused.n_linears;
+  LinearArgs args;
+  args.in = at(x);
+  if (fused.norm) {
+    const Weight* w = table(op.weights[2 * n]);
+    args.norm = {w, norm_params(x, *w, fused.norm->eps), at(x)};
+    args.in = at(op.rooms[0]);
   }
+  if (fused.residual) args.residual = at(op.inputs[1]);
+  const bool gated = fused.gate != FusedLinearOp::Gate::none;
+  args.outputs.reserve(n);
+  const auto results = gated ? std::span(op.rooms).last(n) : std::span(op.outputs);
+  for (size_t i = 0; i < n; ++i) args.outputs.push_back(linear_of(x, results[i], op.weights[i], op.weights[n + i]));
+  if (gated) {
+    args.gate = fused.gate == FusedLinearOp::Gate::swiglu ? LinearArgs::Gate::swiglu : LinearArgs::Gate::geglu;
+    args.gated = at(op.outputs[0]);
+  }
+  device_.linear(args);
+}
+
+void StepRunner::encode(const Op& op, const RopeOp& rope) {
+  device_.rope({{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope.base, rope.scale},
+                table(op.weights[0]),
+                place(now_.positions),
+                at(op.inputs[0]),
+                at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const KvAppendOp& append) {
+  const auto& sequences = sequences_[append.group];
+  device_.kv_append({kv_[append.group], append.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(),
+                     at(op.inputs[0]), at(op.inputs[1])});
+}
+
+void StepRunner::encode(const Op& op, const AttentionOp& attention) {
+  const auto& sequences = sequences_[attention.group];
+  device_.attention({{n_rows_, attention.n_heads, static_cast<u32>(sequences.size()), attention.layer, attention.scale,
+                      graph_.groups[attention.group].window, kSegmentTokens},
+                     kv_[attention.group],
+                     sequences.data(),
+                     at(op.inputs[0]),
+                     at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const SwigluOp&) {
+  const ValueId gate = op.inputs[0];
+  device_.swiglu({rows_of(gate), width_of(gate), at(gate), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const GegluOp&) {
+  const ValueId gate = op.inputs[0];
+  device_.geglu({rows_of(gate), width_of(gate), at(gate), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const AddOp&) {
+  const ValueId a = op.inputs[0];
+  device_.add({rows_of(a), width_of(a), at(a), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const SelectRowsOp&) {
+  const ValueId x = op.inputs[0];
+  device_.select_rows({n_selected_, width_of(x), place(now_.selected), at(x), at(op.outputs[0])});
 }
 
 }  // namespace foundry

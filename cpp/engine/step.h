@@ -1,5 +1,5 @@
 // A step: rows of one or several sequences through the graph's body, then its head on the rows whose logits are wanted.
-// Everything a step needs is held from load on (one workspace buffer), so a step never fails for want of memory.
+// Everything a step needs is held from load on (the workspace), so a step never fails for want of memory.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -17,12 +17,11 @@
 
 namespace foundry {
 
-/// A run of rows of one sequence. `globals` is the session's own encoding, one per layer group (session.cpp, encode_globals).
+/// A run of rows of one sequence. `globals` is the sequence's own encoding, one per layer group (Sequence::encode).
 struct RowRun {
   std::span<const SequenceParams> globals;
   std::span<const int32_t> tokens;
   uint32_t start = 0;
-  uint32_t rope_max_seq_len = 0;
 };
 
 class StepRunner {
@@ -30,9 +29,11 @@ class StepRunner {
   StepRunner(Device& device, const Graph& graph, const WeightStore& weights, std::vector<KvParams> kv,
              uint32_t max_rows, uint32_t max_selected);
 
-  /// Bytes of the buffer that attach() wants.
-  uint64_t workspace_bytes() const { return workspace_bytes_; }
-  void attach(Buffer& workspace) { workspace_ = &workspace; }
+  /// Bytes that hold_workspace() allocates: before the first step.
+  uint64_t workspace_bytes() const { return shared_bytes_ + device_bytes_; }
+  void hold_workspace();
+  /// Of the workspace, from the buffers' own lengths; 0 before it is held.
+  uint64_t held_bytes() const { return shared_ == nullptr ? 0 : shared_->bytes() + own_->bytes(); }
   uint32_t max_rows() const { return shape_.max_rows; }
   uint32_t max_selected() const { return max_selected_; }
 
@@ -44,7 +45,7 @@ class StepRunner {
   /// Until the last body and head have completed.
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
-  void abandon() noexcept { settle(last_), last_ = 0; }
+  void abandon() noexcept { wait_out(last_), last_ = 0; }
   /// A token of a row of the last head's logits, -1 where none can be drawn (base/sample.h): by the device where it runs beside the
   /// host, else here. Rows are drawn in ascending order, by whoever leads.
   int32_t draw(std::span<const float> logits, const SampleParams& params);
@@ -69,7 +70,7 @@ class StepRunner {
   /// The token of a row, once the step has completed, as draw() has it.
   int32_t drawn(const Ahead& step, uint32_t row);
   /// Waits for it, whatever becomes of it.
-  void settle(const Ahead& step) noexcept { settle(step.step); }
+  void wait_out(const Ahead& step) noexcept { wait_out(step.step); }
   /// The same, and its place is free.
   void drop(const Ahead& step) noexcept;
 
@@ -77,14 +78,30 @@ class StepRunner {
   struct Inputs {
     uint64_t tokens, positions, selected;  // where in the workspace
   };
-  void settle(uint64_t step) noexcept;  // ended, well or not
+  void wait_out(uint64_t step) noexcept;  // ended, well or not
   void begin_body(std::span<const RowRun> runs);
   void begin_step(const Inputs& inputs);
   void encode(const Op& op, const Poll& poll);
+  // Ops by kind.
+  void encode(const Op& op, const EmbedOp& embed);
+  void encode(const Op& op, const RmsNormOp& norm);
+  void encode(const Op& op, const LinearOp& linear);
+  void encode(const Op& op, const FusedLinearOp& fused);
+  void encode(const Op& op, const RopeOp& rope);
+  void encode(const Op& op, const KvAppendOp& append);
+  void encode(const Op& op, const AttentionOp& attention);
+  void encode(const Op& op, const SwigluOp& swiglu);
+  void encode(const Op& op, const GegluOp& geglu);
+  void encode(const Op& op, const AddOp& add);
+  void encode(const Op& op, const SelectRowsOp& select);
+  RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
+  LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
+  uint32_t width_of(ValueId value) const { return graph_.values[static_cast<size_t>(value)].width; }
+  const Weight* table(WeightId id) const { return weights_.get(id, WeightUse::table); }
   Span at(ValueId value) const;
   uint32_t rows_of(ValueId value) const;
   uint64_t drawn_at(const Ahead& step) const;
-  Span place(uint64_t offset) const { return {workspace_, offset}; }
+  Span place(uint64_t offset) const { return {shared_.get(), offset}; }
 
   Device& device_;
   const Graph& graph_;
@@ -95,8 +112,9 @@ class StepRunner {
   size_t head_begin_ = 0;  // ops[head_begin_] is select_rows
   BufferPlan buffers_;
   Inputs inputs_{};  // of the host's steps
-  uint64_t ahead_at_ = 0, arena_at_ = 0, scratch_at_ = 0, workspace_bytes_ = 0;
-  Buffer* workspace_ = nullptr;
+  // The workspace. Shared: inputs | places of steps ahead | room for logits. Of the device: values | scratch.
+  uint64_t ahead_at_ = 0, logits_room_at_ = 0, shared_bytes_ = 0, scratch_at_ = 0, device_bytes_ = 0;
+  std::unique_ptr<Buffer> shared_, own_;
 
   uint64_t last_ = 0, newest_ = 0;            // of the host's steps, of all
   std::array<std::atomic<bool>, 8> taken_{};  // places of steps ahead
@@ -106,9 +124,7 @@ class StepRunner {
 
   // The step in hand.
   Inputs now_{};
-  LinearArgs::Norm norm_;      // of the linear behind it
-  const Op* gated_ = nullptr;  // the linear before its gate has run it
-  uint32_t n_rows_ = 0, n_selected_ = 0, rope_max_seq_len_ = 0;
+  uint32_t n_rows_ = 0, n_selected_ = 0;
   std::vector<std::vector<SequenceParams>> sequences_;  // [group][sequence]
 };
 

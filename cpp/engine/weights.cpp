@@ -13,8 +13,7 @@ std::string shape(uint64_t rows, uint64_t cols) {
 }
 
 WeightUse use_of(const Op& op, size_t index) {
-  // linear: the first half are multiplied, the biases behind them are read as vectors.
-  return op.kind == OpKind::linear && index < op.outputs.size() ? WeightUse::linear : WeightUse::table;
+  return op.is<LinearOp>() && index == 0 ? WeightUse::linear : WeightUse::table;  // a bias is read as a vector
 }
 
 }  // namespace
@@ -34,7 +33,7 @@ WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : f
       if (view.rows != ref.rows || view.cols != ref.cols)
         throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(ref.rows, ref.cols) +
                                ", found " + shape(view.rows, view.cols));
-      const bool vector = use == WeightUse::table && op.kind != OpKind::embed;
+      const bool vector = use == WeightUse::table && !op.is<EmbedOp>();
       if (vector && view.type != DType::f32)
         throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, found " + dtype_name(view.type));
       entries_.emplace(std::make_pair(id, use), Entry{std::move(view), use, nullptr});

@@ -24,7 +24,8 @@ struct WeightBytes {
 
 class WeightStore {
  public:
-  /// Checks every weight of the graph against the file: ModelFormatError names op, expected and found shapes.
+  /// Checks every weight of the graph, as its model has it, against the file: ModelFormatError names op, expected and
+  /// found shapes. What fusing makes of the graph reads the same weights in the same ways.
   WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph);
   ~WeightStore();
   WeightStore(const WeightStore&) = delete;

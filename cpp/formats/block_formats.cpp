@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "formats/codes.h"
 #include "formats/half.h"
 
 namespace foundry {
@@ -35,6 +36,74 @@ void dequantise(const BlockQ4_0& block, float* to) {
     to[j + 16] = scale * static_cast<float>((block.nibbles[j] >> 4) - 8);
   }
 }
+
+namespace {
+
+constexpr int8_t kIq4Values[16] = {FOUNDRY_IQ4_VALUES};
+constexpr int8_t kMxfp4Values[16] = {FOUNDRY_MXFP4_VALUES};
+
+/// 256 values: value(code) times the scale of its group.
+template <class Block, class Value>
+void scaled(const Block& block, uint32_t group, float* to, Value value) {
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = f16_to_f32(block.scale);
+  for (uint32_t i = 0; i < 256; ++i)
+    to[i] = scale * static_cast<float>(codes.scales[i / group]) * static_cast<float>(value(codes.q[i]));
+}
+
+template <class Block>
+void scaled_less_minima(const Block& block, uint32_t group, float* to) {
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = f16_to_f32(block.scale), minimum = f16_to_f32(block.minimum);
+  for (uint32_t i = 0; i < 256; ++i)
+    to[i] = scale * static_cast<float>(codes.scales[i / group]) * static_cast<float>(codes.q[i]) -
+            minimum * static_cast<float>(codes.minima[i / group]);
+}
+
+}  // namespace
+
+void dequantise(const BlockQ5_0& block, float* to) {
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = f16_to_f32(block.scale);
+  for (int i = 0; i < 32; ++i) to[i] = scale * static_cast<float>(codes.q[i] - 16);
+}
+
+void dequantise(const BlockQ5_1& block, float* to) {
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = f16_to_f32(block.scale), minimum = f16_to_f32(block.minimum);
+  for (int i = 0; i < 32; ++i) to[i] = scale * static_cast<float>(codes.q[i]) + minimum;
+}
+
+void dequantise(const BlockIQ4_NL& block, float* to) {
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = f16_to_f32(block.scale);
+  for (int i = 0; i < 32; ++i) to[i] = scale * static_cast<float>(kIq4Values[codes.q[i]]);
+}
+
+void dequantise(const BlockMXFP4& block, float* to) {
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = bf16_to_f32(mxfp4_scale(block.exponent));
+  for (int i = 0; i < 32; ++i) to[i] = scale * static_cast<float>(kMxfp4Values[codes.q[i]]);
+}
+
+void dequantise(const BlockQ6_K& block, float* to) {
+  scaled(block, 16, to, [](int q) { return q - 32; });
+}
+void dequantise(const BlockQ3_K& block, float* to) {
+  scaled(block, 16, to, [](int q) { return q - 4; });
+}
+void dequantise(const BlockIQ4_XS& block, float* to) {
+  scaled(block, 32, to, [](int q) { return kIq4Values[q]; });
+}
+void dequantise(const BlockQ5_K& block, float* to) { scaled_less_minima(block, 32, to); }
+void dequantise(const BlockQ4_K& block, float* to) { scaled_less_minima(block, 32, to); }
+void dequantise(const BlockQ2_K& block, float* to) { scaled_less_minima(block, 16, to); }
 
 namespace {
 

@@ -11,7 +11,8 @@ namespace foundry {
 /// Bytes of n values. ValueError unless n is a whole number of blocks.
 uint64_t row_bytes(DType type, uint64_t n);
 
-/// Writes the values of one block as f32. Each is one product (and for Q4_1 one sum), each rounded to f32.
+/// Writes the values of one block as f32: products in the order that quant_blocks.h has them in, and where there is a
+/// minimum one sum, each rounded to f32.
 #define FOUNDRY_DEQUANTISE(name, Name, ...) void dequantise(const Block##Name& block, float* to);
 FOUNDRY_FORMATS(FOUNDRY_DEQUANTISE)
 #undef FOUNDRY_DEQUANTISE

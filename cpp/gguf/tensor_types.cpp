@@ -10,21 +10,12 @@ constexpr TensorType kTypes[] = {
     // Those that Foundry computes with.
     FOUNDRY_FORMATS(FOUNDRY_TYPE)
     // Those that it knows the size of.
-    {6, "Q5_0", 32, 22, false},
-    {7, "Q5_1", 32, 24, false},
-    {10, "Q2_K", 256, 84, false},
-    {11, "Q3_K", 256, 110, false},
-    {12, "Q4_K", 256, 144, false},
-    {13, "Q5_K", 256, 176, false},
-    {14, "Q6_K", 256, 210, false},
     {16, "IQ2_XXS", 256, 66, false},
     {17, "IQ2_XS", 256, 74, false},
     {18, "IQ3_XXS", 256, 98, false},
     {19, "IQ1_S", 256, 50, false},
-    {20, "IQ4_NL", 32, 18, false},
     {21, "IQ3_S", 256, 110, false},
     {22, "IQ2_S", 256, 82, false},
-    {23, "IQ4_XS", 256, 136, false},
     {24, "I8", 1, 1, false},
     {25, "I16", 1, 2, false},
     {26, "I32", 1, 4, false},
@@ -33,7 +24,6 @@ constexpr TensorType kTypes[] = {
     {29, "IQ1_M", 256, 56, false},
     {34, "TQ1_0", 256, 54, false},
     {35, "TQ2_0", 256, 66, false},
-    {39, "MXFP4", 32, 17, false},
     {40, "NVFP4", 64, 36, false},
     {41, "Q1_0", 128, 18, false},
 };

@@ -12,14 +12,12 @@ BufferPlan plan_buffers(const Graph& graph, uint32_t max_rows, uint32_t max_sele
   const size_t n = graph.values.size();
   std::vector<size_t> first(n, kNever), last(n, 0);
   size_t select = graph.ops.size();
-  for (size_t i = 0, begin = 0; i < graph.ops.size(); ++i) {
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
-    if (op.kind == OpKind::select_rows) select = i;
-    while (i != begin && !graph.ops[i - 1].with_next) begin = i;
-    size_t end = i;  // a chain reads and writes all that it has as long as it runs
-    while (graph.ops[end].with_next) ++end;
-    for (const ValueId v : op.outputs) first[static_cast<size_t>(v)] = begin, last[static_cast<size_t>(v)] = end;
-    for (const ValueId v : op.inputs) last[static_cast<size_t>(v)] = end;
+    if (op.is<SelectRowsOp>()) select = i;
+    for (const auto& list : {op.outputs, op.rooms})
+      for (const ValueId v : list) first[static_cast<size_t>(v)] = last[static_cast<size_t>(v)] = i;
+    for (const ValueId v : op.inputs) last[static_cast<size_t>(v)] = i;
   }
   // The head runs again for each batch of selected rows, so what it reads of the body stays to the end; so do the logits.
   if (select < graph.ops.size()) last[static_cast<size_t>(graph.ops[select].inputs[0])] = graph.ops.size();

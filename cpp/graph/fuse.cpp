@@ -1,83 +1,123 @@
-// Two fusions, neither of which changes an order of summation or a rounding: sibling linears become one op (their input is
-// read, and quantised, once), and an add behind a linear becomes its epilogue.
-#include <algorithm>
+// Neighbours that a device runs in one call, made one op. No fusion changes an order of summation or a rounding.
+#include <optional>
+#include <utility>
 
+#include "base/error.h"
 #include "graph/graph.h"
 
 namespace foundry {
 namespace {
 
-size_t readers(const Graph& graph, ValueId value) {
-  size_t n = value == graph.logits ? 1 : 0;
+/// How often each value is read; the logits are read once more, by whoever asked for them.
+std::vector<size_t> count_readers(const Graph& graph) {
+  std::vector<size_t> readers(graph.values.size());
+  if (graph.logits != kNone) ++readers[static_cast<size_t>(graph.logits)];
   for (const Op& op : graph.ops)
-    for (const ValueId in : op.inputs) n += in == value ? 1 : 0;
-  return n;
+    for (const ValueId in : op.inputs) ++readers[static_cast<size_t>(in)];
+  return readers;
 }
 
-/// A run of neighbouring linears over one value.
-void join_siblings(Graph& graph) {
+/// Goes over the ops in order; `join(before, op, readers)` may make `before` both of them.
+template <class Join>
+void join_neighbours(Graph& graph, const Join& join) {
+  const std::vector<size_t> counts = count_readers(graph);
+  const auto readers = [&](ValueId value) { return counts[static_cast<size_t>(value)]; };
   std::vector<Op> ops;
-  for (const Op& op : graph.ops) {
-    if (!ops.empty() && op.kind == OpKind::linear && ops.back().kind == OpKind::linear && op.inputs.size() == 1 &&
-        op.outputs.size() == 1 && ops.back().inputs == op.inputs) {
-      Op& into = ops.back();
-      const size_t n = into.outputs.size();
-      into.outputs.push_back(op.outputs[0]);
-      into.weights.insert(into.weights.begin() + static_cast<std::ptrdiff_t>(n), op.weights[0]);
-      into.weights.push_back(op.weights[1]);
-      into.name += " + " + op.name;
-      continue;
-    }
-    ops.push_back(op);
+  for (Op& op : graph.ops) {
+    const std::string name = ops.empty() ? "" : ops.back().name + " + " + op.name;
+    if (!ops.empty() && join(ops.back(), op, readers))
+      ops.back().name = name;
+    else
+      ops.push_back(std::move(op));
   }
   graph.ops = std::move(ops);
+}
+
+/// An op's linear as a fused one, which has nothing else yet; none where it is no linear.
+std::optional<FusedLinearOp> linear_of(const Op& op) {
+  if (op.is<LinearOp>()) return FusedLinearOp{};
+  if (const auto* fused = op.as<FusedLinearOp>()) return *fused;
+  return {};
+}
+
+/// A run of neighbouring linears over one value: it is read, and quantised, once.
+void join_siblings(Graph& graph) {
+  join_neighbours(graph, [](Op& before, const Op& op, const auto&) {
+    auto fused = linear_of(before);
+    if (!fused || !op.is<LinearOp>() || before.inputs != op.inputs) return false;
+    before.outputs.push_back(op.outputs[0]);
+    before.weights.insert(before.weights.begin() + fused->n_linears, op.weights[0]);
+    before.weights.push_back(op.weights[1]);
+    ++fused->n_linears;
+    before.kind = *fused;
+    return true;
+  });
 }
 
 /// linear, then add(residual, its result): the linear writes the sum.
 void fold_residuals(Graph& graph) {
-  std::vector<Op> ops;
-  for (const Op& op : graph.ops) {
-    if (op.kind == OpKind::add && !ops.empty() && ops.back().kind == OpKind::linear && ops.back().outputs.size() == 1 &&
-        ops.back().inputs.size() == 1) {
-      Op& linear = ops.back();
-      const ValueId y = linear.outputs[0];
-      const bool first = op.inputs[0] == y, second = op.inputs[1] == y;
-      if (first != second && readers(graph, y) == 1) {
-        linear.inputs.push_back(first ? op.inputs[1] : op.inputs[0]);
-        linear.outputs[0] = op.outputs[0];
-        linear.name += " + " + op.name;
-        continue;
-      }
-    }
-    ops.push_back(op);
-  }
-  graph.ops = std::move(ops);
+  join_neighbours(graph, [](Op& before, const Op& op, const auto& readers) {
+    if (!before.is<LinearOp>() || !op.is<AddOp>()) return false;
+    const ValueId y = before.outputs[0];
+    const bool first = op.inputs[0] == y, second = op.inputs[1] == y;
+    if (first == second || readers(y) != 1) return false;
+    FusedLinearOp fused;
+    fused.residual = true;
+    before.kind = fused;
+    before.inputs.push_back(first ? op.inputs[1] : op.inputs[0]);
+    before.outputs = op.outputs;
+    return true;
+  });
+}
+
+/// linears (gate, up), then swiglu or geglu of them.
+void fold_gates(Graph& graph) {
+  join_neighbours(graph, [](Op& before, const Op& op, const auto& readers) {
+    auto* fused = before.as<FusedLinearOp>();
+    if (fused == nullptr || fused->n_linears != 2 || op.inputs != before.outputs) return false;
+    if (!op.is<SwigluOp>() && !op.is<GegluOp>()) return false;
+    if (before.weights[2] != kNone || before.weights[3] != kNone) return false;
+    if (readers(op.inputs[0]) != 1 || readers(op.inputs[1]) != 1) return false;
+    fused->gate = op.is<SwigluOp>() ? FusedLinearOp::Gate::swiglu : FusedLinearOp::Gate::geglu;
+    before.rooms = std::exchange(before.outputs, op.outputs);
+    return true;
+  });
+}
+
+/// A norm of whole rows, then the linear that reads it.
+void fold_norms(Graph& graph) {
+  join_neighbours(graph, [&](Op& before, Op& op, const auto& readers) {
+    const auto* norm = before.as<RmsNormOp>();
+    auto fused = linear_of(op);
+    if (norm == nullptr || !fused) return false;
+    const ValueId x = before.inputs[0], normed = before.outputs[0];
+    const WeightId scale = before.weights[0];
+    if (op.inputs[0] != normed || readers(normed) != 1) return false;
+    if (graph.weights[static_cast<size_t>(scale)].cols != graph.values[static_cast<size_t>(x)].width) return false;
+    fused->norm = *norm;
+    before = std::move(op);
+    before.kind = *fused;
+    before.inputs[0] = x;
+    before.rooms.insert(before.rooms.begin(), normed);
+    before.weights.push_back(scale);
+    return true;
+  });
 }
 
 }  // namespace
 
-void chain(Graph& graph) {
-  for (size_t i = 0; i + 1 < graph.ops.size(); ++i) {
-    Op& op = graph.ops[i];
-    const Op& next = graph.ops[i + 1];
-    const bool only =
-        std::all_of(op.outputs.begin(), op.outputs.end(), [&](ValueId value) { return readers(graph, value) == 1; });
-    if (op.kind == OpKind::rms_norm) {
-      const ValueId x = op.inputs[0];
-      op.with_next =
-          only && next.kind == OpKind::linear && next.inputs[0] == op.outputs[0] &&
-          graph.weights[static_cast<size_t>(op.weights[0])].cols == graph.values[static_cast<size_t>(x)].width;
-    } else if (op.kind == OpKind::linear && op.outputs.size() == 2) {
-      op.with_next = only && (next.kind == OpKind::swiglu || next.kind == OpKind::geglu) && next.inputs == op.outputs &&
-                     op.inputs.size() == 1 && op.weights[2] == kNone && op.weights[3] == kNone;
-    }
-  }
-}
-
-Graph fuse(const Graph& graph) {
+Graph fuse(const Graph& graph, const Fusion& fusion) {
+  if (graph.fused) throw ValueError("fuse: expected a graph as its model has it, found one that is fused");
   Graph fused = graph;
-  join_siblings(fused);
-  fold_residuals(fused);
+  fused.fused = true;
+  if (fusion.linears) {
+    join_siblings(fused);
+    fold_residuals(fused);
+  }
+  if (fusion.norms_and_gates) {
+    fold_gates(fused);
+    fold_norms(fused);
+  }
   return fused;
 }
 

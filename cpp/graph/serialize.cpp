@@ -1,24 +1,31 @@
-// The graph as text, a line for each thing; floats as hexadecimal, so that they come back exactly. Names are quoted and hold no
-// quote, backslash or line break.
-//   foundry-graph 1
+// The graph as text, a line for each thing: of an op what every op has, then its kind's attributes by their keys
+// (ops.h). Floats are hexadecimal, so that they come back exactly. Names are quoted and hold no quote, backslash or line
+// break.
+//   foundry-graph 2
 //   arch "llama" layers 2 heads 4 kv_heads 2 head_dim 8 hidden 32 vocab 320 max_seq_len 512
 //   group layers 2 kv_heads 2 head_dim 8 window 0
-//   weight "token_embd.weight" 320 32
-//   value 32 tokens
-//   op embed "embed" in out 0 w 0 eps 0x0p+0 ...
+//   weight "token_embd.weight" rows 320 cols 32
+//   value width 32 tokens
+//   op embed "embed" in out 0 w 0 scale 0x1p+0
 //   logits 25
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <sstream>
+#include <type_traits>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "graph/graph.h"
 
 namespace foundry {
 namespace {
 
-constexpr OpKind kKinds[] = {OpKind::embed,     OpKind::rms_norm, OpKind::linear, OpKind::rope, OpKind::kv_append,
-                             OpKind::attention, OpKind::swiglu,   OpKind::geglu,  OpKind::add,  OpKind::select_rows};
+constexpr int kVersion = 2;
+
+/// Whether files may have ops of this kind.
+template <class Kind>
+constexpr bool kWritten = !std::is_same_v<Kind, FusedLinearOp>;
 
 std::string quoted(const std::string& name) {
   for (const char c : name)
@@ -118,56 +125,83 @@ class Line {
   size_t number_;
 };
 
+void read_attribute(Line& line, const char* key, uint32_t& to) { to = line.u32(key); }
+void read_attribute(Line& line, const char* key, float& to) { to = line.real(key); }
+void write_attribute(std::ostream& out, const char* key, uint32_t value) { out << ' ' << key << ' ' << value; }
+void write_attribute(std::ostream& out, const char* key, float value) { out << ' ' << key << ' ' << hex(value); }
+
+/// The kind of this name, with default attributes.
+template <size_t at = 0>
+Op::Kind kind_of(const std::string& name, const Line& line) {
+  if constexpr (at == std::variant_size_v<Op::Kind>) {
+    line.fail("no op of the name " + name);
+  } else {
+    using Kind = std::variant_alternative_t<at, Op::Kind>;
+    if (kWritten<Kind> && name == Kind::kName) return Kind{};
+    return kind_of<at + 1>(name, line);
+  }
+}
+
 Op parse_op(Line& line) {
   Op op;
-  const std::string kind = line.word();
-  bool known = false;
-  for (const OpKind k : kKinds)
-    if (kind == op_name(k)) op.kind = k, known = true;
-  if (!known) line.fail("no op of the name " + kind);
+  op.kind = kind_of(line.word(), line);
   op.name = line.name();
   op.inputs = line.ids("in");
   op.outputs = line.ids("out");
   op.weights = line.ids("w");
-  op.eps = line.real("eps");
-  op.scale = line.real("scale");
-  op.rope_base = line.real("base");
-  op.n_heads = line.u32("heads");
-  op.head_dim = line.u32("head_dim");
-  op.rot_dim = line.u32("rot_dim");
-  op.rope_style = line.u32("style");
-  op.group = line.u32("group");
-  op.layer = line.u32("layer");
-  op.window = line.u32("window");
+  std::visit(
+      [&](auto& kind) {
+        using Kind = std::decay_t<decltype(kind)>;
+        if constexpr (kWritten<Kind>)
+          Kind::fields(kind, [&](const char* key, auto& value) { read_attribute(line, key, value); });
+      },
+      op.kind);
   return op;
+}
+
+void write_op(std::ostream& out, const Op& op, bool named) {
+  out << "op " << op.kind_name() << ' ' << (named ? quoted(op.name) : "\"\"");
+  list(out, "in", op.inputs);
+  list(out, "out", op.outputs);
+  list(out, "w", op.weights);
+  std::visit(
+      [&](const auto& kind) {
+        using Kind = std::decay_t<decltype(kind)>;
+        if constexpr (kWritten<Kind>)
+          Kind::fields(kind, [&](const char* key, const auto& value) { write_attribute(out, key, value); });
+      },
+      op.kind);
+  out << '\n';
+}
+
+std::string written(const Graph& graph, bool named) {
+  if (graph.fused)
+    throw ValueError("a fused graph is a device's and is not written; expected the graph that it was made of");
+  std::ostringstream out;
+  const Arch& arch = graph.arch;
+  out << "foundry-graph " << kVersion << '\n';
+  out << "arch " << quoted(arch.name) << " layers " << arch.n_layers << " heads " << arch.n_heads << " kv_heads "
+      << arch.n_kv_heads << " head_dim " << arch.head_dim << " hidden " << arch.hidden_size << " vocab "
+      << arch.vocab_size << " max_seq_len " << arch.max_seq_len << '\n';
+  for (const LayerGroup& g : graph.groups)
+    out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window "
+        << g.window << '\n';
+  for (const WeightRef& w : graph.weights)
+    out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols << '\n';
+  for (const Value& v : graph.values)
+    out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
+  for (const Op& op : graph.ops) write_op(out, op, named);
+  out << "logits " << graph.logits << '\n';
+  return out.str();
 }
 
 }  // namespace
 
-std::string Graph::serialize() const {
-  std::ostringstream out;
-  out << "foundry-graph 1\n";
-  out << "arch " << quoted(arch.name) << " layers " << arch.n_layers << " heads " << arch.n_heads << " kv_heads "
-      << arch.n_kv_heads << " head_dim " << arch.head_dim << " hidden " << arch.hidden_size << " vocab "
-      << arch.vocab_size << " max_seq_len " << arch.max_seq_len << '\n';
-  for (const LayerGroup& g : groups)
-    out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window "
-        << g.window << '\n';
-  for (const WeightRef& w : weights)
-    out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols << '\n';
-  for (const Value& v : values)
-    out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
-  for (const Op& op : ops) {
-    out << "op " << op_name(op.kind) << ' ' << quoted(op.name);
-    list(out, "in", op.inputs);
-    list(out, "out", op.outputs);
-    list(out, "w", op.weights);
-    out << " eps " << hex(op.eps) << " scale " << hex(op.scale) << " base " << hex(op.rope_base) << " heads "
-        << op.n_heads << " head_dim " << op.head_dim << " rot_dim " << op.rot_dim << " style " << op.rope_style
-        << " group " << op.group << " layer " << op.layer << " window " << op.window << '\n';
-  }
-  out << "logits " << logits << '\n';
-  return out.str();
+std::string Graph::serialize() const { return written(*this, true); }
+
+uint64_t Graph::hash() const {
+  const std::string text = written(*this, false);
+  return hash64(std::as_bytes(std::span(text)));
 }
 
 Graph Graph::parse(const std::string& text) {
@@ -180,8 +214,8 @@ Graph Graph::parse(const std::string& text) {
     Line line(content, ++number);
     if (number == 1) {
       line.expect("foundry-graph");
-      if (const int64_t version = line.integer(); version != 1)
-        line.fail("expected version 1, found " + std::to_string(version));
+      if (const int64_t version = line.integer(); version != kVersion)
+        line.fail("expected version " + std::to_string(kVersion) + ", found " + std::to_string(version));
       line.end();
       continue;
     }

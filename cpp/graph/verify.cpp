@@ -1,6 +1,8 @@
 // What makes a graph legal, one rule a kind. Every error names the op, what was expected and what was found.
 #include <algorithm>
+#include <cmath>
 #include <set>
+#include <span>
 #include <string>
 
 #include "base/error.h"
@@ -15,11 +17,7 @@ class Verifier {
       : graph_(graph), defined_(graph.values.size(), false), ever_defined_(defined_) {}
 
   void run() {
-    for (const LayerGroup& group : graph_.groups)
-      if (group.n_layers == 0 || group.n_kv_heads == 0 || group.head_dim == 0 || group.head_dim % 8 != 0)
-        throw ModelFormatError("layer group: expected layers, KV heads and a head_dim that is a multiple of 8, found " +
-                               std::to_string(group.n_layers) + ", " + std::to_string(group.n_kv_heads) + ", " +
-                               std::to_string(group.head_dim));
+    groups();
     for (const Op& op : graph_.ops) {
       op_ = &op;
       for (const ValueId id : op.inputs) {
@@ -29,35 +27,37 @@ class Verifier {
       }
       for (const WeightId id : op.weights)
         if (id != kNone) id_in_range(id, graph_.weights.size(), "weight");
-      for (const ValueId id : op.outputs) {
-        id_in_range(id, graph_.values.size(), "output value");
-        if (ever_defined_[static_cast<size_t>(id)]) fail("value " + std::to_string(id) + " is defined twice");
-        ever_defined_[static_cast<size_t>(id)] = true;
-      }
-      shapes(op);
+      for (const ValueId id : op.outputs) define(id, "output value");
+      for (const ValueId id : op.rooms) define(id, "value in between");  // and never readable
+      if (!op.rooms.empty() && !op.is<FusedLinearOp>())
+        fail("values in between: expected none, found " + std::to_string(op.rooms.size()));
+      std::visit([&](const auto& kind) { check(op, kind); }, op.kind);
       for (const ValueId id : op.outputs) defined_[static_cast<size_t>(id)] = true;
     }
-    if (selects_ != 1) throw ModelFormatError("graph: expected one select_rows, found " + std::to_string(selects_));
+    if (selects_ != 1) fault("graph: expected one select_rows, found " + std::to_string(selects_));
     if (graph_.logits < 0 || static_cast<size_t>(graph_.logits) >= graph_.values.size() ||
         !defined_[static_cast<size_t>(graph_.logits)])
-      throw ModelFormatError("graph: expected logits that an op defines, found value " + std::to_string(graph_.logits));
+      fault("graph: expected logits that an op defines, found value " + std::to_string(graph_.logits));
     const Value& logits = graph_.values[static_cast<size_t>(graph_.logits)];
     if (logits.rows != Rows::selected || logits.width != graph_.arch.vocab_size)
-      throw ModelFormatError("graph: logits: expected [selected, " + std::to_string(graph_.arch.vocab_size) +
-                             "], found " + shape(graph_.logits));
-    if (graph_.arch.max_seq_len == 0) throw ModelFormatError("graph: max_seq_len: expected at least 1, found 0");
-    if (graph_.groups.empty()) throw ModelFormatError("graph: expected at least one layer group, found none");
+      fault("graph: logits: expected [selected, " + std::to_string(graph_.arch.vocab_size) + "], found " +
+            shape(graph_.logits));
+    if (graph_.arch.max_seq_len == 0) fault("graph: max_seq_len: expected at least 1, found 0");
+    if (graph_.groups.empty()) fault("graph: expected at least one layer group, found none");
     uint64_t layers = 0;  // each takes memory in every page
     for (const LayerGroup& group : graph_.groups) layers += group.n_layers;
     if (layers > std::max<uint64_t>(appended_.size(), graph_.groups.size()))
-      throw ModelFormatError("graph: expected a kv_append for each of the groups' " + std::to_string(layers) +
-                             " layers, found " + std::to_string(appended_.size()));
+      fault("graph: expected a kv_append for each of the groups' " + std::to_string(layers) + " layers, found " +
+            std::to_string(appended_.size()));
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw ModelFormatError(op_->name + " (" + op_name(op_->kind) + "): " + what);
+  /// A file's fault; of a fused graph it is ours.
+  [[noreturn]] void fault(const std::string& what) const {
+    if (graph_.fused) throw ConsistencyError("fused graph: " + what);
+    throw ModelFormatError(what);
   }
+  [[noreturn]] void fail(const std::string& what) const { fault(op_->name + " (" + op_->kind_name() + "): " + what); }
   const Value& value(ValueId id) const { return graph_.values[static_cast<size_t>(id)]; }
   std::string shape(ValueId id) const {
     return std::string("[") + (value(id).rows == Rows::tokens ? "tokens" : "selected") + ", " +
@@ -66,6 +66,11 @@ class Verifier {
   void id_in_range(int32_t id, size_t size, const char* what) const {
     if (id < 0 || static_cast<size_t>(id) >= size)
       fail(std::string(what) + ": expected an id below " + std::to_string(size) + ", found " + std::to_string(id));
+  }
+  void define(ValueId id, const char* what) {
+    id_in_range(id, graph_.values.size(), what);
+    if (ever_defined_[static_cast<size_t>(id)]) fail("value " + std::to_string(id) + " is defined twice");
+    ever_defined_[static_cast<size_t>(id)] = true;
   }
   void count(const char* what, size_t found, size_t least, size_t most) const {
     if (found < least || found > most)
@@ -96,101 +101,145 @@ class Verifier {
     weight(id, 1, cols == 0 || width % cols != 0 ? width : cols);
   }
   void above_zero(const char* what, float value) const {
-    if (!(value > 0)) fail(std::string(what) + ": expected above 0, found " + std::to_string(value));
+    if (!(value > 0) || !std::isfinite(value))
+      fail(std::string(what) + ": expected a number above 0, found " + std::to_string(value));
   }
-  const LayerGroup& group() const {
-    if (op_->group >= graph_.groups.size() || op_->layer >= graph_.groups[op_->group].n_layers)
-      fail("layer " + std::to_string(op_->layer) + " of group " + std::to_string(op_->group) +
-           " is not in the graph's groups");
-    return graph_.groups[op_->group];
+  void at_most(const char* what, uint64_t found, uint64_t most) const {
+    if (found > most)
+      fail(std::string(what) + ": expected at most the model's " + std::to_string(most) + ", found " +
+           std::to_string(found));
+  }
+  void groups() const {
+    const Arch& arch = graph_.arch;
+    for (const LayerGroup& group : graph_.groups) {
+      const std::string found = std::to_string(group.n_kv_heads) + ", " + std::to_string(group.head_dim);
+      if (group.n_layers == 0 || group.n_kv_heads == 0 || group.head_dim == 0 || group.head_dim % 8 != 0)
+        fault("layer group: expected layers, KV heads and a head_dim that is a multiple of 8, found " +
+              std::to_string(group.n_layers) + ", " + found);
+      if (group.n_kv_heads > arch.n_kv_heads || group.head_dim > arch.head_dim)
+        fault("layer group: expected at most the model's KV heads and head_dim, " + std::to_string(arch.n_kv_heads) +
+              ", " + std::to_string(arch.head_dim) + ", found " + found);
+    }
+  }
+  const LayerGroup& group(uint32_t group, uint32_t layer) const {
+    if (group >= graph_.groups.size() || layer >= graph_.groups[group].n_layers)
+      fail("layer " + std::to_string(layer) + " of group " + std::to_string(group) + " is not in the graph's groups");
+    return graph_.groups[group];
   }
   void body_only() const {
     if (selects_ != 0) fail("expected before select_rows, found after it");
   }
 
-  void shapes(const Op& op) {
-    switch (op.kind) {
-      case OpKind::embed: {
-        counts(0, 1, 1);
-        body_only();
-        weight(op.weights[0], graph_.arch.vocab_size, value(op.outputs[0]).width);
-        rows_are(op.outputs[0], Rows::tokens);
-        above_zero("scale", op.scale);
-        break;
-      }
-      case OpKind::rms_norm:
-        counts(1, 1, 1);
-        same_shape(op.inputs[0], op.outputs[0]);
-        norm_weight(op.weights[0], value(op.inputs[0]).width);
-        above_zero("eps", op.eps);
-        break;
-      case OpKind::linear: {
-        const size_t n = op.outputs.size();
-        if (n == 0) fail("outputs: expected at least 1, found 0");
-        count("inputs", op.inputs.size(), 1, n == 1 ? 2 : 1);
-        count("weights", op.weights.size(), 2 * n, 2 * n);
-        for (size_t i = 0; i < n; ++i) {
-          weight(op.weights[i], value(op.outputs[i]).width, value(op.inputs[0]).width);
-          if (op.weights[n + i] != kNone) weight(op.weights[n + i], 1, value(op.outputs[i]).width);
-          rows_are(op.outputs[i], value(op.inputs[0]).rows);
-        }
-        if (op.inputs.size() == 2) same_shape(op.outputs[0], op.inputs[1]);
-        break;
-      }
-      case OpKind::rope:
-        counts(1, 1, 1);
-        body_only();
-        same_shape(op.inputs[0], op.outputs[0]);
-        width(op.inputs[0], uint64_t{op.n_heads} * op.head_dim);
-        if (op.rot_dim == 0 || op.rot_dim % 2 != 0 || op.rot_dim > op.head_dim)
-          fail("rot_dim: expected even, from 2 to " + std::to_string(op.head_dim) + ", found " +
-               std::to_string(op.rot_dim));
-        if (op.rope_style > 1) fail("style: expected 0 or 1, found " + std::to_string(op.rope_style));
-        above_zero("base", op.rope_base);
-        above_zero("scale", op.scale);
-        if (op.weights[0] != kNone) weight(op.weights[0], 1, op.rot_dim / 2);
-        break;
-      case OpKind::kv_append: {
-        counts(2, 0, 0);
-        body_only();
-        const LayerGroup& g = group();
-        for (const ValueId id : op.inputs) width(id, uint64_t{g.n_kv_heads} * g.head_dim);
-        if (!appended_.insert({op.group, op.layer}).second) fail("the layer's K and V are appended twice");
-        break;
-      }
-      case OpKind::attention: {
-        counts(1, 1, 0);
-        body_only();
-        const LayerGroup& g = group();
-        same_shape(op.inputs[0], op.outputs[0]);
-        width(op.inputs[0], uint64_t{op.n_heads} * g.head_dim);
-        if (op.n_heads == 0 || op.n_heads % g.n_kv_heads != 0)
-          fail("n_heads: expected a multiple of n_kv_heads, " + std::to_string(g.n_kv_heads) + ", found " +
-               std::to_string(op.n_heads));
-        if (op.window != g.window)
-          fail("window: expected the group's, " + std::to_string(g.window) + ", found " + std::to_string(op.window));
-        if (appended_.count({op.group, op.layer}) == 0) fail("expected the layer's kv_append before it, found none");
-        break;
-      }
-      case OpKind::swiglu:
-      case OpKind::geglu:
-      case OpKind::add:
-        counts(2, 1, 0);
-        same_shape(op.inputs[0], op.inputs[1]);
-        same_shape(op.inputs[0], op.outputs[0]);
-        break;
-      case OpKind::select_rows:
-        counts(1, 1, 0);
-        body_only();
-        width(op.outputs[0], value(op.inputs[0]).width);
-        rows_are(op.outputs[0], Rows::selected);
-        ++selects_;
-        // The head runs apart from the body: it may read nothing else of it.
-        for (size_t i = 0; i < defined_.size(); ++i)
-          defined_[i] = defined_[i] && graph_.values[i].rows == Rows::selected;
-        break;
+  void check(const Op& op, const EmbedOp& embed) const {
+    counts(0, 1, 1);
+    body_only();
+    weight(op.weights[0], graph_.arch.vocab_size, value(op.outputs[0]).width);
+    rows_are(op.outputs[0], Rows::tokens);
+    above_zero("scale", embed.scale);
+  }
+
+  void check(const Op& op, const RmsNormOp& norm) const {
+    counts(1, 1, 1);
+    same_shape(op.inputs[0], op.outputs[0]);
+    norm_weight(op.weights[0], value(op.inputs[0]).width);
+    above_zero("eps", norm.eps);
+  }
+
+  /// y_i = x W_i^T (+ bias_i)
+  void linears(ValueId x, std::span<const ValueId> ys, std::span<const WeightId> ws) const {
+    for (size_t i = 0; i < ys.size(); ++i) {
+      weight(ws[i], value(ys[i]).width, value(x).width);
+      if (ws[ys.size() + i] != kNone) weight(ws[ys.size() + i], 1, value(ys[i]).width);
+      rows_are(ys[i], value(x).rows);
     }
   }
+
+  void check(const Op& op, const LinearOp&) const {
+    counts(1, 1, 2);
+    linears(op.inputs[0], op.outputs, op.weights);
+  }
+
+  void check(const Op& op, const FusedLinearOp& fused) const {
+    if (!graph_.fused) fail("expected in a fused graph alone");
+    const bool normed = fused.norm.has_value(), gated = fused.gate != FusedLinearOp::Gate::none;
+    const size_t n = fused.n_linears;
+    if (n == 0) fail("linears: expected at least 1, found 0");
+    if (gated && n != 2) fail("a gate: expected of 2 linears, found of " + std::to_string(n));
+    if (fused.residual && n != 1) fail("a residual: expected of 1 linear, found of " + std::to_string(n));
+    counts(fused.residual ? 2 : 1, gated ? 1 : n, 2 * n + (normed ? 1 : 0));
+    count("values in between", op.rooms.size(), (normed ? 1 : 0) + (gated ? 2 : 0), (normed ? 1 : 0) + (gated ? 2 : 0));
+    const ValueId x = op.inputs[0];
+    const std::span rooms(op.rooms);
+    linears(x, gated ? rooms.last(2) : std::span(op.outputs), op.weights);
+    if (normed) {
+      same_shape(x, rooms[0]);
+      weight(op.weights[2 * n], 1, value(x).width);
+      above_zero("eps", fused.norm->eps);
+    }
+    if (fused.residual) same_shape(op.outputs[0], op.inputs[1]);
+    if (gated) {
+      if (op.weights[2] != kNone || op.weights[3] != kNone) fail("a gate: expected of linears without biases");
+      same_shape(op.outputs[0], rooms.last(2)[0]);
+      same_shape(op.outputs[0], rooms.last(2)[1]);
+    }
+  }
+
+  void check(const Op& op, const RopeOp& rope) const {
+    counts(1, 1, 1);
+    body_only();
+    same_shape(op.inputs[0], op.outputs[0]);
+    width(op.inputs[0], uint64_t{rope.n_heads} * rope.head_dim);
+    if (rope.rot_dim == 0 || rope.rot_dim % 2 != 0 || rope.rot_dim > rope.head_dim)
+      fail("rot_dim: expected even, from 2 to " + std::to_string(rope.head_dim) + ", found " +
+           std::to_string(rope.rot_dim));
+    if (rope.style > 1) fail("style: expected 0 or 1, found " + std::to_string(rope.style));
+    above_zero("base", rope.base);
+    above_zero("scale", rope.scale);
+    if (op.weights[0] != kNone) weight(op.weights[0], 1, rope.rot_dim / 2);
+  }
+
+  void check(const Op& op, const KvAppendOp& append) {
+    counts(2, 0, 0);
+    body_only();
+    const LayerGroup& g = group(append.group, append.layer);
+    for (const ValueId id : op.inputs) width(id, uint64_t{g.n_kv_heads} * g.head_dim);
+    if (!appended_.insert({append.group, append.layer}).second) fail("the layer's K and V are appended twice");
+  }
+
+  void check(const Op& op, const AttentionOp& attention) const {
+    counts(1, 1, 0);
+    body_only();
+    const LayerGroup& g = group(attention.group, attention.layer);
+    same_shape(op.inputs[0], op.outputs[0]);
+    width(op.inputs[0], uint64_t{attention.n_heads} * g.head_dim);
+    if (attention.n_heads == 0 || attention.n_heads % g.n_kv_heads != 0)
+      fail("n_heads: expected a multiple of n_kv_heads, " + std::to_string(g.n_kv_heads) + ", found " +
+           std::to_string(attention.n_heads));
+    at_most("n_heads", attention.n_heads, graph_.arch.n_heads);
+    above_zero("scale", attention.scale);
+    if (appended_.count({attention.group, attention.layer}) == 0)
+      fail("expected the layer's kv_append before it, found none");
+  }
+
+  void elementwise(const Op& op) const {
+    counts(2, 1, 0);
+    same_shape(op.inputs[0], op.inputs[1]);
+    same_shape(op.inputs[0], op.outputs[0]);
+  }
+  void check(const Op& op, const SwigluOp&) const { elementwise(op); }
+  void check(const Op& op, const GegluOp&) const { elementwise(op); }
+  void check(const Op& op, const AddOp&) const { elementwise(op); }
+
+  void check(const Op& op, const SelectRowsOp&) {
+    counts(1, 1, 0);
+    body_only();
+    width(op.outputs[0], value(op.inputs[0]).width);
+    rows_are(op.outputs[0], Rows::selected);
+    ++selects_;
+    // The head runs apart from the body: it may read nothing else of it.
+    for (size_t i = 0; i < defined_.size(); ++i) defined_[i] = defined_[i] && graph_.values[i].rows == Rows::selected;
+  }
+
   void rows_are(ValueId id, Rows rows) const {
     if (value(id).rows != rows)
       fail(std::string("rows: expected ") + (rows == Rows::tokens ? "tokens" : "selected") + ", found " + shape(id));

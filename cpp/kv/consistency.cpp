@@ -55,7 +55,6 @@ void check_consistent(const Sequence::Observed& o) {
   for (const auto& group : o.groups)
     if (group.window == 0 || !any_full) least = std::min(least, group.encoded_max_seq_len);
   equal("capacity", o.capacity, "the least encoded.max_seq_len", least);
-  equal("encoded.rope_max_seq_len", o.encoded_rope_max_seq_len, "capacity", o.capacity);
 }
 
 }  // namespace foundry

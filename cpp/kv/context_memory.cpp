@@ -8,7 +8,7 @@ namespace {
 constexpr uint64_t kRecordBytes = 1024;  // a session's own objects, the core's and Python's: measured, test_plan.py
 constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
 
-std::vector<std::unique_ptr<PagePool>> make_pools(Device& device, MemoryLedger& ledger,
+std::vector<std::unique_ptr<PagePool>> make_pools(DeviceMemory& device, MemoryLedger& ledger,
                                                   const std::vector<KvGeometry>& groups, uint32_t slab_pages) {
   std::vector<std::unique_ptr<PagePool>> pools;
   for (const KvGeometry& geometry : groups) {
@@ -21,7 +21,7 @@ std::vector<std::unique_ptr<PagePool>> make_pools(Device& device, MemoryLedger& 
 
 }  // namespace
 
-ContextMemory::ContextMemory(Device& device, MemoryLedger& ledger, const std::vector<KvGeometry>& groups,
+ContextMemory::ContextMemory(DeviceMemory& device, MemoryLedger& ledger, const std::vector<KvGeometry>& groups,
                              uint32_t max_seq_len, uint32_t slab_pages, uint64_t prefix_bytes, uint64_t estimated_bytes)
     : ledger_(ledger),
       max_seq_len_(max_seq_len),

@@ -15,7 +15,7 @@ class ContextMemory {
  public:
   /// slab_pages: pages of a slab, 0 for as many as fit 8 MiB. prefix_bytes: kept in the prefix tree at most.
   /// estimated_bytes: others' beside the ledger's, which count against its limit.
-  ContextMemory(Device& device, MemoryLedger& ledger, const std::vector<KvGeometry>& groups, uint32_t max_seq_len,
+  ContextMemory(DeviceMemory& device, MemoryLedger& ledger, const std::vector<KvGeometry>& groups, uint32_t max_seq_len,
                 uint32_t slab_pages, uint64_t prefix_bytes, uint64_t estimated_bytes);
   ContextMemory(const ContextMemory&) = delete;
 

@@ -10,8 +10,9 @@
 
 #include "base/ledger.h"
 #include "base/lock_order.h"
-#include "device/device.h"
+#include "device/memory.h"
 #include "formats/dtype.h"
+#include "params.h"
 
 namespace foundry {
 
@@ -56,7 +57,7 @@ inline constexpr PageId kNoPage = UINT32_MAX;
 /// Thread-safe. Every slab is charged to the ledger before it is allocated.
 class PagePool {
  public:
-  PagePool(Device& device, MemoryLedger& ledger, KvGeometry geometry, uint32_t slab_pages);
+  PagePool(DeviceMemory& memory, MemoryLedger& ledger, KvGeometry geometry, uint32_t slab_pages);
   ~PagePool();  // all pages must have been returned
   PagePool(const PagePool&) = delete;
 
@@ -69,12 +70,16 @@ class PagePool {
   /// Drops a reference; the last one frees the page, and the last page of a slab frees the slab.
   void release(PageId page);
   uint32_t references(PageId page) const;
-  /// Copies a page's bytes. Both must be held, and nothing may be reading `to`.
+  /// Copies a page's bytes, in order with steps. Both must be held, and nothing may be reading `to`.
   void copy(PageId from, PageId to);
   uint64_t address(PageId page) const;
   /// Where a table keeps n_pages addresses for kernels to read.
-  std::unique_ptr<Buffer> allocate_table(uint64_t n_pages) { return device_.allocate(n_pages * sizeof(uint64_t)); }
-  std::byte* data(PageId page) const;
+  std::unique_ptr<Buffer> allocate_table(uint64_t n_pages) {
+    return memory_.allocate(n_pages * sizeof(uint64_t), MemoryKind::shared);
+  }
+  /// Where its bytes are: `device` memory, for memory() to upload and download.
+  Span span(PageId page) const;
+  DeviceMemory& memory() const { return memory_; }
 
   uint64_t slab_bytes() const;  // of one slab
   uint64_t held_bytes() const;  // of all slabs, from the buffers' own lengths
@@ -91,11 +96,11 @@ class PagePool {
 
  private:
   struct Slab;
-  Device& device_;
+  DeviceMemory& memory_;
   MemoryLedger& ledger_;
   KvGeometry geometry_;
   uint32_t slab_pages_;
-  bool poison_ = false;
+  std::vector<std::byte> poison_;  // a page of it, or none
   mutable RankedMutex mutex_{LockRank::pool};
   std::vector<std::unique_ptr<Slab>> slabs_;  // empty places are reused; a PageId is place * slab_pages + index
 };
@@ -139,7 +144,7 @@ class PageTable {
   uint32_t first() const { return first_; }
   uint32_t held() const { return held_; }  // holes left out
   const std::vector<PageId>& pages() const { return pages_; }
-  /// u64 [size()], each the address of a page; in memory of the device, at addresses_at() as kernels see it.
+  /// u64 [size()], each the address of a page; in `shared` memory, at addresses_at() as kernels see it.
   std::span<const uint64_t> addresses() const { return {address(0), pages_.size()}; }
   uint64_t addresses_at() const { return addresses_ == nullptr ? 0 : addresses_->address(); }
   PagePool& pool() const { return *pool_; }

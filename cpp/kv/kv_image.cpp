@@ -12,7 +12,7 @@
 namespace foundry {
 namespace {
 
-constexpr char kMagic[8] = {'F', 'N', 'D', 'R', 'Y', 'K', 'V', '2'};
+constexpr char kMagic[8] = {'F', 'N', 'D', 'R', 'Y', 'K', 'V', '3'};
 constexpr uint64_t kMostName = 256;
 constexpr uint64_t kGroupBytes = 8 * 4 + 8 + 4 + 4;
 constexpr uint64_t kFixedBytes = kImagePrefix + 8 + 4 + 4 + 4;
@@ -132,7 +132,7 @@ uint64_t KvImage::header_bytes(std::span<const std::byte> prefix, uint64_t file_
   const std::byte* magic = r.take(sizeof kMagic, "magic");
   if (std::memcmp(magic, kMagic, sizeof kMagic - 1) != 0) r.fail("expected a saved session, found another file");
   if (const char version = static_cast<char>(magic[sizeof kMagic - 1]); version != kMagic[sizeof kMagic - 1])
-    r.fail("expected a saved session of version 2, found one of version " + printable({&version, 1}));
+    r.fail("expected a saved session of version 3, found one of version " + printable({&version, 1}));
   uint64_t most = kFixedBytes + kMostName + uint64_t{max_tokens} * sizeof(int32_t);
   for (const KvGeometry& group : groups) most += kGroupBytes + group.pages_for(max_tokens) * sizeof(uint64_t);
   const auto length = r.number<uint64_t>("header length");

@@ -1,12 +1,12 @@
-// A saved history as bytes, version 2. Everything is little endian; the header ends with its own checksum.
-//   "FNDRYKV2"
+// A saved history as bytes, version 3. Everything is little endian; the header ends with its own checksum.
+//   "FNDRYKV3"
 //   u64 header bytes (a multiple of kImageAlign: the pages begin there), u64 fingerprint of the model
 //   u32 length and bytes of the device's name, u32 tokens, u32 groups
 //   a group: u32 layers, KV heads, head_dim, window, page_tokens, tile_tokens, K type, V type; u64 page bytes; u32 first page,
 //   pages: those before the first one a window has passed
 //   i32 each token; u64 each page's checksum, group after group; zeros; u64 checksum of all before
 //   the pages, group after group
-// Version 1 had the same layout; its fingerprint was of samples of the weights.
+// Versions 1 and 2 had the same layout; the fingerprint was of samples of the weights, then of the graph as it was fused.
 //
 // A file's checksums say that it is what somebody wrote, not that he wrote sense. So no figure of it is ever used: each is compared
 // with what the model at hand would have written there, and that is used.

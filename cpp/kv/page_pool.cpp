@@ -1,4 +1,3 @@
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -13,8 +12,8 @@ struct PagePool::Slab {
   uint32_t used = 0;
 };
 
-PagePool::PagePool(Device& device, MemoryLedger& ledger, KvGeometry geometry, uint32_t slab_pages)
-    : device_(device), ledger_(ledger), geometry_(geometry), slab_pages_(slab_pages) {
+PagePool::PagePool(DeviceMemory& memory, MemoryLedger& ledger, KvGeometry geometry, uint32_t slab_pages)
+    : memory_(memory), ledger_(ledger), geometry_(geometry), slab_pages_(slab_pages) {
   geometry_.check();
   if (slab_pages_ == 0) throw ValueError("slab_pages: expected at least 1, found 0");
 }
@@ -44,7 +43,7 @@ std::vector<PageId> PagePool::acquire(uint32_t n) {
       slab->references.assign(slab_pages_, 0);
       ledger_.charge(MemoryUse::kv, slab_bytes());
       charged += slab_bytes();
-      slab->buffer = device_.allocate(slab_bytes());
+      slab->buffer = memory_.allocate(slab_bytes(), MemoryKind::device);
       added.push_back(std::move(slab));
     }
   } catch (...) {
@@ -73,7 +72,7 @@ std::vector<PageId> PagePool::acquire(uint32_t n) {
       if (slab.references[i] != 0) continue;
       slab.references[i] = 1;
       ++slab.used;
-      if (poison_) std::memset(slab.buffer->data() + i * geometry_.page_bytes(), 0xff, geometry_.page_bytes());
+      if (!poison_.empty()) memory_.upload({slab.buffer.get(), i * geometry_.page_bytes()}, poison_);
       pages.push_back(static_cast<PageId>(best * slab_pages_ + i));
     }
   }
@@ -101,16 +100,16 @@ uint32_t PagePool::references(PageId page) const {
   return slabs_.at(page / slab_pages_)->references.at(page % slab_pages_);
 }
 
-void PagePool::copy(PageId from, PageId to) { std::memcpy(data(to), data(from), geometry_.page_bytes()); }
+void PagePool::copy(PageId from, PageId to) { memory_.copy(span(from), span(to), geometry_.page_bytes()); }
 
 uint64_t PagePool::address(PageId page) const {
   const std::lock_guard lock(mutex_);
   return slabs_.at(page / slab_pages_)->buffer->address() + (page % slab_pages_) * geometry_.page_bytes();
 }
 
-std::byte* PagePool::data(PageId page) const {
+Span PagePool::span(PageId page) const {
   const std::lock_guard lock(mutex_);
-  return slabs_.at(page / slab_pages_)->buffer->data() + (page % slab_pages_) * geometry_.page_bytes();
+  return {slabs_.at(page / slab_pages_)->buffer.get(), (page % slab_pages_) * geometry_.page_bytes()};
 }
 
 uint64_t PagePool::slab_bytes() const { return slab_pages_ * geometry_.page_bytes(); }
@@ -153,7 +152,7 @@ std::pair<std::vector<uint64_t>, uint64_t> PagePool::figures(const std::unique_l
 
 void PagePool::set_poison(bool on) {
   const std::lock_guard lock(mutex_);
-  poison_ = on;
+  poison_.assign(on ? geometry_.page_bytes() : 0, std::byte{0xff});
 }
 
 }  // namespace foundry

@@ -65,7 +65,7 @@ void PageTable::make_room(uint32_t n_pages) {
   const uint64_t room = room_with(n_pages);
   if (room == room_) return;
   std::unique_ptr<Buffer> addresses = pool_->allocate_table(room);
-  std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->data()));
+  std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->host()));
   addresses_ = std::move(addresses);
   room_ = room;
 }
@@ -84,7 +84,7 @@ void PageTable::clear() {
 }
 
 uint64_t* PageTable::address(uint32_t index) const {
-  return addresses_ == nullptr ? nullptr : reinterpret_cast<uint64_t*>(addresses_->data()) + index;
+  return addresses_ == nullptr ? nullptr : reinterpret_cast<uint64_t*>(addresses_->host()) + index;
 }
 
 void PageTable::append(PageId page, uint64_t at) {

@@ -137,8 +137,6 @@ Reservation::~Reservation() {
 
 std::span<const SequenceParams> Reservation::globals() const { return of_->globals_; }
 
-uint32_t Reservation::rope_max_seq_len() const { return of_->rope_max_seq_len_; }
-
 bool Reservation::grew() const {
   const std::lock_guard lock(of_->mutex_);
   for (size_t g = 0; g < before_.pages.size(); ++g)

@@ -126,7 +126,6 @@ void Sequence::encode() {
     params.max_seq_len =
         capacity_tokens(tables_[g].size(), tables_[g].pool().geometry().page_tokens, memory_.max_seq_len());
   }
-  rope_max_seq_len_ = capacity();
 }
 
 uint32_t Sequence::first_written(size_t group, uint64_t at) const {
@@ -314,7 +313,6 @@ Sequence::Observed Sequence::observe() const {
     group.slab_bytes = pool.slab_bytes();
     group.used_pages = now.pools[g].used_pages;
   }
-  o.encoded_rope_max_seq_len = rope_max_seq_len_;
   o.ledger_kv_bytes = now.ledger_kv_bytes;
   o.max_seq_len = memory_.max_seq_len();
   o.capacity = capacity();

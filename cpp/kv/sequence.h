@@ -28,7 +28,6 @@ class Reservation {
   uint32_t start() const { return start_; }
   /// As kernels are given them, by layer group; valid until the next roll_to().
   std::span<const SequenceParams> globals() const;
-  uint32_t rope_max_seq_len() const;
   /// Pages were added for it.
   bool grew() const;
   /// The next rows to run are at positions first .. end - 1: windowed groups take pages there that earlier rows of the call no longer
@@ -70,7 +69,7 @@ class Sequence {
       std::vector<uint64_t> slab_lengths;
     };
     std::vector<Group> groups;
-    uint64_t encoded_rope_max_seq_len, ledger_kv_bytes, max_seq_len, capacity, position;
+    uint64_t ledger_kv_bytes, max_seq_len, capacity, position;
   };
 
   explicit Sequence(ContextMemory& memory);
@@ -167,7 +166,6 @@ class Sequence {
   std::vector<int32_t> tokens_;
   std::vector<PageTable> tables_;        // by group
   std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
-  uint32_t rope_max_seq_len_ = 0;        // encoded beside globals_
   Admission::Pages claims_;              // as admission has them
   Admission::Pages next_claims_;         // room to work them out in
   uint64_t charged_bytes_ = 0;           // of page tables and ids, as the ledger has them

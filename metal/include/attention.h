@@ -4,7 +4,7 @@
 #include "sequences.h"
 
 /// K or V of one layer and head. page_tokens is a power of two (it divides kSegmentTokens).
-struct Rows {
+struct KvRows {
   device const Page* pages;
   ulong offset;  // of the layer, head and part in a page
   ulong row_bytes;
@@ -15,8 +15,8 @@ struct Rows {
 };
 
 template <class Format>
-METAL_FUNC Rows rows_of(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
-  Rows rows;
+METAL_FUNC KvRows rows_of(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
+  KvRows rows;
   rows.pages = pages;
   rows.offset = layer * kv.layer_stride_bytes + head * kv.head_stride_bytes + (value ? kv.k_part_bytes : 0);
   rows.row_bytes = row_bytes<Format>(kv.head_dim);
@@ -39,7 +39,8 @@ METAL_FUNC void eight_of(AnyFormat, uint type, device const uchar* row, uint i, 
 #undef FOUNDRY_EIGHT
 }
 template <>
-METAL_FUNC Rows rows_of<AnyFormat>(device const Page* pages, constant KvParams& kv, uint layer, uint head, bool value) {
+METAL_FUNC KvRows rows_of<AnyFormat>(device const Page* pages, constant KvParams& kv, uint layer, uint head,
+                                     bool value) {
 #define FOUNDRY_ROWS(name, Name, number, elements, bytes, kind, weight, table, kv_) \
   FOUNDRY_GPU_##kv_(case number : return rows_of<Name>(pages, kv, layer, head, value);)
   switch (value ? kv.v_type : kv.k_type) {

@@ -179,6 +179,177 @@ struct Q4_0 {
   }
 };
 
+/// Formats that are read a code at a time: `code` is the whole number that a value has, `affine` what it is scaled with.
+template <class Of, class Block, uint kValues>
+struct Coded {
+  static constant constexpr uint kHalves = 1;
+  static constant constexpr bool kScaled = false, kMinimum = false;
+  static METAL_FUNC device const Block& block_of(device const uchar* row, uint i) {
+    return ((device const Block*)row)[i / kValues];
+  }
+  static METAL_FUNC float scaled(Affine of, int code) {
+    return Of::kMinimum ? of.scale * float(code) + of.minimum : of.scale * float(code);
+  }
+  static METAL_FUNC float value(device const uchar* row, uint i) {
+    device const Block& block = block_of(row, i);
+    return scaled(Of::affine(block, i % kValues), Of::code(block, i % kValues));
+  }
+  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
+    device const Block& block = block_of(row, i);
+    const Affine of = Of::affine(block, i % kValues);
+    for (uint j = 0; j < 8; ++j) x[j] = scaled(of, Of::code(block, i % kValues + j));
+  }
+  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
+    device const Block& block = block_of(row, i);
+    for (uint j = 0; j < 8; ++j) x[j] = float(Of::code(block, i % kValues + j));
+    return Of::affine(block, i % kValues);
+  }
+};
+
+/// Those whose scales are for 16 values: linear_tiles, which has one for 32, stages values in two halves, as those of F32.
+template <class Of, class Block>
+struct CodedBySixteen : Coded<Of, Block, 256> {
+  static constant constexpr uint kHalves = 2;
+  static constant constexpr bool kScaled = true;
+  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
+    Coded<Of, Block, 256>::eight(row, i, x);
+    return Affine{1.0f, 0.0f};
+  }
+};
+
+/// Code j of 32 in 16 bytes: low halves, then high ones. Likewise of 2n in n.
+METAL_FUNC uint nibble_of(device const u8* nibbles, uint j, uint n) {
+  return j < n ? nibbles[j] & 15u : uint(nibbles[j - n]) >> 4;
+}
+METAL_FUNC int iq4_value(uint code) {
+  const i8 values[16] = {FOUNDRY_IQ4_VALUES};
+  return values[code];
+}
+METAL_FUNC int mxfp4_value(uint code) {
+  const i8 values[16] = {FOUNDRY_MXFP4_VALUES};
+  return values[code];
+}
+/// Q5_K's and Q4_K's scale and minimum of group g of 32.
+METAL_FUNC uint six_bit_scale(device const u8* bytes, uint g) {
+  return g < 4 ? bytes[g] & 63u : (bytes[g + 4] & 15u) | (uint(bytes[g - 4]) >> 6) << 4;
+}
+METAL_FUNC uint six_bit_minimum(device const u8* bytes, uint g) {
+  return g < 4 ? bytes[g + 4] & 63u : uint(bytes[g + 4]) >> 4 | (uint(bytes[g]) >> 6) << 4;
+}
+/// Q3_K's and Q2_K's low two bits.
+METAL_FUNC uint crumb_of(device const u8* crumbs, uint j) {
+  return uint(crumbs[j / 128 * 32 + j % 32]) >> (j / 32 % 4 * 2) & 3u;
+}
+
+struct Q5_0 : Coded<Q5_0, BlockQ5_0, 32> {
+  static METAL_FUNC Affine affine(device const BlockQ5_0& block, uint) { return Affine{wide_half(block.scale), 0.0f}; }
+  static METAL_FUNC int code(device const BlockQ5_0& block, uint j) {
+    return int(nibble_of(block.nibbles, j, 16) | (uint(block.high[j / 8]) >> (j % 8) & 1u) << 4) - 16;
+  }
+};
+
+struct Q5_1 : Coded<Q5_1, BlockQ5_1, 32> {
+  static constant constexpr bool kMinimum = true;
+  static METAL_FUNC Affine affine(device const BlockQ5_1& block, uint) {
+    return Affine{wide_half(block.scale), wide_half(block.minimum)};
+  }
+  static METAL_FUNC int code(device const BlockQ5_1& block, uint j) {
+    return int(nibble_of(block.nibbles, j, 16) | (uint(block.high[j / 8]) >> (j % 8) & 1u) << 4);
+  }
+};
+
+struct IQ4_NL : Coded<IQ4_NL, BlockIQ4_NL, 32> {
+  static METAL_FUNC Affine affine(device const BlockIQ4_NL& block, uint) {
+    return Affine{wide_half(block.scale), 0.0f};
+  }
+  static METAL_FUNC int code(device const BlockIQ4_NL& block, uint j) {
+    return iq4_value(nibble_of(block.nibbles, j, 16));
+  }
+};
+
+struct MXFP4 : Coded<MXFP4, BlockMXFP4, 32> {
+  static METAL_FUNC Affine affine(device const BlockMXFP4& block, uint) {
+    const uint exponent = block.exponent;
+    return Affine{as_type<float>(exponent < 2 ? 0x00200000u << exponent : (exponent - 1) << 23), 0.0f};
+  }
+  static METAL_FUNC int code(device const BlockMXFP4& block, uint j) {
+    return mxfp4_value(nibble_of(block.nibbles, j, 16));
+  }
+};
+
+struct IQ4_XS : Coded<IQ4_XS, BlockIQ4_XS, 256> {
+  static METAL_FUNC Affine affine(device const BlockIQ4_XS& block, uint j) {
+    const uint g = j / 32, low = uint(block.scales[g / 2]) >> (g % 2 * 4) & 15u,
+               high = uint(block.high) >> (g * 2) & 3u;
+    return Affine{wide_half(block.scale) * float(int(low | high << 4) - 32), 0.0f};
+  }
+  static METAL_FUNC int code(device const BlockIQ4_XS& block, uint j) {
+    return iq4_value(nibble_of(block.nibbles + j / 32 * 16, j % 32, 16));
+  }
+};
+
+struct Q4_K : Coded<Q4_K, BlockQ4_K, 256> {
+  static constant constexpr bool kMinimum = true;
+  static METAL_FUNC Affine affine(device const BlockQ4_K& block, uint j) {
+    return Affine{wide_half(block.scale) * float(six_bit_scale(block.scales, j / 32)),
+                  -(wide_half(block.minimum) * float(six_bit_minimum(block.scales, j / 32)))};
+  }
+  static METAL_FUNC int code(device const BlockQ4_K& block, uint j) {
+    return int(nibble_of(block.nibbles + j / 64 * 32, j % 64, 32));
+  }
+};
+
+struct Q5_K : Coded<Q5_K, BlockQ5_K, 256> {
+  static constant constexpr bool kMinimum = true;
+  static METAL_FUNC Affine affine(device const BlockQ5_K& block, uint j) {
+    return Affine{wide_half(block.scale) * float(six_bit_scale(block.scales, j / 32)),
+                  -(wide_half(block.minimum) * float(six_bit_minimum(block.scales, j / 32)))};
+  }
+  static METAL_FUNC int code(device const BlockQ5_K& block, uint j) {
+    return int(nibble_of(block.nibbles + j / 64 * 32, j % 64, 32) | (uint(block.high[j % 32]) >> (j / 32) & 1u) << 4);
+  }
+};
+
+struct Q6_K : CodedBySixteen<Q6_K, BlockQ6_K> {
+  static METAL_FUNC Affine affine(device const BlockQ6_K& block, uint j) {
+    return Affine{wide_half(block.scale) * float(block.scales[j / 16]), 0.0f};
+  }
+  static METAL_FUNC int code(device const BlockQ6_K& block, uint j) {
+    const uint high = uint(block.high[j / 128 * 32 + j % 32]) >> (j / 32 % 4 * 2) & 3u;
+    return int(nibble_of(block.nibbles + j / 128 * 64, j % 128, 64) | high << 4) - 32;
+  }
+};
+
+struct Q3_K : CodedBySixteen<Q3_K, BlockQ3_K> {
+  static METAL_FUNC Affine affine(device const BlockQ3_K& block, uint j) {
+    const uint g = j / 16, low = uint(block.scales[g % 8]) >> (g / 8 * 4) & 15u;
+    const uint high = uint(block.scales[8 + g % 4]) >> (g / 4 * 2) & 3u;
+    return Affine{wide_half(block.scale) * float(int(low | high << 4) - 32), 0.0f};
+  }
+  static METAL_FUNC int code(device const BlockQ3_K& block, uint j) {
+    return int(crumb_of(block.crumbs, j) | (uint(block.high[j % 32]) >> (j / 32) & 1u) << 2) - 4;
+  }
+};
+
+/// Its minima are part of the values: kMinimum is about what linear_tiles adds.
+struct Q2_K {
+  static constant constexpr uint kHalves = 2;
+  static constant constexpr bool kScaled = true, kMinimum = false;
+  static METAL_FUNC float value(device const uchar* row, uint i) {
+    device const BlockQ2_K& block = ((device const BlockQ2_K*)row)[i / 256];
+    const uint scales = block.scales[i % 256 / 16];
+    return wide_half(block.scale) * float(scales & 15u) * float(crumb_of(block.crumbs, i % 256)) -
+           wide_half(block.minimum) * float(scales >> 4);
+  }
+  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
+    for (uint j = 0; j < 8; ++j) x[j] = value(row, i + j);
+  }
+  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
+    eight(row, i, x);
+    return Affine{1.0f, 0.0f};
+  }
+};
+
 /// Elements and bytes of a format's block.
 template <class Format>
 struct BlockOf;

@@ -1,6 +1,6 @@
 // Launch parameters shared by host and kernels (C++, MSL, CUDA): plain, fixed width, sizes asserted.
-// One struct per op. Every number that a kernel needs about capacity is taken from the page table in one place (Session's
-// encode_globals), so it equals what is allocated.
+// One struct per op, with what a kernel, a device or the consistency asserts read. Every number about capacity is taken from the
+// page tables in one place (Sequence::encode), so it equals what is allocated.
 #pragma once
 #ifdef __METAL_VERSION__
 typedef uint u32;
@@ -45,24 +45,19 @@ struct SequenceParams {
 struct EmbedParams {
   u32 n_rows;
   u32 width;
-  u32 vocab_size;
-  u32 type;     // DType of the table
   float scale;  // what the rows are multiplied by
-  u32 reserved;
 };
 
 struct RmsNormParams {
   u32 n_rows;
   u32 width;
   float eps;
-  u32 reserved;
 };
 
 struct LinearParams {
   u32 n_rows;
   u32 in_features;
   u32 out_features;
-  u32 type;  // DType of the weight
 };
 
 /// style 0: interleaved pairs (2i, 2i+1), as GGUF stores llama; 1: half-rotated pairs (i, i + rot_dim/2).
@@ -72,7 +67,6 @@ struct RopeParams {
   u32 head_dim;
   u32 rot_dim;
   u32 style;
-  u32 max_seq_len;  // positions are below this: the largest capacity in the step
   float base;
   float scale;  // of positions
 };
@@ -85,7 +79,6 @@ struct AttentionParams {
   float scale;
   u32 window;          // 0: full; else a query sees the last `window` tokens, itself included
   u32 segment_tokens;  // kSegmentTokens
-  u32 reserved;
 };
 
 /// How a token is drawn from a row of logits: of the top_k most likely (0: all), then of the fewest that hold top_p of their probability,
@@ -97,17 +90,14 @@ struct SampleParams {
   float min_p;
   float
       uniform;  // 0 .. 1, ends left out: where in the kept ones' probability, counted in the order of ids, the draw falls
-  u32 reserved[3];
 };
 
 /// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments each.
 struct SplitParams {
   u32 first_row;  // of the step: rows first_row .. first_row + the grid's
   u32 n_splits;
-  u32 queries;       // of a threadgroup: heads that share a KV head
   u32 parts;         // threadgroups that the heads of a KV head take
   u32 prefill_rows;  // sequences of so many rows are another kernel's
-  u32 reserved[3];
 };
 
 /// One of K and V of a step's rows, on GPUs.
@@ -115,13 +105,12 @@ struct AppendParams {
   u32 layer;
   u32 part;  // 0: K, 1: V
   u32 n_sequences;
-  u32 reserved;
 };
 
 #ifndef __METAL_VERSION__
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
-static_assert(sizeof(EmbedParams) == 24 && sizeof(RmsNormParams) == 16 && sizeof(LinearParams) == 16);
-static_assert(sizeof(SampleParams) == 32);
-static_assert(sizeof(RopeParams) == 32 && sizeof(AttentionParams) == 32);
+static_assert(sizeof(EmbedParams) == 12 && sizeof(RmsNormParams) == 12 && sizeof(LinearParams) == 12);
+static_assert(sizeof(RopeParams) == 28 && sizeof(AttentionParams) == 28 && sizeof(SampleParams) == 20);
+static_assert(sizeof(SplitParams) == 16 && sizeof(AppendParams) == 12);
 }  // namespace foundry
 #endif

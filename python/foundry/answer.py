@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from foundry.tokenizer import StreamDecoder, Tokenizer
 
@@ -16,10 +16,12 @@ class Answer:
     may name them. Text is told once no stop string can begin in it any more.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], continues: bool) -> None:
-        """``continues``: there is text before the answer."""
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str], continues: bool, spelled: Collection[int] = ()
+    ) -> None:
+        """``continues``: there is text before the answer. ``spelled``: control tokens that are part of its text."""
         self._tokenizer = tokenizer
-        self._decoder = StreamDecoder(tokenizer, continues)
+        self._decoder = StreamDecoder(tokenizer, continues, spelled)
         named = [stop for stop in stops if tokenizer.names_control(stop)]
         self._shown = _Text([stop for stop in stops if stop not in named])
         self._spelled = _Text(named)
@@ -33,7 +35,7 @@ class Answer:
             return self._decoder.push(token_id), None
         control = self._tokenizer.is_control(token_id)
         piece = self._tokenizer.piece(token_id) if control else self._decoder.piece(token_id)
-        self._shown.add(b"" if control else piece)
+        self._shown.add(b"" if self._decoder.leaves_out(token_id) else piece)
         self._spelled.add(piece)
         ends = [self._place(text, at) for text in (self._shown, self._spelled) if (at := text.find_stop()) >= 0]
         if ends:

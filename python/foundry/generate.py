@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from foundry.answer import Answer
+from foundry.parsing import Message
 from foundry.sampling import SamplingParams
 from foundry.structured import matcher_for
 
@@ -61,7 +62,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Completion:
-    """A whole answer. ``seed`` keyed its draws, given or fresh; it is None at temperature 0, where nothing is drawn."""
+    """A whole answer. ``seed`` keyed its draws, given or fresh; it is None at temperature 0, where nothing is drawn.
+
+    ``message`` is a chat's answer parted into content, reasoning and calls: see ``Session.chat``.
+    """
 
     text: str
     token_ids: list[int] = field(repr=False)
@@ -70,6 +74,7 @@ class Completion:
     timings: Timings
     seed: int | None = None
     logprobs: list[TokenLogprobs] | None = field(default=None, repr=False)
+    message: Message | None = None
 
 
 def stream(
@@ -103,7 +108,8 @@ def stream(
         fed()
     first = now = time.perf_counter()
     history = session.token_ids.tolist()
-    answer = Answer(tokenizer, stops, continues=not all(map(tokenizer.is_control, history)))
+    spelled = {i for i in map(tokenizer.control_id, params.spelled) if i is not None}
+    answer = Answer(tokenizer, stops, not all(map(tokenizer.is_control, history)), spelled)
     holds = bool(stops) and session.has_windows
     count = 0
     reason: FinishReason | None = None

@@ -31,11 +31,37 @@ PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # how files of 
 # Errors of this machine, wherever they turn up: a network that fails is another matter.
 OURS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE}
 OURS |= {errno.ENOMEM, errno.ENOSPC, errno.EROFS}
-READABLE = tuple(  # of a hub's many files, in the order of choice: the smallest first
-    f.file_name
-    for f in sorted(_core.formats(), key=lambda f: f.block_bytes / f.block_elements)
-    if f.linear != _core.Readers.none
-)
+# What files of a hub have in their names, in the order of choice, and the format of most of their weights: a mix of
+# several (llama.cpp's names) has a name of its own. First those of four bits, small and nearly as good as any, the best
+# of them first; then the larger ones, the smallest first; then those that are smaller still, at a cost.
+NAMED = {
+    "Q4_K_M": "Q4_K",
+    "Q4_K_S": "Q4_K",
+    "Q4_K": "Q4_K",
+    "IQ4_NL": "IQ4_NL",
+    "IQ4_XS": "IQ4_XS",
+    "Q4_0": "Q4_0",
+    "Q4_1": "Q4_1",
+    "MXFP4": "MXFP4",
+    "Q5_K_S": "Q5_K",
+    "Q5_K_M": "Q5_K",
+    "Q5_K": "Q5_K",
+    "Q5_0": "Q5_0",
+    "Q5_1": "Q5_1",
+    "Q6_K": "Q6_K",
+    "Q8_0": "Q8_0",
+    "BF16": "BF16",
+    "F16": "F16",
+    "F32": "F32",
+    "Q3_K_L": "Q3_K",
+    "Q3_K_M": "Q3_K",
+    "Q3_K_S": "Q3_K",
+    "Q3_K": "Q3_K",
+    "Q2_K": "Q2_K",
+    "Q2_K_S": "Q2_K",
+}
+_READ = {f.file_name for f in _core.formats() if f.linear != _core.Readers.none}
+READABLE = tuple(name for name, form in NAMED.items() if form in _READ)
 
 
 @dataclass(frozen=True)
@@ -278,15 +304,16 @@ def _hub_errors(repo: str) -> Iterator[None]:
 
 
 def choose(repo: str, files: list[str]) -> str:
-    """The file of a repository to run: the only whole GGUF, or the smallest of the formats that Foundry reads."""
+    """The file of a repository to run: the only whole GGUF, or the first of READABLE that one is named for."""
     found = sorted(f for f in files if f.lower().endswith(".gguf") and not PART.search(f))
     if not found and any(map(PART.search, files)):
         raise ValueError(f"{repo}: expected a file that holds a whole model, found only parts of split ones")
     if len(found) == 1:
         return found[0]
-    for form in READABLE:
+    for name in READABLE:
+        named = re.compile(rf"(?<![A-Za-z0-9_]){name}(?![A-Za-z0-9_])", re.IGNORECASE)
         for file in found:
-            if form in file.upper().replace("-", ".").split(".") or file.upper().endswith(f"{form}.GGUF"):
+            if named.search(file):
                 return file
     listed = ", ".join(found) or "no GGUF file"
     raise ValueError(f"{repo}: expected a file in {', '.join(READABLE)}, found {listed}; name one as {repo}:<file>")

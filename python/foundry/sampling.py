@@ -53,6 +53,8 @@ class SamplingParams:
             the logits before everything above.
         schema, regex, grammar: at most one of them. The answer is JSON that this schema (a dict, its text, or True for
             any object) accepts, matches a regular expression, or is of a Lark grammar. Needs the extra "structured".
+        spelled: control tokens, by their spelling, that are part of the text: those that a parser of calls looks for.
+            What the vocabulary has no control token for changes nothing.
     """
 
     temperature: float = 0.0
@@ -71,16 +73,20 @@ class SamplingParams:
     schema: Mapping[str, Any] | str | bool | None = None
     regex: str | None = None
     grammar: str | None = None
+    spelled: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
             if value is None or (one.name in ("top_k", "seed") and is_default(value)):
                 object.__setattr__(self, one.name, {} if one.name == "logit_bias" else one.default)
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if not isinstance(self.stop, Sequence) or any(not isinstance(s, str) or not s for s in self.stop):
-            raise ValueError(f"stop: expected strings that are not empty, found {self.stop!r}")
+        for name in ("stop", "spelled"):
+            found = getattr(self, name)
+            if isinstance(found, str):
+                found = (found,)
+                object.__setattr__(self, name, found)
+            if not isinstance(found, Sequence) or any(not isinstance(s, str) or not s for s in found):
+                raise ValueError(f"{name}: expected strings that are not empty, found {found!r}")
         for name in _REAL:
             real(name, getattr(self, name))
         whole("top_k", self.top_k)
@@ -115,6 +121,9 @@ class SamplingParams:
         core.seed = self.seed or 0
         core.logit_bias = list(self.logit_bias.items())
         return core
+
+
+SAMPLING = frozenset(one.name for one in fields(SamplingParams))
 
 
 def _mixed(seed: int, index: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,11 +19,13 @@ from foundry.checks import is_default, text, whole
 from foundry.choices import MOST_CHOICES, choices
 from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece
-from foundry.sampling import SamplingParams, sampling_params
+from foundry.parsing import family_of, message_of, parser_for
+from foundry.sampling import SAMPLING, SamplingParams, sampling_params
 
 if TYPE_CHECKING:
     from foundry.model import CompiledModel
 
+_PROMPT_END = 16  # tokens; a template that opens the reasoning spells its mark there
 Progress = Callable[[int, int], None]
 _GLOBALS = (
     "max_seq_len",
@@ -132,16 +135,19 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        parse_special: bool = True,
         **sampling: Any,
     ) -> Completion:
         """Continues the history, the last answer included, with ``prompt`` and what the model adds.
 
         ``max_new_tokens`` of None or -1 goes on to the context's end. Sampling is ``params``, or the fields of
-        ``SamplingParams`` as keywords (temperature, top_p, seed, stop, logprobs, schema, ...).
+        ``SamplingParams`` as keywords (temperature, top_p, seed, stop, logprobs, schema, ...). What spells a control
+        token in the prompt is one, or with ``parse_special=False`` it is text.
         ``finish_reason`` is "stop" (an end token or stop string), "length" (max_new_tokens) or "context" (max_seq_len).
         """
         params = sampling_params("generate", params, sampling)
-        return generation.collect(self.stream(prompt, max_new_tokens, params=params, progress=progress))
+        pieces = self.stream(prompt, max_new_tokens, params=params, progress=progress, parse_special=parse_special)
+        return generation.collect(pieces)
 
     def stream(
         self,
@@ -150,15 +156,17 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        parse_special: bool = True,
         **sampling: Any,
     ) -> Iterator[Piece]:
         """Like ``generate``, a piece of text at a time; never a part of a character."""
         params = sampling_params("stream", params, sampling)
-        return generation.stream(self, self._prompt_ids(prompt), max_new_tokens, params, progress)
+        return generation.stream(self, self._prompt_ids(prompt, parse_special), max_new_tokens, params, progress)
 
-    def _prompt_ids(self, prompt: str | TokenIds) -> list[int]:
+    def _prompt_ids(self, prompt: str | TokenIds, parse_special: bool) -> list[int]:
         if isinstance(prompt, str):
-            return self.model.tokenizer.encode_prompt(prompt, begins=self.position == 0)
+            tokenizer = self.model.tokenizer
+            return tokenizer.encode_prompt(prompt, begins=self.position == 0, parse_special=parse_special)
         ids: list[int] = as_ids(prompt).tolist()
         return ids
 
@@ -170,6 +178,7 @@ class Session:
         *,
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        parse_special: bool = True,
         **sampling: Any,
     ) -> list[Completion]:
         """``n`` answers to one prompt, which is computed once: the others go on in forks, all of them together.
@@ -178,7 +187,8 @@ class Session:
         of the given one and its place.
         """
         params = sampling_params("generate_n", params, sampling)
-        return choices(self, self._prompt_ids(prompt), whole("n", n, 1, MOST_CHOICES), max_new_tokens, params, progress)
+        ids = self._prompt_ids(prompt, parse_special)
+        return choices(self, ids, whole("n", n, 1, MOST_CHOICES), max_new_tokens, params, progress)
 
     def chat(
         self,
@@ -190,12 +200,21 @@ class Session:
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
-        **sampling: Any,
+        **named: Any,
     ) -> Completion:
         """Answers a conversation. What the session holds of it already is kept; only new tokens are computed.
 
         ``tools``, ``documents`` and ``template_variables`` are for the template: see ``Tokenizer.apply_chat_template``.
+        Other keywords are SamplingParams' fields, or variables that the template asks for, such as
+        ``enable_thinking=False``.
+
+        The answer's ``message`` is its text parted into content, reasoning and calls of the tools, as the template's
+        family writes them; ``message.to_dict()`` goes on with the conversation.
+
+        Raises:
+            TypeError: a keyword that is neither. ``template_variables`` may have any name.
         """
+        sampling, variables = self._told_apart("chat", named, template_variables)
         pieces = self.stream_chat(
             messages,
             max_new_tokens,
@@ -203,9 +222,17 @@ class Session:
             progress=progress,
             tools=tools,
             documents=documents,
-            template_variables=template_variables,
+            template_variables=variables,
         )
-        return generation.collect(pieces)
+        return self._parted(generation.collect(pieces), tools)
+
+    def _parted(self, answer: Completion, tools: Sequence[Mapping[str, Any]] | None) -> Completion:
+        """A chat's answer with its message. Whether the prompt has begun the reasoning is told by its last tokens."""
+        tokenizer = self.model.tokenizer
+        prompt = self.token_ids[: answer.usage.prompt_tokens].tolist()
+        prompt_end = tokenizer.decode(prompt[-_PROMPT_END:], skip_special_tokens=False)
+        parser = parser_for(tokenizer, tools, prompt_end=prompt_end)
+        return replace(answer, message=message_of([*parser.push(answer.text), *parser.finish()]))
 
     def stream_chat(
         self,
@@ -217,13 +244,28 @@ class Session:
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
-        **sampling: Any,
+        **named: Any,
     ) -> Iterator[Piece]:
-        """Like ``chat``, a piece of text at a time."""
+        """Like ``chat``, a piece of text at a time. The text has the marks of calls and of reasoning, those that are
+        control tokens included: ``foundry.parsing.parser_for`` reads them as they come."""
+        sampling, variables = self._told_apart("stream_chat", named, template_variables)
         params = sampling_params("stream_chat", params, sampling)
-        variables = {**(template_variables or {}), "tools": tools, "documents": documents}
+        if not params.spelled:
+            params = replace(params, spelled=family_of(self.model.tokenizer.chat_template).marks)
+        lists = {"tools": tools, "documents": documents}
+        variables |= {name: value for name, value in lists.items() if value is not None}
         ids = self.model.tokenizer.encode_chat(messages, **variables)
         return generation.stream(self, ids, max_new_tokens, params, progress, replaces=True)
+
+    def _told_apart(
+        self, function: str, named: Mapping[str, Any], variables: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Keywords of sampling, and the template's variables: those that it asks for among them."""
+        others = named.keys() - SAMPLING
+        asked = {name: named[name] for name in others & self.model.tokenizer.template_variables} if others else {}
+        if twice := asked.keys() & (variables or {}).keys():
+            raise ValueError(f"{function}: expected each variable once, found {', '.join(sorted(twice))} twice")
+        return {name: value for name, value in named.items() if name not in asked}, {**(variables or {}), **asked}
 
     def agenerate(
         self, prompt: str | TokenIds, max_new_tokens: int | None = 256, **keywords: Any
@@ -241,7 +283,12 @@ class Session:
         self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any
     ) -> Awaitable[Completion]:
         """``chat`` for an event loop, with the same keywords."""
-        return acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+
+        async def parted() -> Completion:
+            answer = await acollect(self.astream_chat(messages, max_new_tokens, **keywords))
+            return self._parted(answer, keywords.get("tools"))
+
+        return parted()
 
     def astream_chat(
         self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int | None = 256, **keywords: Any

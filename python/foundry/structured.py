@@ -94,7 +94,13 @@ class _Wrapped:
         self._tokenizer = tokenizer
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self._tokenizer.encode_bytes(text if isinstance(text, bytes) else text.encode())
+        """As the model was trained to spell it: marks of calls, where they are tokens that text has, are those tokens.
+        Text never is a control token."""
+        data = text if isinstance(text, bytes) else text.encode()
+        ids = self._tokenizer.encode(data.decode(errors="replace"), add_special_tokens=False)
+        if b"".join(map(self._tokenizer.piece, ids)) == data and not any(map(self._tokenizer.is_control, ids)):
+            return ids
+        return self._tokenizer.encode_bytes(data)
 
 
 def _vocabulary(llguidance: Any, model: CompiledModel) -> Any:

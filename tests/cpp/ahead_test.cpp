@@ -9,56 +9,20 @@
 
 #include "base/error.h"
 #include "cpp/tiny_llama.h"
-#include "device/device.h"
 #include "engine/session.h"
+#include "shadow/shadow_device.h"
 
 namespace foundry {
 namespace {
-
-/// The CPU device as one that runs beside the host: at most three steps ahead, each counted.
-class BesideTheHost final : public Device {
- public:
-  explicit BesideTheHost(const DeviceOptions& options) : inner_(make_device({"cpu", options.threads})) {
-    info_ = inner_->info();
-    info_.steps_ahead = 3;
-  }
-  const DeviceInfo& info() const override { return info_; }
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return inner_->allocate(bytes); }
-  uint64_t prepared_bytes(const WeightView& view, WeightUse use) const override {
-    return inner_->prepared_bytes(view, use);
-  }
-  std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) override { return inner_->prepare(view, use); }
-  uint64_t scratch_bytes(const StepShape& shape) const override { return inner_->scratch_bytes(shape); }
-  void begin(Span scratch, const StepShape& shape) override { inner_->begin(scratch, shape); }
-  void embed(const EmbedArgs& args) override { inner_->embed(args); }
-  void rms_norm(const RmsNormArgs& args) override { inner_->rms_norm(args); }
-  void linear(const LinearArgs& args) override { inner_->linear(args); }
-  void rope(const RopeArgs& args) override { inner_->rope(args); }
-  void kv_append(const KvAppendArgs& args) override { inner_->kv_append(args); }
-  void attention(const AttentionArgs& args) override { inner_->attention(args); }
-  void swiglu(const GatedArgs& args) override { inner_->swiglu(args); }
-  void geglu(const GatedArgs& args) override { inner_->geglu(args); }
-  void add(const AddArgs& args) override { inner_->add(args); }
-  void select_rows(const SelectRowsArgs& args) override { inner_->select_rows(args); }
-  void sample(const SampleArgs& args) override { inner_->sample(args); }
-  uint64_t submit() override { return inner_->submit(); }
-  void wait(uint64_t step) override { inner_->wait(step); }
-
- private:
-  std::unique_ptr<Device> inner_;
-  DeviceInfo info_;
-};
 
 struct Model {
   Graph graph = test::tiny_graph({});
   test::TinyFile file{graph};
   std::shared_ptr<CompiledModel> model;
   Model() {
-    register_device("cpu beside the host", [](const DeviceOptions& options) -> std::unique_ptr<Device> {
-      return std::make_unique<BesideTheHost>(options);
-    });
+    test::register_shadow_devices();
     ModelOptions options;
-    options.device = {"cpu beside the host", 1};
+    options.device = {"shadow:ahead", 1};
     options.page_tokens = 8, options.slab_pages = 3, options.chunk_tokens = 16, options.check_every_step = true;
     model = CompiledModel::load(file.open(), graph, options, {});
   }

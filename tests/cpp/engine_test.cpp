@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -70,7 +71,7 @@ bool finite(const Logits& logits) {
 
 TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threads") {
   const std::vector<int32_t> ids = tokens(290);
-  for (const std::string& device : device_names()) {
+  for (const std::string& device : test::devices()) {
     CAPTURE(device);
     auto model = load(device);
     auto at_once = Session::open(model, {300, 300, 1});
@@ -98,7 +99,7 @@ TEST_CASE_FIXTURE(Fixture, "same tokens, same bits: chunks, growth, pages, threa
 
 TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
   const std::vector<int32_t> a = tokens(70, 1), b = tokens(41, 2);
-  for (const std::string& device : device_names()) {
+  for (const std::string& device : test::devices()) {
     CAPTURE(device);
     auto model = load(device);
     auto alone_a = Session::open(model, {}), alone_b = Session::open(model, {});
@@ -125,7 +126,7 @@ TEST_CASE_FIXTURE(Fixture, "batch-mates and rewinding change no bit") {
 }
 
 TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
-  auto model = load("cpu");
+  auto model = load(test::device());
   auto session = Session::open(model, {1, 1, 1});
   const std::vector<int32_t> ids = tokens(301);
   const auto sink = [](size_t, size_t, std::span<const float>) {};
@@ -164,10 +165,11 @@ TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
 }
 
 TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
-  auto roomy = load("cpu");
+  auto roomy = load(test::device());
   const uint64_t slab = roomy->memory().pools()[0]->slab_bytes(), base = roomy->ledger().total();
   const auto tables = [&](uint64_t n_tokens) { return roomy->memory().table_bytes(n_tokens); };
-  auto model = load("cpu", 1, 8, 3, 32, base + 4 * slab + tables(72) + tables(24));  // room for 12 pages of 8 tokens
+  auto model =
+      load(test::device(), 1, 8, 3, 32, base + 4 * slab + tables(72) + tables(24));  // room for 12 pages of 8 tokens
   auto promised = Session::open(model, {8, 72, 1});                                  // 9 pages: three slabs
   CHECK(model->ledger().used(MemoryUse::kv) == slab);
   CHECK(model->ledger().used(MemoryUse::page_tables) == tables(72));
@@ -188,11 +190,11 @@ TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
   promised->close();
   CHECK(model->ledger().used(MemoryUse::kv) == 0);
   CHECK(model->memory().admission().promised_bytes() == 0);
-  CHECK_THROWS_AS(load("cpu", 1, 8, 3, 32, base - 1), MemoryLimitError);
+  CHECK_THROWS_AS(load(test::device(), 1, 8, 3, 32, base - 1), MemoryLimitError);
 }
 
 TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exactly") {
-  for (const std::string& device : device_names()) {
+  for (const std::string& device : test::devices()) {
     CAPTURE(device);
     auto model = load(device);
     const std::vector<int32_t> ids = tokens(50);
@@ -231,7 +233,7 @@ TEST_CASE_FIXTURE(Fixture, "score is what the logits say; generation replays exa
 }
 
 TEST_CASE_FIXTURE(Fixture, "sessions of one model from several threads") {
-  auto model = load("cpu", 2);
+  auto model = load(test::device(), 2);
   const std::vector<int32_t> ids = tokens(60);
   auto first = Session::open(model, {});
   const Logits expected = feed(*first, ids);

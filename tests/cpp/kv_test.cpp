@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "device/host_buffer.h"
+#include "device/unified.h"
 
 namespace foundry {
 namespace {
@@ -24,7 +25,7 @@ namespace {
 bool is_slab(uint64_t bytes) { return bytes % 3072 == 0; }
 
 /// Allocates, counts, and fails on demand; computes nothing.
-class FailingDevice final : public Device {
+class FailingMemory final : public Unified<DeviceMemory> {
  public:
   /// The nth allocation from now on fails, as the device or as the system would; 0: none.
   void fail_at(uint64_t nth, bool system = false) { left_ = nth, system_ = system, failures_ = 0; }
@@ -33,7 +34,7 @@ class FailingDevice final : public Device {
   uint64_t live_bytes() const { return live_bytes_; }
   std::function<void(uint64_t bytes)> on_allocate;
 
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override {
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
     if (on_allocate) on_allocate(bytes);
     if (left_ != 0 && --left_ == 0) {
       ++failures_;
@@ -41,27 +42,8 @@ class FailingDevice final : public Device {
       throw MemoryLimitError("refused", bytes, 0);
     }
     allocations_ += is_slab(bytes) ? 1 : 0;
-    return std::make_unique<Counted>(make_host_buffer(bytes), live_bytes_);
+    return std::make_unique<Counted>(make_host_buffer(bytes, kind), live_bytes_);
   }
-
-  const DeviceInfo& info() const override { return info_; }
-  uint64_t prepared_bytes(const WeightView&, WeightUse) const override { return 0; }
-  std::unique_ptr<Weight> prepare(const WeightView&, WeightUse) override { return nullptr; }
-  uint64_t scratch_bytes(const StepShape&) const override { return 0; }
-  void begin(Span, const StepShape&) override {}
-  void embed(const EmbedArgs&) override {}
-  void rms_norm(const RmsNormArgs&) override {}
-  void linear(const LinearArgs&) override {}
-  void rope(const RopeArgs&) override {}
-  void kv_append(const KvAppendArgs&) override {}
-  void attention(const AttentionArgs&) override {}
-  void swiglu(const GatedArgs&) override {}
-  void geglu(const GatedArgs&) override {}
-  void add(const AddArgs&) override {}
-  void select_rows(const SelectRowsArgs&) override {}
-  void sample(const SampleArgs&) override {}
-  uint64_t submit() override { return 0; }
-  void wait(uint64_t) override {}
 
  private:
   struct Counted final : Buffer {
@@ -70,17 +52,19 @@ class FailingDevice final : public Device {
     }
     ~Counted() override { live_bytes -= counted(); }
     uint64_t counted() const { return is_slab(inner->bytes()) ? inner->bytes() : 0; }
-    std::byte* data() override { return inner->data(); }
+    std::byte* host() override { return inner->host(); }
     uint64_t address() const override { return inner->address(); }
     uint64_t bytes() const override { return inner->bytes(); }
     std::unique_ptr<Buffer> inner;
     std::atomic<uint64_t>& live_bytes;
   };
-  DeviceInfo info_;
   bool system_ = false;
   std::atomic<uint64_t> left_{0}, failures_{0}, allocations_{0};  // tables are allocated outside the pool's lock
   std::atomic<uint64_t> live_bytes_{0};
 };
+
+/// A page as kernels of this memory's device would see it.
+std::byte* bytes_of(const PagePool& pool, PageId page) { return pool.span(page).as<std::byte>(); }
 
 std::vector<uint64_t> addresses_of(const PageTable& table) {
   return {table.addresses().begin(), table.addresses().end()};
@@ -104,7 +88,7 @@ struct State {
 };
 
 struct Fixture {
-  FailingDevice device;
+  FailingMemory device;
   MemoryLedger ledger{1 << 20};
   PagePool pool{device, ledger, small(), 3};
 
@@ -191,11 +175,12 @@ TEST_CASE_FIXTURE(Fixture, "pool: pages lie apart, inside their slabs, and hold 
   CHECK(std::set<PageId>(pages.begin(), pages.end()).size() == 7);
   for (size_t i = 0; i < pages.size(); ++i) {
     CHECK(pool.references(pages[i]) == 1);
-    CHECK(pool.address(pages[i]) == reinterpret_cast<uint64_t>(pool.data(pages[i])));
-    std::memset(pool.data(pages[i]), static_cast<int>(i + 1), size);  // the sanitizer sees a page past its slab's end
+    CHECK(pool.address(pages[i]) == reinterpret_cast<uint64_t>(bytes_of(pool, pages[i])));
+    std::memset(bytes_of(pool, pages[i]), static_cast<int>(i + 1),
+                size);  // the sanitizer sees a page past its slab's end
   }
   for (size_t i = 0; i < pages.size(); ++i)
-    CHECK(std::count(pool.data(pages[i]), pool.data(pages[i]) + size, std::byte(i + 1)) == 1024);
+    CHECK(std::count(bytes_of(pool, pages[i]), bytes_of(pool, pages[i]) + size, std::byte(i + 1)) == 1024);
   CHECK((pool.slab_count() == 3 && pool.used_pages() == 7 && pool.free_pages() == 2));
   check_books();
   release(pages);
@@ -219,12 +204,12 @@ TEST_CASE_FIXTURE(Fixture, "pool: the last reference frees the page, the last pa
   check_books();
 
   // The empty place is taken again, and pages beyond it are where they were.
-  std::memset(pool.data(pages[4]), 42, 1024);
+  std::memset(bytes_of(pool, pages[4]), 42, 1024);
   const uint64_t address = pool.address(pages[4]);
   const std::vector<PageId> again = pool.acquire(2);
   for (const PageId page : again) CHECK(page < 3);
   CHECK(pool.address(pages[4]) == address);
-  CHECK(pool.data(pages[4])[1023] == std::byte{42});
+  CHECK(bytes_of(pool, pages[4])[1023] == std::byte{42});
   release(again);
   release({pages[3], pages[4], pages[5]});
   CHECK(state() == State{});
@@ -249,7 +234,7 @@ TEST_CASE_FIXTURE(Fixture, "pool: pages come from the fullest slab, and no slab 
 
 TEST_CASE_FIXTURE(Fixture, "pool: a device that fails at any allocation leaves everything as it was") {
   const std::vector<PageId> held = pool.acquire(4);  // two slabs, two pages free
-  std::memset(pool.data(held[0]), 7, 1024);
+  std::memset(bytes_of(pool, held[0]), 7, 1024);
   const State before = state();
   const uint64_t address = pool.address(held[3]);
   for (const bool system : {false, true})
@@ -264,7 +249,7 @@ TEST_CASE_FIXTURE(Fixture, "pool: a device that fails at any allocation leaves e
       CHECK(device.failures() == 1);
       for (const PageId page : held) CHECK(pool.references(page) == 1);
       CHECK(pool.address(held[3]) == address);
-      CHECK(pool.data(held[0])[512] == std::byte{7});
+      CHECK(bytes_of(pool, held[0])[512] == std::byte{7});
       device.fail_at(0);
       const std::vector<PageId> pages = pool.acquire(12);  // usable afterwards
       CHECK(pool.slab_count() == 6);
@@ -282,7 +267,7 @@ TEST_CASE_FIXTURE(Fixture, "pool: a device that fails at any allocation leaves e
 TEST_CASE("pool: a refusal by the ledger changes nothing, wherever it comes") {
   for (uint64_t slabs = 0; slabs < 4; ++slabs) {
     CAPTURE(slabs);
-    FailingDevice device;
+    FailingMemory device;
     MemoryLedger ledger(slabs * 3072 + 3071);  // one byte short of another slab
     PagePool pool(device, ledger, small(), 3);
     CHECK_THROWS_AS(pool.acquire(10), MemoryLimitError);
@@ -308,13 +293,13 @@ TEST_CASE_FIXTURE(Fixture, "pool: the ledger is charged before the device is ask
 
 TEST_CASE_FIXTURE(Fixture, "pool: poison fills what is handed out, again each time, and nothing else") {
   const std::vector<PageId> first = pool.acquire(1);
-  std::memset(pool.data(first[0]), 1, 1024);
+  std::memset(bytes_of(pool, first[0]), 1, 1024);
   pool.set_poison(true);
   for (int round = 0; round < 2; ++round) {
     const std::vector<PageId> next = pool.acquire(1);
-    CHECK(std::count(pool.data(next[0]), pool.data(next[0]) + 1024, std::byte{0xff}) == 1024);
-    CHECK(std::count(pool.data(first[0]), pool.data(first[0]) + 1024, std::byte{1}) == 1024);
-    std::memset(pool.data(next[0]), 0, 1024);
+    CHECK(std::count(bytes_of(pool, next[0]), bytes_of(pool, next[0]) + 1024, std::byte{0xff}) == 1024);
+    CHECK(std::count(bytes_of(pool, first[0]), bytes_of(pool, first[0]) + 1024, std::byte{1}) == 1024);
+    std::memset(bytes_of(pool, next[0]), 0, 1024);
     release(next);
   }
   release(first);
@@ -363,9 +348,9 @@ TEST_CASE_FIXTURE(Fixture, "pool: threads take and return pages, never the same 
       PageTable table(pool);
       for (int i = 0; i < 150; ++i) {
         table.grow(static_cast<uint32_t>(1 + (i * 7 + t) % 9));
-        for (const PageId page : table.pages()) std::memset(pool.data(page), t + 1, 1024);
+        for (const PageId page : table.pages()) std::memset(bytes_of(pool, page), t + 1, 1024);
         for (const PageId page : table.pages())
-          if (pool.data(page)[1000] != std::byte(t + 1) || pool.references(page) != 1) ++wrong;
+          if (bytes_of(pool, page)[1000] != std::byte(t + 1) || pool.references(page) != 1) ++wrong;
         table.truncate(static_cast<uint32_t>(i % 3));
       }
     });
@@ -377,12 +362,12 @@ TEST_CASE_FIXTURE(Fixture, "pool: threads take and return pages, never the same 
 TEST_CASE_FIXTURE(Fixture, "table: growth moves no page and touches no byte of what is held") {
   PageTable table(pool);
   table.grow(12);
-  for (const PageId page : table.pages()) std::memset(pool.data(page), static_cast<int>(page), 1024);
+  for (const PageId page : table.pages()) std::memset(bytes_of(pool, page), static_cast<int>(page), 1024);
   const std::vector<PageId> pages = table.pages();
   const std::vector<uint64_t> addresses = addresses_of(table);
   // The history can neither be read nor written while the table grows: a copy would end the process.
   const auto protect = [&](int protection) {
-    for (PageId page = 0; page < 12; page += 3) REQUIRE(mprotect(pool.data(page), 3 * 1024, protection) == 0);
+    for (PageId page = 0; page < 12; page += 3) REQUIRE(mprotect(bytes_of(pool, page), 3 * 1024, protection) == 0);
   };
   const uint64_t allocations = device.allocations();
   protect(PROT_NONE);
@@ -391,7 +376,8 @@ TEST_CASE_FIXTURE(Fixture, "table: growth moves no page and touches no byte of w
   CHECK(device.allocations() == allocations + 30);  // what is missing, and nothing for the history
   CHECK(std::equal(pages.begin(), pages.end(), table.pages().begin()));
   CHECK(std::equal(addresses.begin(), addresses.end(), table.addresses().begin()));
-  for (const PageId page : pages) CHECK(std::count(pool.data(page), pool.data(page) + 1024, std::byte(page)) == 1024);
+  for (const PageId page : pages)
+    CHECK(std::count(bytes_of(pool, page), bytes_of(pool, page) + 1024, std::byte(page)) == 1024);
   check_books();
 }
 

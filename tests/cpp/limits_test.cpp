@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -42,18 +43,6 @@ TEST_CASE("limits: a group promises the layers that are there") {
   CHECK(refused(g) == "graph: expected a kv_append for each of the groups' 2147483648 layers, found 2");
 }
 
-TEST_CASE("limits: a linear defines each output once") {
-  Graph g = fuse(tiny_graph({}));
-  for (Op& op : g.ops)
-    if (op.kind == OpKind::linear && op.outputs.size() == 2) op.outputs[1] = op.outputs[0];
-  CHECK(refused(g).find("defined twice") != std::string::npos);
-}
-
-TEST_CASE("limits: fusing what is fused changes nothing") {
-  const Graph once = fuse(tiny_graph({}));
-  CHECK(fuse(once).serialize() == once.serialize());
-}
-
 TEST_CASE("limits: a head_dim past a device's is refused by name") {
   TinyShape shape;
   shape.head_dim = 264;
@@ -75,10 +64,11 @@ TEST_CASE("limits: rope may be wider than the heads of attention") {
   shape.max_seq_len = 64;
   Graph g = tiny_graph(shape);
   for (Op& op : g.ops)  // the same rotation, told as one head of all dimensions
-    if (op.kind == OpKind::rope) op.head_dim = op.rot_dim = op.head_dim * op.n_heads, op.n_heads = 1;
+    if (auto* rope = op.as<RopeOp>())
+      rope->head_dim = rope->rot_dim = rope->head_dim * rope->n_heads, rope->n_heads = 1;
   verify(g);
   const TinyFile file(g);
-  const auto model = load(file, g, "cpu");
+  const auto model = load(file, g, test::device());
   const auto session = Session::open(model, {0, 0, 0});
   std::vector<int32_t> tokens(60, 3);
   bool finite = true;
@@ -101,7 +91,7 @@ TEST_CASE("limits: too many threads are the caller's fault") {
 TEST_CASE("limits: activations that are no numbers show in the logits") {
   // A weight of the first norm that is infinite or NaN: quantised layers behind it must pass it on, not make a number of it.
   for (const float poison : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
-    for (const std::string& device : device_names()) {
+    for (const std::string& device : test::devices()) {
       const Graph g = tiny_graph({});
       TinyFile file(g);
       file.set_vector("blk.0.attn_norm.weight", 5, poison);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/session.h"
 #include "engine/step_plan.h"
@@ -16,22 +17,22 @@
 namespace foundry {
 namespace {
 
-using Rows = std::vector<uint32_t>;
+using Turns = std::vector<uint32_t>;
 
-Rows planned(const std::vector<uint64_t>& left, uint32_t most, uint32_t prompts) {
+Turns planned(const std::vector<uint64_t>& left, uint32_t most, uint32_t prompts) {
   return plan_step(left, most, prompts);
 }
 
 TEST_CASE("decodes come first, then prompts in their order") {
-  CHECK(planned({}, 8, 8) == Rows{});
-  CHECK(planned({1}, 8, 8) == Rows{1});
-  CHECK(planned({100}, 8, 8) == Rows{8});
-  CHECK(planned({100}, 8, 3) == Rows{3});
-  CHECK(planned({100, 1, 1}, 8, 8) == Rows{6, 1, 1});
-  CHECK(planned({3, 100, 1}, 8, 8) == Rows{3, 4, 1});
-  CHECK(planned({3, 100, 1}, 8, 4) == Rows{3, 1, 1});
-  CHECK(planned({100, 100, 1}, 8, 4) == Rows{4, 0, 1});
-  CHECK(planned({1, 1, 1, 50}, 2, 8) == Rows{1, 1, 0, 0});
+  CHECK(planned({}, 8, 8) == Turns{});
+  CHECK(planned({1}, 8, 8) == Turns{1});
+  CHECK(planned({100}, 8, 8) == Turns{8});
+  CHECK(planned({100}, 8, 3) == Turns{3});
+  CHECK(planned({100, 1, 1}, 8, 8) == Turns{6, 1, 1});
+  CHECK(planned({3, 100, 1}, 8, 8) == Turns{3, 4, 1});
+  CHECK(planned({3, 100, 1}, 8, 4) == Turns{3, 1, 1});
+  CHECK(planned({100, 100, 1}, 8, 4) == Turns{4, 0, 1});
+  CHECK(planned({1, 1, 1, 50}, 2, 8) == Turns{1, 1, 0, 0});
 }
 
 TEST_CASE("chunks shrink while others decode, to about a tenth of a second") {
@@ -55,7 +56,7 @@ struct Model {
   Graph graph = test::tiny_graph({});
   test::TinyFile file{graph};
   std::shared_ptr<CompiledModel> model;
-  explicit Model(uint32_t chunk = 16, const char* device = "cpu") {
+  explicit Model(uint32_t chunk = 16, const std::string& device = test::device()) {
     ModelOptions options;
     options.device = {device, 1};
     options.page_tokens = 8, options.slab_pages = 3, options.chunk_tokens = chunk, options.check_every_step = true;
@@ -94,7 +95,8 @@ TEST_CASE("those who decode at once share steps") {
   for (std::thread& thread : threads) thread.join();
   const Scheduler::Counts after = m.model->scheduler().counts();
   const uint64_t rows = after.decode_rows - before.decode_rows, steps = after.decode_steps - before.decode_steps;
-  CHECK(rows == kSessions * (kTokens - 1));
+  if (m.model->device_info().steps_ahead == 0)
+    CHECK(rows == kSessions * (kTokens - 1));  // else steps are sessions' own
   MESSAGE("decode rows a step: " << static_cast<double>(rows) / static_cast<double>(steps));
   for (int t = 0; t < kSessions; ++t) {  // and each has what it has alone
     const auto s = Session::open(m.model, {});

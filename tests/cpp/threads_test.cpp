@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -39,7 +40,7 @@ void everything_at_once(uint32_t window) {
   const Graph graph = test::tiny_graph(shape);
   const test::TinyFile file(graph);
   ModelOptions options;
-  options.device = {"cpu", 2};
+  options.device = {test::device(), 2};
   options.page_tokens = 8, options.slab_pages = 3, options.chunk_tokens = 16, options.prefix_cache_bytes = 20'000;
   const auto model = CompiledModel::load(file.open(), graph, options, {});
   const auto folder = std::filesystem::temp_directory_path() / ("foundry-threads-" + std::to_string(::getpid()));
@@ -122,7 +123,7 @@ TEST_CASE("threads: batches over shared sessions lock in one order") {
   const Graph graph = test::tiny_graph({});
   const test::TinyFile file(graph);
   ModelOptions options;
-  options.device = {"cpu", 1};
+  options.device = {test::device(), 1};
   options.page_tokens = 8;
   const auto model = CompiledModel::load(file.open(), graph, options, {});
   const auto a = Session::open(model, {0, 0, 0}), b = Session::open(model, {0, 0, 0});

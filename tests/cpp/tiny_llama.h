@@ -37,8 +37,8 @@ inline Graph tiny_graph(const TinyShape& s) {
     ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
     ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
     const ValueId v = g.linear(n, w("attn_v", s.kv_heads * s.head_dim, s.hidden), kNone, at + "v");
-    q = g.rope(q, s.heads, s.head_dim, s.head_dim, 10000.0f, 1, 0, kNone, at + "rope q");
-    k = g.rope(k, s.kv_heads, s.head_dim, s.head_dim, 10000.0f, 1, 0, kNone, at + "rope k");
+    q = g.rope(q, {s.heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope q");
+    k = g.rope(k, {s.kv_heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope k");
     const uint32_t group = (l + 1) % s.full_every == 0 ? full : windowed, layer = next[group]++;
     g.kv_append(k, v, group, layer, at + "kv_append");
     const ValueId a =

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/input_file.h"
+#include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -58,7 +59,7 @@ struct World {
   World() {
     std::filesystem::create_directories(folder);
     ModelOptions options;
-    options.device = {"cpu", 1};
+    options.device = {test::device(), 1};
     options.page_tokens = 8, options.slab_pages = 2, options.chunk_tokens = 16;
     model = CompiledModel::load(file().open(), graph(), options, {});
     session = Session::open(model, {16, 64, 0});
@@ -104,7 +105,7 @@ const std::vector<Named>& calls() {
       {"load",
        [](World& w) {
          ModelOptions options;
-         options.device = {"cpu", 1};
+         options.device = {test::device(), 1};
          w.extra = Session::open(CompiledModel::load(file().open(), graph(), options, {}), {0, 8, 0});
          return World::forward(*w.extra, {1, 2, 3});
        }},

@@ -28,9 +28,10 @@ std::string compare_pages(const AttentionRun& run, const AttentionInputs& in, si
     }
   for (size_t p = 0; p < expected.size(); ++p) {
     if (!run.pages(s)[p].guards_intact()) return "page " + std::to_string(p) + ": a byte outside it was written";
-    if (std::memcmp(run.pages(s)[p].data(), expected[p].data(), g.page_bytes()) == 0) continue;
+    const auto found = run.pages(s)[p].read<std::byte>();
+    if (found == expected[p]) continue;
     for (uint64_t i = 0; i < g.page_bytes(); ++i)
-      if (run.pages(s)[p].data()[i] != expected[p][i])
+      if (found[i] != expected[p][i])
         return "page " + std::to_string(p) + " differs at byte " + std::to_string(i) + " of " +
                std::to_string(g.page_bytes());
   }

@@ -103,6 +103,54 @@ inline void randomise(BlockQ4_0& block, Random& random) {
   for (uint8_t& nibbles : block.nibbles) nibbles = static_cast<uint8_t>(random.below(256));
 }
 
+template <size_t n, class Byte>
+void randomise_bytes(Byte (&bytes)[n], Random& random) {
+  for (Byte& byte : bytes) byte = static_cast<Byte>(random.below(256));
+}
+inline void randomise(BlockQ5_0& block, Random& random) {
+  block.scale = random_scale(random);
+  randomise_bytes(block.high, random), randomise_bytes(block.nibbles, random);
+}
+inline void randomise(BlockQ5_1& block, Random& random) {
+  block.scale = random_scale(random), block.minimum = f32_to_f16(0.4f * random.unit());
+  randomise_bytes(block.high, random), randomise_bytes(block.nibbles, random);
+}
+inline void randomise(BlockIQ4_NL& block, Random& random) {
+  block.scale = f32_to_f16(f16_to_f32(random_scale(random)) / 8);
+  randomise_bytes(block.nibbles, random);
+}
+inline void randomise(BlockMXFP4& block, Random& random) {
+  block.exponent = static_cast<uint8_t>(118 + random.below(6));
+  randomise_bytes(block.nibbles, random);
+}
+// The scales of a block's groups multiply its own: 1/32 of the others' keeps values of one size.
+inline uint16_t random_block_scale(Random& random) { return f32_to_f16(f16_to_f32(random_scale(random)) / 32); }
+inline void randomise(BlockQ6_K& block, Random& random) {
+  block.scale = f32_to_f16(f16_to_f32(random_block_scale(random)) / 4);
+  randomise_bytes(block.scales, random), randomise_bytes(block.high, random), randomise_bytes(block.nibbles, random);
+}
+inline void randomise(BlockQ5_K& block, Random& random) {
+  block.scale = random_block_scale(random), block.minimum = random_block_scale(random);
+  randomise_bytes(block.scales, random), randomise_bytes(block.high, random), randomise_bytes(block.nibbles, random);
+}
+inline void randomise(BlockQ4_K& block, Random& random) {
+  block.scale = random_block_scale(random), block.minimum = random_block_scale(random);
+  randomise_bytes(block.scales, random), randomise_bytes(block.nibbles, random);
+}
+inline void randomise(BlockQ3_K& block, Random& random) {
+  block.scale = random_block_scale(random);
+  randomise_bytes(block.scales, random), randomise_bytes(block.high, random), randomise_bytes(block.crumbs, random);
+}
+inline void randomise(BlockQ2_K& block, Random& random) {
+  block.scale = random_block_scale(random), block.minimum = random_block_scale(random);
+  randomise_bytes(block.scales, random), randomise_bytes(block.crumbs, random);
+}
+inline void randomise(BlockIQ4_XS& block, Random& random) {
+  block.scale = f32_to_f16(f16_to_f32(random_block_scale(random)) / 8);
+  block.high = static_cast<uint16_t>(random.below(65536));
+  randomise_bytes(block.scales, random), randomise_bytes(block.nibbles, random);
+}
+
 /// The block with each term of its values positive. Of a format whose values are one term: the block itself.
 template <class Block>
 Block with_positive_terms(const Block& block) {
@@ -112,6 +160,19 @@ inline BlockQ4_1 with_positive_terms(BlockQ4_1 block) {
   block.scale &= 0x7fff, block.minimum &= 0x7fff;
   return block;
 }
+inline BlockQ5_1 with_positive_terms(BlockQ5_1 block) {
+  block.scale &= 0x7fff, block.minimum &= 0x7fff;
+  return block;
+}
+/// Of a minimum that is taken off: negative, so that it is added.
+template <class Block>
+Block with_minimum_added(Block block) {
+  block.scale &= 0x7fff, block.minimum |= 0x8000;
+  return block;
+}
+inline BlockQ5_K with_positive_terms(const BlockQ5_K& block) { return with_minimum_added(block); }
+inline BlockQ4_K with_positive_terms(const BlockQ4_K& block) { return with_minimum_added(block); }
+inline BlockQ2_K with_positive_terms(const BlockQ2_K& block) { return with_minimum_added(block); }
 
 template <class Block, uint32_t elements>
 void add_magnitudes(const std::byte* row, uint64_t cols, std::vector<float>& to) {

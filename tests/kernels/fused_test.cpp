@@ -38,7 +38,7 @@ std::vector<std::vector<float>> run(TestDevice& device, const Fused& f, const st
   const bool gated = f.gate != LinearArgs::Gate::none, one_call = device->info().fuses;
   const uint64_t bytes = uint64_t{f.rows} * f.out * sizeof(float);
   const Guarded y(*device, bytes);
-  const RmsNormParams p{f.rows, f.in, 1e-5f, 0};
+  const RmsNormParams p{f.rows, f.in, 1e-5f};
   std::vector<std::unique_ptr<Weight>> weights;
   std::vector<Guarded> out;
   LinearArgs args;
@@ -46,7 +46,7 @@ std::vector<std::vector<float>> run(TestDevice& device, const Fused& f, const st
   for (const WeightData& data : f.weights) {
     weights.push_back(prepare(*device, data, WeightUse::linear));
     out.emplace_back(*device, bytes);
-    const LinearParams linear{f.rows, f.in, f.out, static_cast<u32>(data.type)};
+    const LinearParams linear{f.rows, f.in, f.out};
     args.outputs.push_back({linear, weights.back().get(), nullptr, out.back().span()});
   }
   if (one_call && f.norm) args.norm = {scale.get(), p, x.span()};

@@ -69,11 +69,11 @@ class LinearRun {
       const std::vector<float> values = rows_of(inputs_.residual, inputs_.weights[0].rows, begin, n);
       residual.emplace_back(*device_, values);
       args.residual = residual_in_place ? out[0].span() : residual[0].span();
-      if (residual_in_place) std::memcpy(out[0].data(), values.data(), values.size() * sizeof(float));
+      if (residual_in_place) out[0].write(values);
     }
     for (size_t i = 0; i < which.size(); ++i) {
       const WeightData& data = inputs_.weights[which[i]];
-      args.outputs.push_back({{n, inputs_.in, static_cast<u32>(data.rows), static_cast<u32>(data.type)},
+      args.outputs.push_back({{n, inputs_.in, static_cast<u32>(data.rows)},
                               weights_[which[i]].get(),
                               biases_.empty() ? nullptr : biases_[which[i]].get(),
                               out[i].span()});

@@ -45,12 +45,9 @@ TEST_CASE("sample draws as its definition does") {
       for (uint32_t draw = 0; draw < one.number("draws"); ++draw) {
         std::vector<SampleParams> params(rows);
         for (SampleParams& p : params)
-          p = {static_cast<float>(one.number("temperature")) / 10,
-               one.number("top_k"),
-               static_cast<float>(one.number("top_p")) / 100,
-               static_cast<float>(one.number("min_p")) / 100,
-               (static_cast<float>(random.below(1 << 23)) + 0.5f) * 0x1p-23f,
-               {}};
+          p = {static_cast<float>(one.number("temperature")) / 10, one.number("top_k"),
+               static_cast<float>(one.number("top_p")) / 100, static_cast<float>(one.number("min_p")) / 100,
+               (static_cast<float>(random.below(1 << 23)) + 0.5f) * 0x1p-23f};
         device.step(plain_shape(rows, vocab), one.text,
                     [&] { device->sample({rows, vocab, params.data(), in.span(), out.span()}); });
         CHECK_MESSAGE(out.guards_intact(), name, ", ", one.text, ": a byte outside the output was written");
@@ -79,8 +76,7 @@ TEST_CASE("sample draws nothing from a row with a NaN or +infinity, or with noth
         std::vector<float> logits;
         for (const auto& row : rows) logits.insert(logits.end(), row.begin(), row.end());
         const auto n = static_cast<uint32_t>(rows.size());
-        const std::vector<SampleParams> params(n,
-                                               SampleParams{temperature, 0, temperature == 0 ? 1 : 0.9f, 0, 1e-6f, {}});
+        const std::vector<SampleParams> params(n, SampleParams{temperature, 0, temperature == 0 ? 1 : 0.9f, 0, 1e-6f});
         const Guarded in(*device, logits), out(*device, n * sizeof(int32_t));
         device.step(plain_shape(n, kVocab), "rows that hold no logits",
                     [&] { device->sample({n, kVocab, params.data(), in.span(), out.span()}); });

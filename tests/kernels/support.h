@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -76,36 +77,44 @@ inline std::vector<std::string> all_devices() {
   return names;
 }
 
-/// An array on a device, guard bytes before and behind it; the array itself is poison until it is written.
+/// An array in a device's memory, guard bytes before and behind it; the array itself is poison until it is written.
 class Guarded {
  public:
-  Guarded(Device& device, uint64_t bytes) : buffer_(device.allocate(bytes + 2 * kGuardBytes)), bytes_(bytes) {
-    std::memset(buffer_->data(), static_cast<int>(kGuard), bytes + 2 * kGuardBytes);
-    std::memset(data(), static_cast<int>(kPoison), bytes);
+  Guarded(Device& device, uint64_t bytes)
+      : memory_(&device),
+        buffer_(device.allocate(bytes + 2 * kGuardBytes, MemoryKind::device)),
+        room_(device, bytes + 2 * kGuardBytes) {
+    refill(bytes);
   }
   /// Poison again, of another length: what it was made with or less.
   void refill(uint64_t bytes) {
-    std::memset(buffer_->data() + kGuardBytes + bytes, static_cast<int>(kGuard),
-                buffer_->bytes() - kGuardBytes - bytes);
-    std::memset(data(), static_cast<int>(kPoison), bytes);
+    const std::span<std::byte> all = window();
+    std::memset(all.data(), static_cast<int>(kGuard), all.size());
+    std::memset(all.data() + kGuardBytes, static_cast<int>(kPoison), bytes);
+    memory_->upload({buffer_.get(), 0}, all);
     bytes_ = bytes;
   }
   template <class T>
   Guarded(Device& device, const std::vector<T>& values) : Guarded(device, values.size() * sizeof(T)) {
-    if (!values.empty()) std::memcpy(data(), values.data(), bytes_);
+    write(values);
   }
-  std::byte* data() const { return buffer_->data() + kGuardBytes; }
+  template <class T>
+  void write(const std::vector<T>& values) const {
+    memory_->upload(span(), std::as_bytes(std::span(values)));
+  }
   Span span() const { return {buffer_.get(), kGuardBytes}; }
   uint64_t address() const { return buffer_->address() + kGuardBytes; }
   bool guards_intact() const {
+    const std::span<std::byte> all = window();
+    memory_->download({buffer_.get(), 0}, all);
     for (uint64_t i = 0; i < kGuardBytes; ++i)
-      if (buffer_->data()[i] != kGuard || data()[bytes_ + i] != kGuard) return false;
+      if (all[i] != kGuard || all[kGuardBytes + bytes_ + i] != kGuard) return false;
     return true;
   }
   template <class T>
   std::vector<T> read() const {
     std::vector<T> values(bytes_ / sizeof(T));
-    if (!values.empty()) std::memcpy(values.data(), data(), values.size() * sizeof(T));
+    memory_->download(span(), std::as_writable_bytes(std::span(values)));
     return values;
   }
   /// The values, once it is sure that nothing was written beside them.
@@ -115,8 +124,12 @@ class Guarded {
   }
 
  private:
+  std::span<std::byte> window() const { return {memory_->window({buffer_.get(), 0}, room_.span()), buffer_->bytes()}; }
+
+  DeviceMemory* memory_;
   std::unique_ptr<Buffer> buffer_;
-  uint64_t bytes_;
+  Room room_;
+  uint64_t bytes_ = 0;
 };
 
 /// A device and its scratch, which each step finds poisoned and guarded. The memory is kept: to map it anew for each step would cost

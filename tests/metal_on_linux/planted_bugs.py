@@ -58,7 +58,7 @@ BUGS: dict[str, tuple[str, str, str, int]] = {
     "a row that sees the future": ("attention_prefill", "position < sees_to[i / 4]", "position <= sees_to[i / 4]", 0),
     "no barrier before simdgroups are joined": ("attention_decode", BARRIER, "", 0),
     "maxima that nobody writes": ("attention_decode", "maxima[slot] = most[i], ", "", 0),
-    "a split past the last position": ("attention_decode", "span.end = min(end,", "span.end = max(end,", 0),
+    "a split past the last position": ("attention_decode", "range.end = min(end,", "range.end = max(end,", 0),
     "a partial behind its place": ("attention_decode", "to[2 + d] = value;", "to[2 + d + 1] = value;", 0),
 }
 BUILDS = {  # flags of the kernels, and of the runtime, which tells the thread sanitizer about its stacks itself

@@ -59,7 +59,7 @@ int main(int, char** argv) {
   {
     const auto in = floats(2 * 1100), weight = floats(1100);
     const Exact<float> out(2 * 1100);
-    RmsNormParams p{2, 1100, 1e-5f, 0};
+    RmsNormParams p{2, 1100, 1e-5f};
     launch.buffers[0] = in.get(), launch.buffers[1] = weight.get(), launch.buffers[2] = out.get(),
     launch.buffers[3] = &p;
     launch.grid = {2, 1, 1}, launch.threads = {foundry::RmsNormLaunch::kWide * 32, 1, 1};
@@ -67,7 +67,7 @@ int main(int, char** argv) {
     write(out);
   }
   for (const bool quantised : {true, false}) {
-    LinearParams p{37, quantised ? 96u : 40u, 69, static_cast<uint32_t>(quantised ? DType::q4_1 : DType::f32)};
+    LinearParams p{37, quantised ? 96u : 40u, 69};
     const auto in = floats(p.n_rows * p.in_features), bias = floats(p.out_features);
     const auto residual = floats(p.n_rows * p.out_features), weight = floats(p.out_features * p.in_features);
     Exact<foundry::BlockQ4_1> blocks(p.out_features * p.in_features / 32);
@@ -102,11 +102,11 @@ int main(int, char** argv) {
     addresses.get()[i] = reinterpret_cast<uint64_t>(pages.back().get());
   }
   SequenceParams sequence{reinterpret_cast<uint64_t>(addresses.get()), kPages, kPages * kPage, 0, kRows, kStart, 0};
-  AttentionParams p{kRows, kHeads, 1, 0, 0.5f, 0, 16, 0};
+  AttentionParams p{kRows, kHeads, 1, 0, 0.5f, 0, 16};
   const auto q = floats(kRows * kHeads * kDim);
   {
     const Exact<float> out(kRows * kHeads * kDim);
-    SplitParams split{0, 0, 0, 0, foundry::AttentionPrefillLaunch::kRows, {}};
+    SplitParams split{0, 0, 0, foundry::AttentionPrefillLaunch::kRows};
     launch.buffers[0] = q.get(), launch.buffers[1] = &sequence, launch.buffers[2] = out.get(), launch.buffers[3] = &kv;
     launch.buffers[4] = &p, launch.buffers[5] = &split;
     launch.grid = {2, kKvHeads, 1}, launch.threads = {foundry::AttentionPrefillLaunch::kThreads, 1, 1};
@@ -115,7 +115,7 @@ int main(int, char** argv) {
   }
   {
     const Exact<float> partials(kRows * kHeads * kSplits * (kDim + 2)), out(kRows * kHeads * kDim);
-    SplitParams split{0, kSplits, 4, 1, UINT32_MAX, {}};
+    SplitParams split{0, kSplits, 1, UINT32_MAX};
     launch.buffers[0] = q.get(), launch.buffers[1] = &sequence, launch.buffers[2] = partials.get();
     launch.buffers[3] = &kv, launch.buffers[4] = &p, launch.buffers[5] = &split;
     launch.grid = {kKvHeads, kSplits, kRows}, launch.threads = {foundry::AttentionDecodeLaunch::kThreads, 1, 1};

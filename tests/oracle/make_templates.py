@@ -49,6 +49,9 @@ TALK = [
     {"role": "assistant", "content": "Yes."},
     {"role": "user", "content": "  Why?\n"},
 ]
+PARTS = [{"type": "text", "text": "One <b>."}, {"type": "text", "text": " Two & 'three'."}]
+DOCUMENTS = [{"title": "Zürich", "text": "A city. <1>"}, {"title": "Bern", "text": "Another."}]
+THINKING = ("enable_thinking", "thinking")
 CONVERSATIONS: dict[str, dict[str, Any]] = {
     "talk": {"messages": TALK},
     "user": {"messages": [USER]},
@@ -57,6 +60,17 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
     "calls without content": {"messages": [USER, {"role": "assistant", "tool_calls": CALLS}, RESULT], "tools": TOOLS},
     "calls with content None": {"messages": [USER, {**ASKS, "content": None}, RESULT], "tools": TOOLS},
     "reasoning": {"messages": [USER, {"role": "assistant", "reasoning_content": "Hm.", "content": "Yes."}, USER]},
+    "parts": {
+        "messages": [TALK[0], {"role": "user", "content": PARTS}, TALK[2], {"role": "user", "content": PARTS[1:]}]
+    },
+    "parts and tools": {"messages": [{"role": "user", "content": PARTS}, ASKS, RESULT], "tools": TOOLS},
+    "documents": {"messages": [USER], "documents": DOCUMENTS},
+    "thinking": {"messages": TALK, "variables": dict.fromkeys(THINKING, True)},
+    "no thinking": {"messages": TALK, "variables": dict.fromkeys(THINKING, False)},
+    "no thinking, tools": {"messages": [USER], "tools": TOOLS, "variables": dict.fromkeys(THINKING, False)},
+    "effort": {"messages": TALK, "variables": {"reasoning_effort": "low"}},
+    "no answer begins": {"messages": TALK, "add_generation_prompt": False},
+    "tools, no answer begins": {"messages": [USER, ASKS, RESULT], "tools": TOOLS, "add_generation_prompt": False},
 }
 OWN: dict[str, tuple[str, str]] = {  # name -> conversation, template
     "tojson as it is": ("tools", "{{ tools | tojson }}|{{ messages[1] | tojson }}"),
@@ -146,15 +160,28 @@ class Then(datetime):
         return cls(*NOW)
 
 
-def render(template: str, messages: list[dict[str, Any]], tools: Any = None) -> str | None:
+def render(template: str, messages: list[dict[str, Any]], variables: Any = None, **given: Any) -> str | None:
     """None where the template refuses."""
     chat = reference._normalize_chat_messages(messages)
+    given = {"add_generation_prompt": True, **given, **TOKENS, **(variables or {})}
     try:
-        return reference.render_jinja_template(
-            [chat], tools=tools, chat_template=template, add_generation_prompt=True, **TOKENS
-        )[0][0]
+        return reference.render_jinja_template([chat], chat_template=template, **given)[0][0]
     except Exception:
         return None
+
+
+def render_parts(template: str, messages: list[dict[str, Any]], **given: Any) -> tuple[str | None, bool]:
+    """With parts as they are, or joined where the template can't take them; and whether that was so."""
+    text = render(template, messages, **given)
+    parts = [part["text"].strip() for m in messages if isinstance(m.get("content"), list) for part in m["content"]]
+    if text is not None and "{'type': 'text'" not in text and all(part in text for part in parts):
+        return text, True
+    joined = [
+        {**m, "content": "".join(part["text"] for part in m["content"])} if isinstance(m.get("content"), list) else m
+        for m in messages
+    ]
+    instead = render(template, joined, **given)
+    return (text, True) if instead is None else (instead, not parts)
 
 
 def main() -> None:
@@ -167,10 +194,11 @@ def main() -> None:
     public = {}
     for path in sorted((models() / "templates").glob("*.jinja")):
         template = path.read_text(encoding="utf-8")
-        texts = {name: render(template, **given) for name, given in CONVERSATIONS.items()}
-        public[path.name] = {
-            name: text if text is None else hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()
-        }
+        public[path.name] = {}
+        for name, given in CONVERSATIONS.items():
+            text, as_they_are = render_parts(template, **given)
+            told = text if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
+            public[path.name][name] = told if told is None or as_they_are else f"{told} joined"
     values = {
         "made_with": f"transformers {transformers.__version__}",
         "templates_of": REQUIREMENT,

@@ -1,7 +1,12 @@
-"""What tests share: tiny models made on the spot, SmolLM2 fetched once, and real text."""
+"""What tests share: tiny models made on the spot, SmolLM2 fetched once, and real text.
+
+``FOUNDRY_DEVICE`` names the device of every model whose test names none ("shadow", in a build with
+``FOUNDRY_TEST_DEVICES``).
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +18,9 @@ import synthetic
 from foundry import CompiledModel
 
 Tiny = Callable[..., Path]
+
+if device := os.environ.get("FOUNDRY_DEVICE"):
+    CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # `device` is the first
 
 
 def room_of(model: CompiledModel) -> int:

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_dir
+from fetched import fetched
 
 REQUIREMENT = "llama-cpp-python==0.3.36"  # MIT
-FOLDER = "/vendor/llama.cpp/models/"
+_ROOT = "/vendor/llama.cpp/"
+_KEPT = ("models/", "src/llama-vocab.cpp")
+
+
+def files() -> Path:
+    """The folder of models/ and of src/llama-vocab.cpp."""
+    return fetched("llama.cpp-files", REQUIREMENT, _extract, wheel=False)
 
 
 def models() -> Path:
     """The folder of ``ggml-vocab-*.gguf`` with texts (``.inp``) and their ids (``.out``), and ``templates/*.jinja``."""
-    kept = Path(user_cache_dir("foundry")) / "tests" / "llama.cpp-models"
-    if not kept.is_dir():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:", "-d", folder]
-            subprocess.run([*command, "--no-build-isolation", REQUIREMENT], check=True)
-            part = Path(folder) / "part"
-            with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
-                for member in archive:
-                    if member.isfile() and FOLDER in member.name:
-                        to = part / member.name.partition(FOLDER)[2]
-                        to.parent.mkdir(parents=True, exist_ok=True)
-                        data = archive.extractfile(member)
-                        assert data is not None
-                        to.write_bytes(data.read())
-            os.replace(part, kept)
-    return kept
+    return files() / "models"
+
+
+def vocabularies() -> list[str]:
+    """Names of those that Foundry reads."""
+    return [
+        name
+        for path in sorted(models().glob("ggml-vocab-*.gguf"))
+        if (name := path.stem.removeprefix("ggml-vocab-")) != "bert-bge"  # WordPiece
+    ]
+
+
+def _extract(archive: Path, part: Path) -> None:
+    with tarfile.open(archive) as members:
+        for member in members:
+            inside = member.name.partition(_ROOT)[2]
+            if member.isfile() and inside.startswith(_KEPT):
+                to = part / inside
+                to.parent.mkdir(parents=True, exist_ok=True)
+                data = members.extractfile(member)
+                assert data is not None
+                to.write_bytes(data.read())

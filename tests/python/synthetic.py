@@ -9,9 +9,11 @@ from typing import Any
 
 import gguf
 import numpy as np
+import quantisers
 from foundry import _core
 
 TYPES = {f.name: gguf.GGMLQuantizationType(f.number) for f in _core.formats() if f.linear != _core.Readers.none}
+WIDE = {f.name for f in _core.formats() if f.block_elements == 256}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -36,6 +38,11 @@ class Shape:
     window: int = 0  # gemma3
     full_every: int = 3
     rope_scaling: float = 1.0
+
+
+def of_type(kind: str) -> dict[str, Any]:
+    """Fields of a model in this type: rows are whole blocks of it."""
+    return {"type": kind, "hidden": 256, "head_dim": 64, "ffn": 256} if kind in WIDE else {"type": kind}
 
 
 class Writer(gguf.GGUFWriter):
@@ -104,7 +111,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     def matrix(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
         values = (random.standard_normal((rows, cols)) * scale / np.sqrt(cols)).astype(np.float32)
         kind = TYPES[shape.type]
-        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(name, quantisers.quantise(values, kind), raw_dtype=kind)
 
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     matrix("token_embd.weight", len(tokens), shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from foundry import CompiledModel, _core, hub
 from foundry.cli.arguments import parser
@@ -56,7 +57,26 @@ def test_load_and_the_command_line_list_those_of_k_and_v(
         CompiledModel.load(tiny_path(), kv_dtype="q4_1")
 
 
-def test_a_hub_gives_the_smallest_that_is_read() -> None:
-    sizes = {f.file_name: f.block_bytes / f.block_elements for f in WEIGHTS}
-    assert set(hub.READABLE) == set(sizes) and [sizes[n] for n in hub.READABLE] == sorted(sizes.values())
-    assert hub.READABLE[:3] == ("Q4_0", "Q4_1", "Q8_0")
+def test_a_hub_gives_files_of_every_format_that_is_read() -> None:
+    assert set(hub.NAMED.values()) == {f.file_name for f in WEIGHTS}
+    assert tuple(hub.NAMED) == hub.READABLE and {f.file_name for f in WEIGHTS} <= set(hub.READABLE)
+
+
+def random_blocks(form: _core.Format, count: int) -> np.ndarray:
+    """Every bit at random, so that each scale of f16 comes up: subnormal, the largest, infinite, no number."""
+    return np.random.default_rng(form.number).integers(0, 256, (count, form.block_bytes), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("index", range(len(FORMATS)), ids=[f.name for f in FORMATS])
+def test_values_are_ggmls_bit_for_bit(index: int) -> None:
+    form = _core.formats()[index]
+    blocks = random_blocks(form, 4000)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(form.number)).ravel()
+    found = _core.dequantise(form, blocks.tobytes())
+    assert found.shape == expected.shape == (4000 * form.block_elements,)
+    numbers = ~np.isnan(expected)
+    assert numbers.mean() > 0.8 and np.array_equal(np.isnan(found), ~numbers)
+    assert np.array_equal(found.view(np.uint32)[numbers], expected.view(np.uint32)[numbers])
+    with pytest.raises(ValueError, match=f"{form.name}: expected a multiple of {form.block_bytes} bytes, found 1"):
+        _core.dequantise(form, b"x")

@@ -254,7 +254,7 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake.list_repo_files = lambda repo: files  # type: ignore[attr-defined]
     fake.hf_hub_download = lambda repo, file: str(tmp_path / repo / file)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
-    assert foundry.pull("owner/repo") == tmp_path / "owner/repo/m-Q4_0.gguf"
+    assert foundry.pull("owner/repo") == tmp_path / "owner/repo/m-Q4_K_M.gguf"
     assert foundry.pull("owner/repo:x.gguf") == tmp_path / "owner/repo/x.gguf"
 
     def offline(repo: str) -> list[str]:
@@ -268,11 +268,16 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_choosing_a_file() -> None:
     assert hub.choose("o/r", ["only-IQ2_XS.gguf", "x.json"]) == "only-IQ2_XS.gguf"
     assert hub.choose("o/r", ["a.Q8_0.gguf", "a.BF16.gguf"]) == "a.Q8_0.gguf"
-    assert hub.choose("o/r", ["a-bf16.gguf", "a-Q6_K.gguf"]) == "a-bf16.gguf"
+    assert hub.choose("o/r", ["a-bf16.gguf", "a-Q6_K.gguf"]) == "a-Q6_K.gguf"
     parts = ["a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf"]
     assert hub.choose("o/r", [*parts, "a-F16.gguf"]) == "a-F16.gguf"
     with pytest.raises(ValueError, match="found only parts of split ones"):
         hub.choose("o/r", parts)
-    for files in ([], ["a-Q6_K.gguf", "b-Q5_K_M.gguf"]):
+    mixes = ["Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q6_K", "Q5_K_M", "Q5_K_S", "IQ4_XS", "IQ4_NL", "Q4_K_S", "Q4_K_M"]
+    for count, mix in enumerate(mixes[1:], 2):  # each is chosen before those in front of it
+        assert hub.choose("o/r", [f"M-8B-{one}.gguf" for one in mixes[:count]]) == f"M-8B-{mix}.gguf"
+    assert hub.choose("o/r", ["m-F16.gguf", "m.bf16.gguf"]) == "m.bf16.gguf"
+    assert hub.choose("o/r", ["F16/m-Q8_0.gguf", "m-IQ1_S.gguf"]) == "F16/m-Q8_0.gguf"
+    for files in ([], ["a-IQ1_S.gguf", "b-TQ2_0.gguf"], ["a-XQ4_0.gguf", "b-Q4_0_4_8.gguf"]):
         with pytest.raises(ValueError, match="o/r"):
             hub.choose("o/r", files)

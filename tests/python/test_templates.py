@@ -30,13 +30,14 @@ def then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foundry.chat.environment.datetime", Then)
 
 
-def rendered(template: str, messages: list[dict[str, Any]], tools: Any = None) -> str:
-    return render(template, messages, True, tools=tools, variables=ORACLE["variables"])
+def rendered(template: str, messages: list[dict[str, Any]], variables: Any = None, **given: Any) -> str:
+    begins = given.pop("add_generation_prompt", True)
+    return render(template, messages, begins, variables=ORACLE["variables"] | (variables or {}), **given)
 
 
 @pytest.mark.parametrize("case", ORACLE["own"], ids=lambda case: case["name"])
 def test_a_template_renders_as_transformers_does(case: dict[str, Any]) -> None:
-    assert rendered(case["template"], case["messages"], case.get("tools")) == case["text"]
+    assert rendered(case["template"], case["messages"], tools=case.get("tools")) == case["text"]
 
 
 @pytest.mark.slow  # for the templates are fetched
@@ -51,9 +52,11 @@ def test_public_templates_render_as_transformers_does() -> None:
                 refused += 1
                 continue
             text = rendered(template, **given)
-            assert hashlib.sha256(text.encode()).hexdigest() == expected[conversation], (name, conversation, text)
+            told = hashlib.sha256(text.encode()).hexdigest()[:16]
+            assert told == expected[conversation].partition(" ")[0], (name, conversation, text)
             compared += 1
-    assert compared > 400 and refused < compared / 5
+    print(f"{len(ORACLE['public'])} templates, {compared} renderings equal, {refused} refused by both")
+    assert compared > 1000 and refused < compared / 5
 
 
 def test_a_template_takes_milliseconds() -> None:
@@ -94,6 +97,35 @@ def test_an_assistant_may_say_nothing_but_calls() -> None:
         assert rendered(template, [message]) == "assistant1"
     with pytest.raises(ValueError, match=r"messages\[0\]: expected a mapping with role and content"):
         rendered(template, [{"role": "user", "tool_calls": []}])
+
+
+PARTS = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("{% for p in m.content %}({{ p.text }}){% endfor %}", "(a )(b)"),
+        ("{{ m.content[1]['text'] }}{{ m.content | length }}a", "b2a"),
+        ("{{ m.content | tojson }}", '[{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]'),
+        ("{{ '<' + m.content + '>' }}", "<a b>"),  # what fails, prints the list or leaves it out takes text alone
+        ("<{{ m.content }}>", "<a b>"),
+        ("<{{ m.content | trim }}>", "<a b>"),
+        ("{% if m.content is string %}<{{ m.content }}>{% endif %}", "<a b>"),
+        ("nothing of it", "nothing of it"),
+    ],
+)
+def test_parts_reach_a_template_as_they_are_or_are_joined(content: str, text: str) -> None:
+    template = "{% for m in messages %}" + content + "{% endfor %}"
+    assert rendered(template, [{"role": "user", "content": PARTS}]) == text
+
+
+def test_parts_that_no_template_is_given() -> None:
+    for content in ([{"type": "image"}], ["a"], [{"type": "text", "text": 1}], 7):
+        with pytest.raises(ValueError, match="expected content that is text, or parts of type text"):
+            rendered("", [{"role": "user", "content": content}])
+    with pytest.raises(ValueError, match="none of these"):  # the template's own reason, with parts or without
+        rendered("{{ raise_exception('none of these') }}", [{"role": "user", "content": PARTS}])
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def timed(step: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def settle() -> None:
+def trim() -> None:
     """Gives back what the allocator keeps of freed memory, so that a level taken now hides nothing taken later."""
     gc.collect()
     if sys.platform == "linux":

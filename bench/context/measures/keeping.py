@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.context.engines import CHUNK_TOKENS, Context, Engine, fill
-from bench.context.measures import Job, Result, attempt, private_bytes, settle, timed
+from bench.context.measures import Job, Result, attempt, private_bytes, timed, trim
 from bench.context.models import Config, random_ids
 
 LENGTHS = (1, 16, 64, 256, 1024, 2048, 4096)
@@ -33,7 +33,7 @@ def lengths(engine: Engine, config: Config, context: Context, ids: np.ndarray) -
 def forking(engine: Engine, context: Context, ids: np.ndarray) -> Result:
     """Time and bytes of a fork; what one more token in it then adds."""
     times, shared, written, private = [], [], [], []
-    settle()
+    trim()
     for _ in range(FORKS):
         held, mine = engine.kv_bytes(), private_bytes()
         forks: list[Context] = []
@@ -92,7 +92,7 @@ def measure(job: Job) -> Result:
     found: Result = {"tokens": tokens, "n_ctx": n_ctx, "ways": engine.ways, "sample_tokens": SAMPLE_TOKENS}
     found["sample_s"] = warm_up(engine, ids)
 
-    settle()
+    trim()
     memory = {"before": private_bytes()}
     context = engine.open(n_ctx)
     memory["opened"] = private_bytes()
@@ -105,7 +105,7 @@ def measure(job: Job) -> Result:
     memory["rewound"], found["kv_rewound"] = private_bytes(), engine.kv_bytes()
     context.close()
     memory["closed"] = private_bytes()
-    settle()
+    trim()
     memory["settled"] = private_bytes()
     found["memory"] = memory
 

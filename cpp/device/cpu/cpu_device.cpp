@@ -11,6 +11,7 @@
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
 #include "device/host_buffer.h"
+#include "device/unified.h"
 #include "formats/block_formats.h"
 #include "formats/kv_rows.h"
 
@@ -44,13 +45,13 @@ struct PackedWeight final : Weight {
   std::unique_ptr<Buffer> panels;
 };
 
-class CpuDevice final : public Device {
+class CpuDevice final : public Unified<Device> {
  public:
   CpuDevice(const CpuKernels& kernels, uint32_t threads)
       : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {}
 
   const DeviceInfo& info() const override { return info_; }
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return make_host_buffer(bytes); }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return make_host_buffer(bytes, kind); }
 
   uint64_t prepared_bytes(const WeightView& view, WeightUse use) const override {
     return use == WeightUse::linear ? (view.rows + kLanes - 1) / kLanes * panel_bytes(view.type, view.cols) : 0;
@@ -64,12 +65,12 @@ class CpuDevice final : public Device {
     weight->mapped = view.data;
     weight->private_bytes = prepared_bytes(view, use);
     if (weight->private_bytes == 0) return weight;
-    weight->panels = make_host_buffer(weight->private_bytes);
+    weight->panels = make_host_buffer(weight->private_bytes, MemoryKind::device);
     const uint64_t size = panel_bytes(view.type, view.cols), row = row_bytes(view.type, view.cols);
     pool_.parallel_for(weight->private_bytes / size, [&](uint64_t panel, uint32_t) {
       const uint64_t first = panel * kLanes, n = std::min<uint64_t>(kLanes, view.rows - first);
       kernels_.pack({static_cast<uint32_t>(view.type), static_cast<uint32_t>(n), view.cols, view.data + first * row},
-                    weight->panels->data() + panel * size);
+                    Span{weight->panels.get(), panel * size}.as<std::byte>());
     });
     return weight;
   }
@@ -121,7 +122,7 @@ class CpuDevice final : public Device {
       rows(first.n_rows, first.in_features, [&](uint64_t r) {
         const uint64_t at = r * (first.in_features / kBlock);
         kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kQuantBytes,
-                          quant_.scales + at, quant_.sums + at);
+                          quant_.scales + at, quant_.sums + 2 * at);
       });
     // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
     const uint64_t step = std::max<uint64_t>(1, panels / (uint64_t{info_.threads} * 8));
@@ -231,7 +232,7 @@ class CpuDevice final : public Device {
     return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock);
   }
   static uint64_t rope_at(const StepShape& shape) {
-    return round_up(blocks_of(shape) * (kQuantBytes + sizeof(float) + sizeof(int32_t)), 64);
+    return round_up(blocks_of(shape) * (kQuantBytes + sizeof(float) + 2 * sizeof(int32_t)), 64);
   }
   static uint64_t rope_bytes(const StepShape& shape) {
     return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64);
@@ -261,8 +262,9 @@ class CpuDevice final : public Device {
     panel.n_rows = p.n_rows;
     panel.in_features = p.in_features;
     panel.n_outputs = static_cast<uint32_t>(std::min<uint64_t>(kLanes, p.out_features - at));
-    panel.panel = static_cast<const PackedWeight*>(output->weight)->panels->data() +
-                  index * panel_bytes(output->weight->type, p.in_features);
+    panel.panel = Span{static_cast<const PackedWeight*>(output->weight)->panels.get(),
+                       index * panel_bytes(output->weight->type, p.in_features)}
+                      .as<const std::byte>();
     panel.x = args.in.as<float>();
     panel.quant = quant_;
     panel.bias = output->bias == nullptr ? nullptr : reinterpret_cast<const float*>(output->bias->mapped) + at;

@@ -25,7 +25,7 @@ constexpr uint32_t kSegment = kSegmentTokens;
 struct QuantRows {
   int8_t* q;      // [n_rows, k / 32][coarse|fine][32]
   float* scales;  // [n_rows, k / 32]
-  int32_t* sums;  // [n_rows, k / 32]: of q
+  int32_t* sums;  // [n_rows, k / 32, 2]: of the first 16 q of a block and of the last
 };
 
 /// Rows of a weight as the file has them, that make a panel of kLanes outputs.

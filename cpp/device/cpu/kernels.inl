@@ -1,6 +1,7 @@
 // The kernels, over the sixteen-lane vocabulary of whichever simd_*.h was included before. One translation unit for each
 // instruction set; no std templates here.
 #include "device/cpu/kernels.h"
+#include "formats/codes.h"
 #include "formats/dtype.h"
 #include "quant_blocks.h"
 
@@ -58,7 +59,7 @@ void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sum
     if (nothing != 0) {
       __builtin_memset(q + b * kQuantBytes, 0, kQuantBytes);
       scales[b] = nothing;
-      sums[b] = 0;
+      sums[2 * b] = sums[2 * b + 1] = 0;
       continue;
     }
     const float most = largest(max(abs(low), abs(high)));
@@ -70,7 +71,7 @@ void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sum
       store_i8(q + b * kQuantBytes + kBlock + 16 * i, isub(half[i], shift_left7(coarse)));
     }
     scales[b] = most / kQuantMax;
-    sums[b] = sum(half[0]) + sum(half[1]);
+    for (uint32_t i = 0; i < 2; ++i) sums[2 * b + i] = sum(half[i]);
   }
 }
 

@@ -1,32 +1,79 @@
 // Part of kernels.inl: linear layers, sixteen outputs at a time, and the panels that they read (formats/formats.inl).
 
+/// Four bytes of quantised activations. Read where they are used: processors broadcast them on the way from memory.
+inline int32_t four(const int8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return bytes;
+}
+
+/// Adds the products of pair i of a part's groups, the n-th of those that share a scale, for R rows whose blocks are
+/// `stride` bytes apart. (FOUNDRY_UNROLL is for loops of few rounds, whose arrays are to be registers.)
+template <class Format, uint32_t i, uint32_t R>
+inline void add_pair(const std::byte* w, uint32_t part, const int8_t* q, uint64_t stride, Dots (&coarse)[R],
+                     Dots (&fine)[R]) {
+  constexpr uint32_t kFirst = Format::kApart == 1 ? 2 * i : i, kSecond = kFirst + Format::kApart;
+  constexpr uint32_t kPairs = 4 / Format::kHalves, kNth = i % kPairs + 1;
+  Bytes k[2];
+  Format::template pair<i>(w, part, k);
+  FOUNDRY_UNROLL
+  for (uint32_t r = 0; r < R; ++r) {
+    const int8_t* of_row = q + r * stride;
+    Format::accumulate(coarse[r], k[0], four(of_row + 4 * kFirst));
+    Format::accumulate(fine[r], k[0], four(of_row + kBlock + 4 * kFirst));
+    Format::accumulate(coarse[r], k[1], four(of_row + 4 * kSecond));
+    Format::accumulate(fine[r], k[1], four(of_row + kBlock + 4 * kSecond));
+    if constexpr (Format::kMost != 0)
+      if constexpr (kNth == kPairs || full_after(kNth, Format::kMost)) settle(coarse[r]), settle(fine[r]);
+  }
+}
+
+/// What shares a scale: a part, or the first or last 16 k of it. `b` is the block of activations of the first row.
+template <DType T, uint32_t half, uint32_t R>
+inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const std::byte* w, uint32_t part,
+                      F16* acc) {
+  using Format = Packed<T>;
+  const int8_t* q = a.quant.q + b * kQuantBytes;
+  const uint64_t stride = n_blocks * kQuantBytes;
+  int32_t q_sums[R];
+  Dots coarse[R], fine[R];
+  FOUNDRY_UNROLL
+  for (uint32_t r = 0; r < R; ++r) {
+    const int32_t* sums = a.quant.sums + 2 * (b + r * n_blocks);
+    q_sums[r] = Format::kHalves == 2 ? sums[half] : sums[0] + sums[1];
+    coarse[r] = dots_from(izero());
+    fine[r] = dots_from(Format::start(q_sums[r]));
+  }
+  if constexpr (Format::kHalves == 1 || half == 0) {
+    add_pair<Format, 0>(w, part, q, stride, coarse, fine);
+    add_pair<Format, 1>(w, part, q, stride, coarse, fine);
+  }
+  if constexpr (Format::kHalves == 1 || half == 1) {
+    add_pair<Format, 2>(w, part, q, stride, coarse, fine);
+    add_pair<Format, 3>(w, part, q, stride, coarse, fine);
+  }
+  const F16 d = Format::scale(w, part, half);
+  FOUNDRY_UNROLL
+  for (uint32_t r = 0; r < R; ++r) {
+    const float scale = a.quant.scales[b + r * n_blocks];
+    const I16 sum = iadd(shift_left7(coarse[r].settled), fine[r].settled);
+    acc[r] = fma(to_float(sum), mul(d, set1(scale)), acc[r]);
+    if constexpr (Format::has_minimum)
+      acc[r] = fma(Format::minimum(w, part, half), set1(scale * static_cast<float>(q_sums[r])), acc[r]);
+  }
+}
+
 template <DType T, uint32_t R>
 inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   using Format = Packed<T>;
   constexpr uint32_t kParts = BlockSize<T>::elements / kBlock;  // of a block: each meets one block of activations
   static_assert(kParts * kBlock == BlockSize<T>::elements);
-  const uint32_t n_blocks = a.in_features / kBlock;
+  const uint64_t n_blocks = a.in_features / kBlock;
   const std::byte* w = a.panel;
-  for (uint32_t b = 0; b < n_blocks; w += Format::bytes)
+  for (uint64_t b = row * n_blocks; b < (row + uint64_t{1}) * n_blocks; w += Format::bytes)
     for (uint32_t part = 0; part < kParts; ++part, ++b) {
-      const F16 d = Format::scale(w, part);
-      Bytes k[8];
-      Format::groups(w, part, k);
-      for (uint32_t r = 0; r < R; ++r) {
-        const uint64_t at = uint64_t{row + r} * n_blocks + b;
-        int32_t q[16];  // four k each: eight of the coarse part, eight of the fine
-        __builtin_memcpy(q, a.quant.q + at * kQuantBytes, sizeof q);
-        const int32_t q_sum = a.quant.sums[at];
-        const float scale = a.quant.scales[at];
-        I16 coarse = izero(), fine = Format::start(q_sum);
-        for (uint32_t j = 0; j < 8; ++j) {
-          coarse = Format::dot(coarse, k[j], q[j]);
-          fine = Format::dot(fine, k[j], q[8 + j]);
-        }
-        acc[r] = fma(to_float(iadd(shift_left7(coarse), fine)), mul(d, set1(scale)), acc[r]);
-        if constexpr (Format::has_minimum)
-          acc[r] = fma(Format::minimum(w, part), set1(scale * static_cast<float>(q_sum)), acc[r]);
-      }
+      add_group<T, 0, R>(a, b, n_blocks, w, part, acc);
+      if constexpr (Format::kHalves == 2) add_group<T, 1, R>(a, b, n_blocks, w, part, acc);
     }
 }
 

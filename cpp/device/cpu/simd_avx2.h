@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #define FOUNDRY_ISA avx2
+#define FOUNDRY_UNROLL _Pragma("GCC unroll 8")
 namespace foundry::cpu::avx2 {
 
 constexpr const char* kIsaName = "avx2";
@@ -131,23 +132,46 @@ inline Bytes load_bytes(const std::byte* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
-inline Bytes low_nibbles(Bytes x) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
+inline Bytes each_byte(int x) {
+  const __m256i all = _mm256_set1_epi8(static_cast<char>(x));
+  return {all, all};
 }
-inline Bytes high_nibbles(Bytes x) { return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
-inline __m256i dot4(__m256i acc, __m256i u, __m256i s) {
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+inline Bytes both(Bytes x, Bytes y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+inline Bytes either(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+template <int n>
+inline Bytes shifted(Bytes x) {
+  if constexpr (n > 0) return {_mm256_slli_epi16(x.a, n), _mm256_slli_epi16(x.b, n)};
+  if constexpr (n < 0) return {_mm256_srli_epi16(x.a, -n), _mm256_srli_epi16(x.b, -n)};
+  return x;
 }
-inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) {
-  const __m256i s = _mm256_set1_epi32(a);
-  return {dot4(acc.a, w.a, s), dot4(acc.b, w.b, s)};
+inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
+  const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  return {_mm256_shuffle_epi8(all, codes.a), _mm256_shuffle_epi8(all, codes.b)};
 }
-/// |w| times a with w's sign: 128 * 127 * 2 still fits 16 bits.
-inline I16 dot_q8(I16 acc, Bytes w, int32_t a) {
-  const __m256i s = _mm256_set1_epi32(a);
-  return {dot4(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a)),
-          dot4(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b))};
+
+/// A sum of products of bytes: what is settled, and the latest in 16 bits, which hold several before they overflow.
+struct Dots {
+  I16 settled;
+  __m256i a, b;
+};
+inline Dots dots_from(I16 start) { return {start, _mm256_setzero_si256(), _mm256_setzero_si256()}; }
+/// Whether to settle() behind the n-th pair of groups of codes of at most `most`: each adds 2 * 2 * 127 * most.
+constexpr bool full_after(uint32_t n, uint32_t most) { return n % (32767 / (508 * most)) == 0; }
+inline void add_codes(Dots& sum, Bytes w, int32_t four) {
+  const __m256i s = _mm256_set1_epi32(four);
+  sum.a = _mm256_add_epi16(sum.a, _mm256_maddubs_epi16(w.a, s));
+  sum.b = _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, s));
+}
+inline __m256i wide(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+inline void settle(Dots& sum) {
+  sum.settled = iadd(sum.settled, {wide(sum.a), wide(sum.b)});
+  sum.a = sum.b = _mm256_setzero_si256();
+}
+/// |w| times the activations with w's sign: 128 * 127 * 2 still fits 16 bits.
+inline void add_q8(Dots& sum, Bytes w, int32_t four) {
+  const __m256i s = _mm256_set1_epi32(four);
+  sum.settled = iadd(sum.settled, {wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(s, w.a))),
+                                   wide(_mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(s, w.b)))});
 }
 
 }  // namespace foundry::cpu::avx2

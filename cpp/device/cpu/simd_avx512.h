@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #define FOUNDRY_ISA avx512
+#define FOUNDRY_UNROLL _Pragma("GCC unroll 8")
 namespace foundry::cpu::avx512 {
 
 constexpr const char* kIsaName = "avx512";
@@ -81,10 +82,32 @@ struct Bytes {
   __m512i v;
 };
 inline Bytes load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
-inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
-inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
-/// acc + for each output its four weights times a's four bytes. Nibbles are 0 .. 15; Q8 as packed with kQ8Offset.
-inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) { return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(a))}; }
-inline I16 dot_q8(I16 acc, Bytes w, int32_t a) { return dot_nibbles(acc, w, a); }
+inline Bytes each_byte(int x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
+inline Bytes both(Bytes a, Bytes b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline Bytes either(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
+/// Bytes moved to the left, or to the right where n is negative; bits from a neighbour come in, and are to be masked.
+template <int n>
+inline Bytes shifted(Bytes a) {
+  if constexpr (n > 0) return {_mm512_slli_epi16(a.v, n)};
+  if constexpr (n < 0) return {_mm512_srli_epi16(a.v, -n)};
+  return a;
+}
+/// Of each byte, 0 .. 15, what the table has there.
+inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(all), codes.v)};
+}
+/// A sum of products of bytes. (Families that add in 16 bits settle() it where full_after() says so.)
+struct Dots {
+  I16 settled;
+};
+inline Dots dots_from(I16 start) { return {start}; }
+constexpr bool full_after(uint32_t, uint32_t) { return false; }
+inline void settle(Dots&) {}
+/// To each output's sum its four weights times the four activations. Codes are 0 .. 63; Q8 as packed with kQ8Offset.
+inline void add_codes(Dots& sum, Bytes w, int32_t four) {
+  sum.settled.v = _mm512_dpbusd_epi32(sum.settled.v, w.v, _mm512_set1_epi32(four));
+}
+inline void add_q8(Dots& sum, Bytes w, int32_t four) { add_codes(sum, w, four); }
 
 }  // namespace foundry::cpu::avx512

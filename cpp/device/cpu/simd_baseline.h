@@ -11,6 +11,7 @@
 #endif
 
 #define FOUNDRY_ISA baseline
+#define FOUNDRY_UNROLL
 namespace foundry::cpu::baseline {
 
 #ifdef __aarch64__
@@ -106,28 +107,53 @@ inline Bytes load_bytes(const std::byte* p) {
   for (uint32_t i = 0; i < 64; ++i) r.v[i] = static_cast<int8_t>(p[i]);
   return r;
 }
-inline Bytes low_nibbles(Bytes a) {
-  for (int8_t& x : a.v) x = static_cast<int8_t>(x & 15);
+inline Bytes each_byte(int x) {
+  Bytes r;
+  for (int8_t& byte : r.v) byte = static_cast<int8_t>(x);
+  return r;
+}
+inline Bytes both(Bytes a, Bytes b) {
+  for (uint32_t i = 0; i < 64; ++i) a.v[i] = static_cast<int8_t>(a.v[i] & b.v[i]);
   return a;
 }
-inline Bytes high_nibbles(Bytes a) {
-  for (int8_t& x : a.v) x = static_cast<int8_t>((static_cast<uint8_t>(x) >> 4) & 15);
+inline Bytes either(Bytes a, Bytes b) {
+  for (uint32_t i = 0; i < 64; ++i) a.v[i] = static_cast<int8_t>(a.v[i] | b.v[i]);
   return a;
 }
-inline I16 dot_q8(I16 acc, Bytes w, int32_t a) {
+template <int n>
+inline Bytes shifted(Bytes a) {
+  if constexpr (n > 0)
+    for (int8_t& x : a.v) x = static_cast<int8_t>(static_cast<uint8_t>(x) << n);
+  if constexpr (n < 0)
+    for (int8_t& x : a.v) x = static_cast<int8_t>(static_cast<uint8_t>(x) >> -n);
+  return a;
+}
+inline Bytes lookup(const uint8_t (&table)[16], Bytes codes) {
+  for (int8_t& x : codes.v) x = static_cast<int8_t>(table[static_cast<uint8_t>(x)]);
+  return codes;
+}
+struct Dots {
+  I16 settled;
+};
+inline Dots dots_from(I16 start) { return {start}; }
+constexpr bool full_after(uint32_t, uint32_t) { return false; }
+inline void settle(Dots&) {}
 #ifdef __ARM_FEATURE_DOTPROD
-  const int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(a));
-  for (uint32_t i = 0; i < 4; ++i)
-    vst1q_s32(acc.v + 4 * i, vdotq_s32(vld1q_s32(acc.v + 4 * i), vld1q_s8(w.v + 16 * i), four));
-#else
-  int8_t four[4];
-  __builtin_memcpy(four, &a, 4);
-  for (uint32_t i = 0; i < 16; ++i)
-    acc.v[i] += w.v[4 * i] * four[0] + w.v[4 * i + 1] * four[1] + w.v[4 * i + 2] * four[2] + w.v[4 * i + 3] * four[3];
-#endif
-  return acc;
+inline void add_q8(Dots& sum, const Bytes& w, int32_t four) {
+  const int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
+  int32_t* to = sum.settled.v;
+  for (uint32_t i = 0; i < 4; ++i) vst1q_s32(to + 4 * i, vdotq_s32(vld1q_s32(to + 4 * i), vld1q_s8(w.v + 16 * i), all));
 }
-inline I16 dot_nibbles(I16 acc, Bytes w, int32_t a) { return dot_q8(acc, w, a); }
+#else
+/// Long in plain code, and used in many places: one copy of it.
+__attribute__((noinline)) inline void add_q8(Dots& sum, const Bytes& w, int32_t four) {
+  int8_t x[4];
+  __builtin_memcpy(x, &four, 4);
+  for (uint32_t i = 0; i < 16; ++i)
+    sum.settled.v[i] += w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
+}
+#endif
+inline void add_codes(Dots& sum, const Bytes& w, int32_t four) { add_q8(sum, w, four); }
 #undef FOUNDRY_LANES
 
 }  // namespace foundry::cpu::baseline

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,29 @@ void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess) throw ConsistencyError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status));
 }
 
+/// Memory of the GPU's own: `device`.
+class GpuBuffer final : public Buffer {
+ public:
+  explicit GpuBuffer(uint64_t bytes) : bytes_(bytes) {
+    if (cudaMalloc(&data_, bytes == 0 ? 1 : bytes) == cudaSuccess) return;
+    size_t available = 0, total = 0;
+    if (cudaMemGetInfo(&available, &total) != cudaSuccess) available = 0;
+    throw MemoryLimitError(
+        "cuda: needed " + std::to_string(bytes) + " bytes of the GPU's memory, available " + std::to_string(available),
+        bytes, available);
+  }
+  ~GpuBuffer() override { cudaFree(data_); }  // once the steps under way have ended
+  GpuBuffer(const GpuBuffer&) = delete;
+  std::byte* host() override { return nullptr; }
+  uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
+  uint64_t bytes() const override { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  uint64_t bytes_;
+};
+
+/// The host's, which the GPU maps at the same address: `shared`.
 class PinnedBuffer final : public Buffer {
  public:
   explicit PinnedBuffer(uint64_t bytes) : bytes_(bytes) {
@@ -27,7 +51,7 @@ class PinnedBuffer final : public Buffer {
   }
   ~PinnedBuffer() override { cudaFreeHost(data_); }
   PinnedBuffer(const PinnedBuffer&) = delete;
-  std::byte* data() override { return static_cast<std::byte*>(data_); }
+  std::byte* host() override { return static_cast<std::byte*>(data_); }
   uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
   uint64_t bytes() const override { return bytes_; }
 
@@ -48,11 +72,33 @@ class CudaQueue final : public KernelQueue {
     info_.max_tile_tokens = 1, info_.half_tiles = true;
   }
   const DeviceInfo& info() const override { return info_; }
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return std::make_unique<PinnedBuffer>(bytes); }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
+    if (kind == MemoryKind::shared) return std::make_unique<PinnedBuffer>(bytes);
+    return std::make_unique<GpuBuffer>(bytes);
+  }
+  bool unified() const override { return false; }
+  std::byte* window(const Span&, const Span& room) override {
+    settle();
+    return room.host<std::byte>();
+  }
+  void upload(const Span& to, std::span<const std::byte> from) override {
+    settle();
+    move(address(to), from.data(), from.size(), cudaMemcpyHostToDevice, "upload");
+    check(cudaStreamSynchronize(kStream), "upload");  // the host may change its bytes then
+  }
+  void download(const Span& from, std::span<std::byte> to) override {
+    settle();
+    move(to.data(), address(from), to.size(), cudaMemcpyDeviceToHost, "download");
+    check(cudaStreamSynchronize(kStream), "download");
+  }
+  void copy(const Span& from, const Span& to, uint64_t bytes) override {
+    settle();
+    move(address(to), address(from), bytes, cudaMemcpyDeviceToDevice, "copy");
+  }
   uint64_t copied_bytes(uint64_t, uint64_t n) const override { return n; }
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
-    auto buffer = std::make_unique<PinnedBuffer>(n);
-    std::memcpy(buffer->data(), data, n);
+    auto buffer = std::make_unique<GpuBuffer>(n);
+    upload({buffer.get(), 0}, {data, n});
     return buffer;
   }
   void dispatch(const Dispatch& one) override {
@@ -70,22 +116,30 @@ class CudaQueue final : public KernelQueue {
     }
     const int status =
         foundry_cuda_launch(one.kernel.data(), one.grid.x, one.grid.y, one.grid.z, one.threads, buffers.data(),
-                            bytes.data(), n_bytes.data(), one.n_slots, one.constants, nullptr);
+                            bytes.data(), n_bytes.data(), one.n_slots, one.constants, kStream);
     if (status == -1) throw ConsistencyError(std::string("cuda: no kernel ") + one.kernel.data());
     check(static_cast<cudaError_t>(status), one.kernel.data());
   }
   uint64_t submit() override { return 0; }
   void wait(uint64_t) override {
-    check(cudaDeviceSynchronize(), "a step");
+    check(cudaStreamSynchronize(kStream), "a step");
     kept_.clear();
   }
 
  private:
+  static constexpr cudaStream_t kStream = nullptr;  // one order for all: launches, copies and constants
+
+  static void* address(const Span& of) { return of.as<void*>(); }
+  static void move(void* to, const void* from, uint64_t n, cudaMemcpyKind kind, const char* what) {
+    if (n != 0) check(cudaMemcpyAsync(to, from, n, kind, kStream), what);
+  }
+  /// Steps have ended, well or not: whoever wanted the results of one that failed is told by wait().
+  static void settle() noexcept { static_cast<void>(cudaStreamSynchronize(kStream)); }
   /// Parameters where the GPU can read them until the step has ended.
   void* keep(const void* data, uint64_t n) {
     kept_.push_back(std::make_unique<PinnedBuffer>(n));
-    std::memcpy(kept_.back()->data(), data, n);
-    return kept_.back()->data();
+    std::memcpy(kept_.back()->host(), data, n);
+    return kept_.back()->host();
   }
 
   DeviceInfo info_;

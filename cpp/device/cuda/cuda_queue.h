@@ -6,8 +6,8 @@
 
 namespace foundry {
 
-/// On the first GPU, in host memory that it maps: every byte can be seen from both sides, which is what tests want and speed does
-/// not. Throws ValueError where there is no GPU.
+/// On the first GPU: `device` memory is its own, `shared` memory the host's, which it maps. Throws ValueError where there is
+/// no GPU.
 std::unique_ptr<Device> make_cuda_device(const DeviceOptions& options);
 
 }  // namespace foundry

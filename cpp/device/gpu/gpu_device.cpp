@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -46,7 +47,12 @@ class GpuDevice final : public Device {
   }
 
   const DeviceInfo& info() const override { return info_; }
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return queue_->allocate(bytes); }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return queue_->allocate(bytes, kind); }
+  bool unified() const override { return queue_->unified(); }
+  std::byte* window(const Span& of, const Span& room) override { return queue_->window(of, room); }
+  void upload(const Span& to, std::span<const std::byte> from) override { queue_->upload(to, from); }
+  void download(const Span& from, std::span<std::byte> to) override { queue_->download(from, to); }
+  void copy(const Span& from, const Span& to, uint64_t bytes) override { queue_->copy(from, to, bytes); }
   uint64_t prepared_bytes(const WeightView& view, WeightUse) const override {
     return queue_->copied_bytes(view.place(), view.bytes);
   }
@@ -120,7 +126,7 @@ class GpuDevice final : public Device {
   void kv_append(const KvAppendArgs& args) override {
     const DType types[] = {static_cast<DType>(args.kv.k_type), static_cast<DType>(args.kv.v_type)};
     for (uint32_t part = 0; part < 2; ++part) {
-      const AppendParams p{args.layer, part, args.n_sequences, 0};
+      const AppendParams p{args.layer, part, args.n_sequences};
       Dispatch launch("kv_append", {args.n_rows}, KvAppendLaunch::kThreads);
       launch.of(dtype_name(types[part])).buffer(part == 0 ? args.k : args.v);
       sequences(launch, args.sequences, args.n_sequences);
@@ -143,9 +149,9 @@ class GpuDevice final : public Device {
       most_rows = std::max(most_rows, n);
     }
     if (prefills != 0) {
-      const SplitParams split{0, 0, 0, 0, prefill, {}};
-      const uint32_t units = groups(most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
-      const Grid grid{groups(units, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
+      const SplitParams split{0, 0, 0, prefill};
+      const uint32_t strips = groups(most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
+      const Grid grid{groups(strips, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
       Dispatch launch("attention_prefill", grid, AttentionPrefillLaunch::kThreads);
       launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
@@ -158,7 +164,7 @@ class GpuDevice final : public Device {
     const uint32_t wave = static_cast<uint32_t>(wave_rows(shape_));
     for (uint32_t row = 0; row < args.p.n_rows; row += wave) {
       const uint32_t rows = std::min(wave, args.p.n_rows - row);
-      const SplitParams split{row, splits, queries, parts, prefill, {}};
+      const SplitParams split{row, splits, parts, prefill};
       Dispatch decode("attention_decode", {args.kv.n_kv_heads * parts, splits, rows}, AttentionDecodeLaunch::kThreads);
       decode.of(kv_format(args.kv, true))
           .of(std::to_string(lanes).c_str())
@@ -309,7 +315,7 @@ class GpuDevice final : public Device {
       if (index == shape_.n_groups || n > shape_.max_sequences)
         throw ConsistencyError("a step of more sequences than its scratch holds");
       uploaded_.push_back(of);
-      std::memcpy(to.as<std::byte>(), of, n * sizeof(SequenceParams));
+      queue_->upload(to, std::as_bytes(std::span(of, n)));
     }
     launch.buffer(to);
   }

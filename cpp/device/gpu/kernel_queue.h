@@ -78,14 +78,12 @@ class Dispatch {
   size_t length_ = 0, base_ = 0;
 };
 
-class KernelQueue {
+class KernelQueue : public DeviceMemory {
  public:
-  virtual ~KernelQueue() = default;
   virtual const DeviceInfo& info() const = 0;
-  virtual std::unique_ptr<Buffer> allocate(uint64_t bytes) = 0;
   /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is WeightView's.
   virtual uint64_t copied_bytes(uint64_t place, uint64_t n) const = 0;
-  /// A buffer that holds these bytes, which stay where they are as long as it lives.
+  /// `device` memory that holds these bytes, which stay where they are as long as it lives.
   virtual std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) = 0;
   /// A step begins; what was dispatched and not submitted is dropped.
   virtual void begin() {}

@@ -53,21 +53,24 @@ class Residency {
 class MetalBuffer final : public Buffer {
  public:
   /// `offset` bytes into the MTLBuffer, `bytes` long.
-  MetalBuffer(std::shared_ptr<Residency> residency, id<MTLBuffer> buffer, uint64_t offset, uint64_t bytes);
+  MetalBuffer(std::shared_ptr<Residency> residency, id<MTLBuffer> buffer, uint64_t offset, uint64_t bytes,
+              MemoryKind kind);
   ~MetalBuffer() override;
   MetalBuffer(const MetalBuffer&) = delete;
 
-  std::byte* data() override { return data_; }
+  std::byte* host() override { return kind_ == MemoryKind::shared ? contents_ : nullptr; }
   uint64_t address() const override { return address_; }
   uint64_t bytes() const override { return bytes_; }
   id<MTLBuffer> buffer() const { return buffer_; }
   uint64_t offset() const { return offset_; }
+  std::byte* contents() const { return contents_; }  // of either kind: the memory is one
 
  private:
   std::shared_ptr<Residency> residency_;
   id<MTLBuffer> buffer_;
   uint64_t offset_, bytes_, address_;
-  std::byte* data_;
+  std::byte* contents_;
+  MemoryKind kind_;
 };
 
 }  // namespace foundry

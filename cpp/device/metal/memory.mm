@@ -85,13 +85,15 @@ void Residency::sweep() {
   });
 }
 
-MetalBuffer::MetalBuffer(std::shared_ptr<Residency> residency, id<MTLBuffer> buffer, uint64_t offset, uint64_t bytes)
+MetalBuffer::MetalBuffer(std::shared_ptr<Residency> residency, id<MTLBuffer> buffer, uint64_t offset, uint64_t bytes,
+                         MemoryKind kind)
     : residency_(std::move(residency)),
       buffer_(buffer),
       offset_(offset),
       bytes_(bytes),
       address_(buffer.gpuAddress + offset),
-      data_(static_cast<std::byte*>(buffer.contents) + offset) {
+      contents_(static_cast<std::byte*>(buffer.contents) + offset),
+      kind_(kind) {
   residency_->add(buffer_);
 }
 

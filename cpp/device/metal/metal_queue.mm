@@ -13,6 +13,7 @@
 #include "device/metal/memory.h"
 #include "device/metal/metal_device.h"
 #include "device/metal/pipelines.h"
+#include "device/unified.h"
 
 namespace foundry {
 namespace {
@@ -24,7 +25,7 @@ constexpr MTLResourceOptions kOptions =  // order is kept by barriers and the fe
 
 bool fits(id<MTLDevice> device) { return device != nil && [device supportsFamily:MTLGPUFamilyMetal3]; }
 
-class MetalQueue final : public KernelQueue {
+class MetalQueue final : public Unified<KernelQueue> {
  public:
   explicit MetalQueue(id<MTLDevice> device, const std::string& cache_dir)
       : device_(device),
@@ -51,13 +52,13 @@ class MetalQueue final : public KernelQueue {
 
   const DeviceInfo& info() const override { return info_; }
 
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override {
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
     @autoreleasepool {
       const uint64_t length = bytes == 0 ? kAlign : bytes;
       id<MTLBuffer> buffer =
           length > device_.maxBufferLength ? nil : [device_ newBufferWithLength:length options:kOptions];
       if (buffer == nil) throw_short_of_memory(device_, length);
-      return std::make_unique<MetalBuffer>(residency_, buffer, 0, bytes);
+      return std::make_unique<MetalBuffer>(residency_, buffer, 0, bytes, kind);
     }
   }
 
@@ -66,9 +67,9 @@ class MetalQueue final : public KernelQueue {
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
     @autoreleasepool {
       if (copied_bytes(reinterpret_cast<uint64_t>(data), n) != 0) {
-        std::unique_ptr<Buffer> copy = allocate(n);
-        std::memcpy(copy->data(), data, n);
-        return copy;
+        std::unique_ptr<Buffer> own = allocate(n, MemoryKind::device);
+        std::memcpy(view({own.get(), 0}), data, n);  // new: no step knows it
+        return own;
       }
       const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));  // a mapping begins and ends with one
       const uint64_t at = reinterpret_cast<uint64_t>(data), begin = at / page * page;
@@ -80,7 +81,7 @@ class MetalQueue final : public KernelQueue {
                                                              options:kOptions
                                                          deallocator:nil];
       if (buffer == nil) throw_short_of_memory(device_, length);
-      return std::make_unique<MetalBuffer>(residency_, buffer, at - begin, n);
+      return std::make_unique<MetalBuffer>(residency_, buffer, at - begin, n, MemoryKind::device);
     }
   }
 
@@ -137,6 +138,22 @@ class MetalQueue final : public KernelQueue {
       }
       const std::lock_guard lock(mutex_);
       if (failed_ != nil && step >= failed_from_ && step <= failed_to_) throw_fault(failed_);
+    }
+  }
+
+ protected:
+  std::byte* view(const Span& of) const override {
+    return static_cast<const MetalBuffer*>(of.buffer)->contents() + of.offset;
+  }
+  void settle() noexcept override {
+    uint64_t newest = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      newest = submitted_;
+    }
+    try {
+      wait(newest);
+    } catch (const Error&) {  // whoever wanted that step's results is told
     }
   }
 

@@ -2,15 +2,16 @@
 
 #include "device/host_buffer.h"
 #include "device/reference/ops.h"
+#include "device/unified.h"
 
 namespace foundry {
 namespace {
 
 /// Runs each op as it is encoded; reads weights where the file has them.
-class ReferenceDevice final : public Device {
+class ReferenceDevice final : public Unified<Device> {
  public:
   const DeviceInfo& info() const override { return info_; }
-  std::unique_ptr<Buffer> allocate(uint64_t bytes) override { return make_host_buffer(bytes); }
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return make_host_buffer(bytes, kind); }
   uint64_t prepared_bytes(const WeightView&, WeightUse) const override { return 0; }
   std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse) override {
     auto weight = std::make_unique<Weight>();

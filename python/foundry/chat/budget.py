@@ -29,7 +29,15 @@ class BudgetError(Exception):
 
 
 class Budget:
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    """Of one rendering.
+
+    Attributes:
+        marked: what is given is told from the template's own text (``chat.given``).
+        lost: that could not be told of some text.
+    """
+
+    def __init__(self, given: Mapping[str, Any], marked: bool = False) -> None:
+        self.marked, self.lost = marked, False
         self._extents: dict[int, tuple[Any, int]] = {}  # of containers, which nothing in the sandbox can change
         self.most_value = sys.maxsize
         size = self.extent(given)

@@ -21,10 +21,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from foundry.chat import given
 from foundry.chat.budget import BudgetError, budget
 from foundry.chat.limits import FILTERS, check_call, check_format, check_join, check_operation
 
 _MOST_INDENT = 64  # of JSON
+# Filters that keep track of what is given; others build their text of pieces that don't.
+_EXACT = {"attr", "d", "default", "first", "last", "max", "min", "random", "replace", "string", "trim"}
 
 
 class RefusedError(Exception):
@@ -61,14 +64,14 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def joined(*values: Any) -> str:
         """a ~ b"""
         budget().fits(sum(map(budget().extent, values)))
-        return "".join(map(str, values))
+        return given.join(_spelled(value) for value in values)
 
     @staticmethod
     def concat(pieces: Iterable[str]) -> str:
         """What macros, blocks and {% set %} hold."""
         listed = list(pieces)
         budget().fits(sum(map(len, listed)))
-        text: str = budget().made("".join(listed))
+        text: str = budget().made(given.join(listed))
         return text
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -78,7 +81,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         budget().tick()
         check_operation(operator, left, right)
-        return budget().made(super().call_binop(context, operator, left, right))
+        made = budget().made(super().call_binop(context, operator, left, right))
+        return made if operator == "+" or not budget().marked else given.derived(made, left, right)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped: Callable[..., str] | None = super().wrap_str_format(value)
@@ -95,7 +99,16 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget().tick()
         args = check_call(__obj, args, kwargs)
-        return budget().made(super().call(__context, __obj, *args, **kwargs))
+        made = budget().made(super().call(__context, __obj, *args, **kwargs))
+        if not budget().marked or type(made) is not str:
+            return made
+        of, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        if type(of) is str and name == "join" and args:
+            return given.join(args[0], of)
+        own = {key: value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")}  # Jinja's
+        if type(of) is str and name == "replace" and not own:
+            return given.replaced(of, *args)
+        return made if isinstance(__obj, Macro) else given.derived(made, of, args, own)
 
 
 class _Counting(NodeTransformer):
@@ -193,7 +206,14 @@ def _printed(context: Context, value: Any) -> str:
     """Every {{ value }}. That it wants the context keeps Jinja from working values out while it compiles."""
     budget().tick()
     budget().extent(value)
-    text: str = budget().made(value if isinstance(value, str) else str(value))
+    text: str = budget().made(_spelled(value))
+    return text
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text: str = given.derived(str(value), value) if budget().marked else str(value)
     return text
 
 
@@ -236,14 +256,36 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         budget().tick()
-        given = args[own:]
-        for value in (*given, *kwargs.values()):
+        values = args[own:]
+        for value in (*values, *kwargs.values()):
             budget().extent(value)
-        if name in ("join", "sum") and given:
-            separator = given[1] if len(given) > 1 else kwargs.get("d", "")
-            given = (check_join(separator if name == "join" else "", given[0]), *given[1:])
+        if name in ("join", "sum") and values:
+            separator = values[1] if len(values) > 1 else kwargs.get("d", "")
+            values = (check_join(separator if name == "join" else "", values[0]), *values[1:])
         if check is not None:
-            check(*given, **kwargs)
-        return budget().made(function(*args[:own], *given, **kwargs))
+            check(*values, **kwargs)
+        made = budget().made(function(*args[:own], *values, **kwargs))
+        return _tracked(name, made, values, kwargs) if budget().marked and isinstance(made, str) else made
 
     return call
+
+
+def _tracked(name: str, made: str, values: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """What a filter made, and of it what is given. A mistake here is found where the text in all is compared."""
+    exact = made
+    if name == "join":
+        separator = values[1] if len(values) > 1 else kwargs.get("d", "")
+        exact = given.join(map(_spelled, values[0]), _spelled(separator))
+    elif name == "replace" and len(values) > 2:
+        exact = given.replaced(_spelled(values[0]), _spelled(values[1]), _spelled(values[2]))
+    elif name == "safe" and isinstance(values[0], given.Given):
+        exact = values[0]
+    if exact is not made and exact == made:
+        return exact
+    if isinstance(made, given.Given):
+        return made if name in _EXACT else given.Given(made)
+    if type(made) is not str:  # Markup, which escapes what is added to it
+        budget().lost |= given.holds((values, kwargs))
+        return made
+    tracked: str = given.derived(made, values, kwargs)
+    return tracked

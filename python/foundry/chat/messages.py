@@ -9,7 +9,8 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")  # names that one th
 
 
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each with a role; content is text, and may be missing from an assistant's. Keys whose value is None are left out,
+    """Each with a role; content is text or text parts, and may be missing from an
+    assistant's. Keys whose value is None are left out,
     and reasoning is given by the names that templates know, as ``transformers`` does."""
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
         raise ValueError(f"messages: expected a list of at least one, found {messages!r}")
@@ -24,14 +25,33 @@ def _message(name: str, message: Mapping[str, Any]) -> dict[str, Any]:
     ):
         raise ValueError(f"{name}: expected a mapping with role and content, found {message!r}")
     made = {key: plain_value(f"{name}.{key}", value) for key, value in message.items() if value is not None}
-    if isinstance(content := made.get("content"), list) and all(map(_is_text_part, content)):
-        made["content"] = "".join(part["text"] for part in content)
-    if not isinstance(made.get("content", "" if made["role"] == "assistant" else None), str):
+    content = made.get("content", "" if made["role"] == "assistant" else None)
+    if not isinstance(content, str) and not (isinstance(content, list) and all(map(_is_text_part, content))):
         raise ValueError(f"{name}: expected content that is text, or parts of type text, found {message!r}")
     reasoning = next((made[key] for key in _REASONING if key in made), None)
     if reasoning is not None:
         made = {"thinking": reasoning, **made, "reasoning_content": reasoning}
     return made
+
+
+def has_parts(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Some content is a list."""
+    return any(isinstance(message.get("content"), list) for message in messages)
+
+
+def texts_of_parts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts of all parts, in order."""
+    return [part["text"] for message in messages if has_parts([message]) for part in message["content"]]
+
+
+def joined_parts(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with one text for each content."""
+    return [
+        {**message, "content": "".join(part["text"] for part in message["content"])}
+        if has_parts([message])
+        else {**message}
+        for message in messages
+    ]
 
 
 def plain_value(name: str, value: Any) -> Any:

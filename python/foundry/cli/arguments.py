@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import foundry
 from foundry import _core
-from foundry.cli import UsageError
+from foundry.cli import UsageError, template_options
 from foundry.hub import DEFAULT_MODEL
 
 _KV_FORMATS = ", ".join(f.name for f in _core.formats() if f.kv != _core.Readers.none)
@@ -43,11 +43,15 @@ def parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="answer a prompt")
     generate.add_argument("prompt", help='the prompt; "-" reads it from standard input')
     generate.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the chat template")
+    generate.add_argument(
+        "--no-parse-special", action="store_true", help="with --raw: what spells a control token is text"
+    )
     chat = commands.add_parser("chat", help="talk with a model")
     for command in (generate, chat):
         _model(command)
         _device(command)
         _sampling(command)
+        template_options.add(command)
 
     plan = commands.add_parser("plan", help="the memory that a run will take, from the file's header alone")
     _model(plan)

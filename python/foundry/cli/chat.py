@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterator
 
-from foundry.cli import error_as_json
+from foundry.cli import error_as_json, template_options
 from foundry.cli.progress import stderr
 from foundry.cli.standard_input import Lines
 from foundry.errors import ConsistencyError, FoundryError
@@ -28,6 +28,7 @@ class Chat:
     def __init__(self, arguments: argparse.Namespace, session: Session, params: SamplingParams, answer: Answer) -> None:
         self._arguments, self._session, self._params, self._answer = arguments, session, params, answer
         self._messages = self._beginning()
+        self._given = template_options.read(arguments)
 
     def run(self) -> int:
         """Until the end of input or /exit. The exit status is 1 where a message went without a whole answer."""
@@ -69,7 +70,9 @@ class Chat:
 
         def pieces(progress: Progress) -> Iterator[Piece]:
             most = self._arguments.max_new_tokens
-            for piece in self._session.stream_chat(messages, most, params=self._params, progress=progress):
+            for piece in self._session.stream_chat(
+                messages, most, params=self._params, progress=progress, template_variables=self._given
+            ):
                 said.append(piece.text)
                 yield piece
 

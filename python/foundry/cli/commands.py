@@ -14,7 +14,7 @@ from typing import Any
 from foundry import _core
 from foundry.capacity import CapacityPolicy
 from foundry.checks import is_default, text
-from foundry.cli import standard_input
+from foundry.cli import standard_input, template_options
 from foundry.cli.chat import Chat
 from foundry.cli.progress import downloading, loading, prefilling, stderr
 from foundry.generate import Completion, Piece, collect
@@ -29,14 +29,15 @@ from foundry.session import Progress, Session
 def generate(arguments: argparse.Namespace) -> int:
     prompt = standard_input.everything() if arguments.prompt == "-" else text("text", arguments.prompt)
     params = _params(arguments)
+    given = template_options.read(arguments)
     if not prompt or not (arguments.raw or prompt.strip()):
         raise ValueError("prompt: expected text, found none")
     model = _load(arguments)
     if arguments.raw or model.tokenizer.chat_template is None:
-        ids = model.tokenizer.encode(prompt)
+        ids = model.tokenizer.encode(prompt, parse_special=not arguments.no_parse_special)
     else:
         messages = [*_system(arguments), {"role": "user", "content": prompt}]
-        ids = model.tokenizer.encode_chat(messages)
+        ids = model.tokenizer.encode_chat(messages, **given)
     with model.session(len(ids), _promised(arguments)) as session:
         _answer(
             arguments,

@@ -1,4 +1,5 @@
-"""What decoders share: names of weights, and the pre-norm decoder that Llama (arXiv:2302.13971) and its kin are.
+"""What decoders share: names of weights and the ops of a layer; and the pre-norm decoder that Llama (arXiv:2302.13971)
+and its kin are.
 
 x = embed(tokens)
 for each layer:  x = x + attention(rms_norm(x));  x = x + ffn(rms_norm(x)),  ffn(y) = W_down (silu(W_gate y) * W_up y)
@@ -7,27 +8,72 @@ logits = W_out rms_norm(x)
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from foundry._core import Graph
 from foundry.errors import ModelFormatError
-from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.header import Header
+from foundry.models.hyperparameters import Hyperparameters, Rope, read_rope
 
-INTERLEAVED = 0  # rope turns pairs (2i, 2i + 1), as GGUF stores llama
-HALF_ROTATED = 1  # rope turns pairs (i, i + rot_dim / 2)
 NO_WEIGHT = -1
 
 
-class Block:
+class Emitter:
+    """The ops that a decoder has once, and the layer groups that its layers keep K and V in.
+
+    Args:
+        windows: of each layer, the tokens that it sees; 0: all of them. Layers of one window share a group.
+    """
+
+    def __init__(self, graph: Graph, header: Header, hp: Hyperparameters, windows: Sequence[int]) -> None:
+        self.graph, self.header, self.hp = graph, header, hp
+        arch = graph.arch
+        arch.name, arch.n_layers, arch.max_seq_len = header.architecture, hp.n_layers, hp.max_seq_len
+        arch.n_heads, arch.n_kv_heads, arch.head_dim = hp.n_heads, hp.n_kv_heads, hp.head_dim
+        arch.hidden_size, arch.vocab_size = hp.hidden_size, hp.vocab_size
+        groups = {
+            window: graph.add_group(windows.count(window), hp.n_kv_heads, hp.head_dim, window)
+            for window in sorted(set(windows))
+        }
+        self.kv_layers = [(groups[window], windows[:layer].count(window)) for layer, window in enumerate(windows)]
+
+    def optional_vector(self, name: str | None, size: int) -> int:
+        if name is None or name not in self.header.tensors:
+            return NO_WEIGHT
+        return self.graph.weight(name, 1, size)
+
+    def embed(self, scale: float = 1) -> int:
+        hp = self.hp
+        return self.graph.embed(self.graph.weight("token_embd.weight", hp.vocab_size, hp.hidden_size), scale, "embed")
+
+    def layer(self, number: int) -> Layer:
+        return Layer(self, number)
+
+    def head(self, x: int) -> None:
+        """The last norm and the logits; the embedding's weights where the file has no others."""
+        graph, hp = self.graph, self.hp
+        x = graph.select_rows(x, "select rows")
+        x = graph.rms_norm(x, graph.weight("output_norm.weight", 1, hp.hidden_size), hp.rms_eps, "output_norm")
+        output = "output.weight" if "output.weight" in self.header.tensors else "token_embd.weight"
+        graph.set_logits(graph.linear(x, graph.weight(output, hp.vocab_size, hp.hidden_size), NO_WEIGHT, "output"))
+
+
+class Layer:
     """A layer's ops, with its weights by the names that GGUF gives them."""
 
-    def __init__(self, graph: Graph, hp: Hyperparameters, layer: int) -> None:
-        self.graph, self.hp, self.at, self.prefix = graph, hp, f"layer {layer}", f"blk.{layer}"
+    def __init__(self, emitter: Emitter, number: int) -> None:
+        self.emitter, self.graph, self.hp = emitter, emitter.graph, emitter.hp
+        self.at, self.prefix = f"layer {number}", f"blk.{number}"
+        self.group, self.layer_in_group = emitter.kv_layers[number]
         first = f"{self.prefix}.attn_norm.weight"
-        if first not in hp.tensors:  # before more layers are made than the file has
-            raise ModelFormatError(f'{hp.name}.block_count is {hp.n_layers}, but the file has no tensor "{first}"')
+        if first not in emitter.header.tensors:  # before more layers are made than the file has
+            name = f"{emitter.header.architecture}.block_count"
+            raise ModelFormatError(f'{name} is {self.hp.n_layers}, but the file has no tensor "{first}"')
 
     def linear(self, x: int, weight: str, rows: int, cols: int) -> int:
         name = f"{self.prefix}.{weight}"
-        bias = optional_vector(self.graph, self.hp, f"{name}.bias", rows)
+        bias = self.emitter.optional_vector(f"{name}.bias", rows)
         return self.graph.linear(x, self.graph.weight(f"{name}.weight", rows, cols), bias, f"{self.at} {weight}")
 
     def norm(self, x: int, weight: str, size: int = 0) -> int:
@@ -42,13 +88,18 @@ class Block:
         v = self.linear(y, "attn_v", hp.n_kv_heads * hp.head_dim, hp.hidden_size)
         return q, k, v
 
-    def rope(self, x: int, heads: int, name: str, base: float, scale: float, style: int, factors: int) -> int:
-        hp = self.hp
-        return self.graph.rope(x, heads, hp.head_dim, hp.rot_dim, base, scale, style, factors, f"{self.at} rope {name}")
+    def rope(self, q: int, k: int, rope: Rope) -> tuple[int, int]:
+        return self._turn(q, self.hp.n_heads, "q", rope), self._turn(k, self.hp.n_kv_heads, "k", rope)
 
-    def attention(self, q: int, k: int, v: int, scale: float, group: int, layer: int) -> int:
-        """Over the K and V of ``layer`` of a layer group; projected back to the hidden state."""
-        hp = self.hp
+    def _turn(self, x: int, heads: int, name: str, rope: Rope) -> int:
+        factors = self.emitter.optional_vector(rope.factors, rope.dims // 2)
+        return self.graph.rope(
+            x, heads, self.hp.head_dim, rope.dims, rope.base, rope.scale, rope.style, factors, f"{self.at} rope {name}"
+        )
+
+    def attention(self, q: int, k: int, v: int, scale: float) -> int:
+        """Over this layer's K and V; projected back to the hidden state. ``scale`` is of the products of Q and K."""
+        hp, group, layer = self.hp, self.group, self.layer_in_group
         self.graph.kv_append(k, v, group, layer, f"{self.at} kv_append")
         y = self.graph.attention(q, hp.n_heads, scale, group, layer, f"{self.at} attention")
         return self.linear(y, "attn_output", hp.hidden_size, hp.n_heads * hp.head_dim)
@@ -67,40 +118,50 @@ class Block:
         return self.graph.add(x, y, f"{self.at} {name} residual")
 
 
-def optional_vector(graph: Graph, hp: Hyperparameters, name: str, size: int) -> int:
-    return graph.weight(name, 1, size) if name in hp.tensors else NO_WEIGHT
+def expect_windows_like_the_rest(header: Header, hp: Hyperparameters, rope: Rope) -> None:
+    """Of a model that has windows: its keys for layers with one must say what holds for all layers."""
+    header.expect("attention.key_length_swa", hp.head_dim)
+    header.expect("attention.value_length_swa", hp.head_dim)
+    header.expect("rope.dimension_count_swa", rope.dims)
 
 
-def describe(graph: Graph, hp: Hyperparameters) -> None:
-    arch = graph.arch
-    arch.name, arch.n_layers, arch.max_seq_len = hp.name, hp.n_layers, hp.max_seq_len
-    arch.n_heads, arch.n_kv_heads, arch.head_dim = hp.n_heads, hp.n_kv_heads, hp.head_dim
-    arch.hidden_size, arch.vocab_size = hp.hidden_size, hp.vocab_size
+WINDOW_KEYS = (
+    "attention.key_length_swa",
+    "attention.value_length_swa",
+    "attention.sliding_window_pattern",
+    "rope.dimension_count_swa",
+    "rope.freq_base_swa",
+)
 
 
-def embed(graph: Graph, hp: Hyperparameters, scale: float = 1) -> int:
-    return graph.embed(graph.weight("token_embd.weight", hp.vocab_size, hp.hidden_size), scale, "embed")
+class Decoder:
+    """Llama and its kin: see above. Where the file has ``attention.sliding_window``, each layer has that window."""
 
+    rope_style: int
 
-def head(graph: Graph, hp: Hyperparameters, x: int) -> None:
-    """The last norm and the logits; the embedding's weights where the file has no others."""
-    x = graph.select_rows(x, "select rows")
-    x = graph.rms_norm(x, graph.weight("output_norm.weight", 1, hp.hidden_size), hp.rms_eps, "output_norm")
-    output = "output.weight" if "output.weight" in hp.tensors else "token_embd.weight"
-    graph.set_logits(graph.linear(x, graph.weight(output, hp.vocab_size, hp.hidden_size), NO_WEIGHT, "output"))
+    def __init__(self, header: Header) -> None:
+        self.header, self.hp = header, Hyperparameters.read(header)
+        self.rope = read_rope(header, self.hp, self.rope_style, factors="rope_freqs.weight")
+        self.window = header.integer("attention.sliding_window", 0, least=0)
+        self.attention_scale = 1 / math.sqrt(self.hp.head_dim)
+        header.expect("attention.scale", 0, self.attention_scale)
+        header.expect("embedding_scale", 0, 1)
+        header.expect("hidden_activation", "silu", "swiglu")
+        if self.window:
+            expect_windows_like_the_rest(header, self.hp, self.rope)
+            header.expect("rope.freq_base_swa", self.rope.base)
+            header.expect("attention.sliding_window_pattern", 0)  # 0: each layer has the window
+        else:
+            header.ignore(*WINDOW_KEYS)
 
-
-def build(graph: Graph, hp: Hyperparameters, rope_style: int) -> None:
-    describe(graph, hp)
-    group = graph.add_group(hp.n_layers, hp.n_kv_heads, hp.head_dim, hp.window)
-    factors = optional_vector(graph, hp, "rope_freqs.weight", hp.rot_dim // 2)  # Llama 3
-    x = embed(graph, hp)
-    for layer in range(hp.n_layers):
-        block = Block(graph, hp, layer)
-        q, k, v = block.qkv(block.norm(x, "attn_norm"))
-        q = block.rope(q, hp.n_heads, "q", hp.rope_base, hp.rope_scale, rope_style, factors)
-        k = block.rope(k, hp.n_kv_heads, "k", hp.rope_base, hp.rope_scale, rope_style, factors)
-        x = block.add(x, block.attention(q, k, v, hp.attention_scale, group, layer), "attention")
-        gate, up = block.gate_up(block.norm(x, "ffn_norm"))
-        x = block.add(x, block.down(graph.swiglu(gate, up, f"{block.at} swiglu")), "ffn")
-    head(graph, hp, x)
+    def build(self, graph: Graph) -> None:
+        emit = Emitter(graph, self.header, self.hp, [self.window] * self.hp.n_layers)
+        x = emit.embed()
+        for number in range(self.hp.n_layers):
+            layer = emit.layer(number)
+            q, k, v = layer.qkv(layer.norm(x, "attn_norm"))
+            q, k = layer.rope(q, k, self.rope)
+            x = layer.add(x, layer.attention(q, k, v, self.attention_scale), "attention")
+            gate, up = layer.gate_up(layer.norm(x, "ffn_norm"))
+            x = layer.add(x, layer.down(graph.swiglu(gate, up, f"{layer.at} swiglu")), "ffn")
+        emit.head(x)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from foundry._core import Graph
-from foundry.models import decoder
-from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.decoder import Decoder
+from foundry.models.hyperparameters import INTERLEAVED
 
 
-def build(graph: Graph, hp: Hyperparameters) -> None:
-    decoder.build(graph, hp, rope_style=decoder.INTERLEAVED)
+class Llama(Decoder):
+    rope_style = INTERLEAVED

@@ -6,17 +6,14 @@ The names are those of llama.cpp's tables (src/llama-arch.cpp, LLM_KV_NAMES and 
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from foundry import _core
+from foundry._core import Graph
 from foundry.errors import ModelFormatError
-
-if TYPE_CHECKING:
-    from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.header import Header, refuse_others
 
 # Keys under the architecture's name that change no logit of the decoders here, whatever their value.
 HARMLESS_KEYS = {
@@ -40,7 +37,7 @@ HARMLESS_KEYS = {
 }
 HARMLESS_KEY_GROUPS = ("expert_", "vision.", "mm.", "dense_2_", "dense_3_")  # after those that OFF names
 
-# Keys that change logits, with the values at which they do nothing.
+# Keys that change logits, with the values at which they do nothing. What an architecture reads itself is asked of it.
 OFF: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0,),
@@ -132,28 +129,22 @@ def refuse_other_kinds(metadata: Mapping[str, Any]) -> None:
         raise ModelFormatError(f"general.type: expected model, found {kind!r}: {KINDS_OF_FILES[kind]}")
 
 
-def refuse_keys(hp: Hyperparameters, metadata: Mapping[str, Any], read: Collection[str]) -> None:
-    """Raises ModelFormatError for a key, beside those ``read``, that asks for what the graph does not do.
+def refuse_keys(header: Header) -> None:
+    """Raises ModelFormatError for a key, beside those that the architecture read, that asks for what no graph does.
 
     Keys of the architecture that nobody knows are named in one warning.
     """
-    off = OFF | _off_for(hp)
     unknown = []
-    for name, value in metadata.items():
-        key = name.removeprefix(hp.name + ".")
-        if key == name or name in read or key in HARMLESS_KEYS:
+    for name, value in header.metadata.items():
+        key = name.removeprefix(header.architecture + ".")
+        if key == name or name in header.keys_read or key in HARMLESS_KEYS:
             continue
-        if key in off:
-            allowed = off[key]
+        if key in OFF:
+            refuse_others(name, value, OFF[key])
         elif key.startswith(OFF_GROUPS):
-            allowed = (0,)
-        else:
-            if not key.startswith(HARMLESS_KEY_GROUPS):
-                unknown.append(name)
-            continue
-        if allowed and not _is_one_of(value, allowed):
-            expected = " or ".join(map(_shown, allowed))
-            raise ModelFormatError(f"{name}: expected {expected}, found {_shown(value)}, which is not supported")
+            refuse_others(name, value, (0,))
+        elif not key.startswith(HARMLESS_KEY_GROUPS):
+            unknown.append(name)
     if unknown:
         warnings.warn(
             f"this model file has keys that are not known, and what they ask for is not done: {', '.join(unknown)}",
@@ -161,43 +152,13 @@ def refuse_keys(hp: Hyperparameters, metadata: Mapping[str, Any], read: Collecti
         )
 
 
-def _off_for(hp: Hyperparameters) -> dict[str, tuple[Any, ...]]:
-    """As ``OFF``, where the value that changes nothing is what the graph does anyway. Empty: any value."""
-    gemma = hp.name == "gemma3"
-    windows = hp.window != 0
-    return {
-        "attention.scale": (0, hp.attention_scale),
-        "embedding_length_out": (0, hp.hidden_size),
-        "embedding_scale": (0, math.sqrt(hp.hidden_size) if gemma else 1),
-        "hidden_activation": ("gelu", "gelu_pytorch_tanh") if gemma else ("silu", "swiglu"),
-        "attention.key_length_swa": (hp.head_dim,) if windows else (),
-        "attention.value_length_swa": (hp.head_dim,) if windows else (),
-        "rope.dimension_count_swa": (hp.rot_dim,) if windows else (),
-        "rope.freq_base_swa": (hp.rope_base,) if windows else (),
-        "attention.sliding_window_pattern": (0,) if windows else (),  # 0: each layer has the window
-    }
-
-
-def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
-    if isinstance(value, list | _core.MetadataArray):
-        return all(_is_one_of(one, allowed) for one in value)
-    if isinstance(value, str):
-        return value in allowed
-    numbers = [a for a in allowed if not isinstance(a, str)]
-    return any(math.isclose(value, a, rel_tol=1e-6) for a in numbers)  # files hold 32-bit floats
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.7g}" if isinstance(value, float) else repr(value)
-
-
-def refuse_tensors(hp: Hyperparameters, used: Iterable[str]) -> None:
+def refuse_tensors(header: Header, graph: Graph) -> None:
     """Raises ModelFormatError for tensors of the file that the graph does not use, but for the harmless ones."""
-    unused = hp.tensors.keys() - set(used)
+    unused = header.tensors.keys() - set(graph.weight_names())
     left = sorted(name for name in unused if not any(re.fullmatch(form, name) for form in HARMLESS_TENSORS))
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         raise ModelFormatError(
-            f"tensors: expected those of a {hp.name} with {hp.n_layers} layers and no others, found {left[0]!r}{more};"
-            " without them the answers would be another model's"
+            f"tensors: expected those of a {header.architecture} with {graph.arch.n_layers} layers and no others,"
+            f" found {left[0]!r}{more}; without them the answers would be another model's"
         )

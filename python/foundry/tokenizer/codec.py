@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from foundry import checks
-from foundry.chat import render
+from foundry.chat import Rendering, names_in, render_marked
 from foundry.errors import ModelFormatError
-from foundry.tokenizer.backends import SPACE, adds_space, make_backend, spelled_bytes
-from foundry.tokenizer.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
+from foundry.tokenizer.bpe import BytePairEncoding, spelled_bytes
+from foundry.tokenizer.partition import Partition, Span
+from foundry.tokenizer.sentencepiece import SentencePiece
+from foundry.tokenizer.unigram import Unigram
+from foundry.tokenizer.vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED, Vocabulary
+
+_Model = BytePairEncoding | SentencePiece | Unigram
+_MODELS: dict[str, Callable[[Mapping[str, Any], Vocabulary], _Model]] = {
+    "gpt2": BytePairEncoding,
+    "gemma4": BytePairEncoding,
+    "llama": SentencePiece,
+    "t5": Unigram,
+}
 
 
 class Tokenizer:
@@ -25,8 +36,13 @@ class Tokenizer:
         """Raises ModelFormatError for a vocabulary that makes no sense; warns of what is left out of one."""
         vocabulary = Vocabulary.read(metadata)
         self._vocabulary = vocabulary
-        self._backend = make_backend(metadata, vocabulary)
-        self._strips_space = vocabulary.kind == "llama" and adds_space(metadata)
+        self._model = _MODELS[vocabulary.kind](metadata, vocabulary)
+        of_type: dict[int, dict[str, int]] = {CONTROL: {}, UNKNOWN: {}, USER_DEFINED: {}}
+        for (token, i), kind in zip(vocabulary.ids.items(), vocabulary.types, strict=True):
+            if kind in of_type:
+                of_type[kind][token] = i
+        self._partition = Partition(of_type[CONTROL] | of_type[UNKNOWN], of_type[USER_DEFINED], vocabulary.strips)
+        self._strips_space = vocabulary.adds_space
         self._pieces: dict[int, bytes] = {}  # of the tokens decoded so far
         self._byte_of = {c: b for b, c in enumerate(spelled_bytes())}
         self.vocab_size = len(vocabulary.tokens)
@@ -36,18 +52,32 @@ class Tokenizer:
         template = metadata.get("tokenizer.chat_template")
         self.chat_template = template if isinstance(template, str) else None
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text``: special tokens in it are recognised; BOS is first, EOS last if the model asks."""
-        ids = self.encode_prompt(text, add_special_tokens)
+    def encode(self, text: str, add_special_tokens: bool = True, *, parse_special: bool = True) -> list[int]:
+        """Token ids of ``text``; BOS is first, EOS last if the model asks.
+
+        Control tokens that are spelled in the text are those tokens, or with ``parse_special=False`` they are text.
+        User-defined ones are tokens always.
+        """
+        ids = self.encode_prompt(text, add_special_tokens, parse_special=parse_special)
         if add_special_tokens and self._vocabulary.adds_eos and ids[-1:] != [self.eos_id] and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids
 
-    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+    def encode_prompt(self, text: str, begins: bool = True, *, parse_special: bool = True) -> list[int]:
         """``encode`` of a text that is to be continued: no EOS, and BOS only where it ``begins`` a history."""
-        ids: list[int] = self._backend.encode(checks.text("text", text), add_special_tokens=False).ids
+        ids = self._encode(checks.text("text", text), () if parse_special else [(0, len(text))])
         if begins and self._vocabulary.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
+        return ids
+
+    def _encode(self, text: str, plain: Sequence[Span]) -> list[int]:
+        """Nothing is added. In the spans that are ``plain`` there are no control tokens."""
+        ids: list[int] = []
+        for part in self._partition.split(text, plain):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += self._model.encode(part)
         return ids
 
     def encode_bytes(self, data: bytes) -> list[int]:
@@ -55,22 +85,15 @@ class Tokenizer:
 
         Where the vocabulary has no token for a byte, that one is missing.
         """
-        ids = self._encode_plain(data.decode(errors="replace"))
+        ids = self._model.encode_further(data.decode(errors="replace"))
         if b"".join(map(self.piece, ids)) == data:
             return ids
-        if self._vocabulary.kind == "gpt2":
+        if self._vocabulary.byte_level:
             names = spelled_bytes()
             spelled = [names[b] for b in data]
         else:
             spelled = [f"<0x{b:02X}>" for b in data]
         return [self._vocabulary.ids[name] for name in spelled if name in self._vocabulary.ids]
-
-    def _encode_plain(self, text: str) -> list[int]:
-        model = self._backend.model
-        if self._vocabulary.kind == "llama":
-            return [token.id for token in model.tokenize(text.replace(" ", SPACE))]
-        words = self._backend.pre_tokenizer.pre_tokenize_str(text)
-        return [token.id for word, _ in words for token in model.tokenize(word)]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ``ids``, from a beginning on; bytes that are no UTF-8 become U+FFFD."""
@@ -88,9 +111,9 @@ class Tokenizer:
         if not 0 <= token_id < self.vocab_size:
             return b""
         token, kind = self._vocabulary.tokens[token_id], self._vocabulary.types[token_id]
-        if kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and self._vocabulary.kind == "gpt2"):
+        if kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and self._vocabulary.pre is not None):
             return token.encode()
-        if self._vocabulary.kind == "gpt2":
+        if self._vocabulary.byte_level:
             data = [self._byte_of.get(c) for c in token]
             return token.encode() if None in data else bytes(b for b in data if b is not None)
         if kind == BYTE or (len(token) == 6 and token.startswith("<0x")):
@@ -98,7 +121,7 @@ class Tokenizer:
                 return bytes([int(token[3:5], 16)])
             except ValueError:
                 return token.encode()
-        return token.replace(SPACE, " ").encode()
+        return (token.replace(SPACE, " ") if self._vocabulary.escapes_spaces else token).encode()
 
     def strip_first(self, data: bytes) -> bytes:
         """A text's first bytes without the space that encoding put before them."""
@@ -135,8 +158,12 @@ class Tokenizer:
     ) -> list[int] | str:
         """The conversation as the model was trained to read it: token ids, or the text with ``tokenize=False``.
 
+        Control tokens are the template's alone: what spells one in messages, tools or documents is text. User-defined
+        tokens are tokens wherever they are.
+
         Args:
-            messages: mappings with role and content; assistant's may have tool_calls instead of content.
+            messages: mappings with role and content, which is text or a list of {"type": "text", "text": ...};
+                an assistant's may have tool_calls instead.
             add_generation_prompt: ends where the assistant's answer begins.
             tokenize: ids instead of text.
             tools: JSON schemas of functions that the model may call.
@@ -147,19 +174,41 @@ class Tokenizer:
             ValueError: the messages make no sense, or the template refuses them.
             ModelFormatError: there is no template, it is broken, or takes more than it may.
         """
+        given = {"tools": tools, "documents": documents, **variables}
+        if not tokenize:
+            return self._render(messages, add_generation_prompt, given, lambda _: False).text
+        made = self._render(messages, add_generation_prompt, given, self._partition.may_be_special)
+        plain = made.given
+        if plain is None:  # then what they spell is text everywhere
+            plain = self._partition.spans_of(set().union(*map(self._partition.specials, made.asked)), made.text)
+        return self._encode(made.text, plain)
+
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        given: Mapping[str, Any],
+        is_marked: Callable[[str], bool],
+    ) -> Rendering:
         if self.chat_template is None:
             raise ModelFormatError(
                 "tokenizer.chat_template: expected a template, found none; generate() takes plain text"
             )
-        text = render(
+        variables = {**self._special_tokens(), **given}
+        return render_marked(
             self.chat_template,
             messages,
             add_generation_prompt,
-            tools=tools,
-            documents=documents,
-            variables={**self._special_tokens(), **variables},
+            is_marked,
+            tools=variables.pop("tools"),
+            documents=variables.pop("documents"),
+            variables=variables,
         )
-        return self.encode(text, add_special_tokens=False) if tokenize else text
+
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """Names that the chat template asks for, such as ``enable_thinking``."""
+        return names_in(self.chat_template) if self.chat_template is not None else frozenset()
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """``apply_chat_template`` as ids, up to where the answer begins; ``variables`` are its tools and so on."""

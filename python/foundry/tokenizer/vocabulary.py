@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from foundry import _core
 from foundry.errors import ModelFormatError
-from foundry.tokenizer.markers import ENDS, FILE_ENDS, SHOWN, not_ends
+from foundry.tokenizer.markers import ENDS, FILE_ENDS, INSIDE_FILES, SHOWN, not_ends, strips
+from foundry.tokenizer.partition import Strips
 from foundry.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # GGUF specification, token_type
+SPACE = "\u2581"  # how SentencePiece spells a space
 
 MOST_TOKENS = 1 << 20  # known vocabularies have up to 262,144
 MOST_CHARACTERS = 1024  # of a token; known ones have up to 512
-_SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # where the file has none, as SentencePiece numbers them
+_IDS = {  # where the file has none, as SentencePiece and T5 number them
+    "llama": {"bos": 1, "eos": 2, "unknown": 0},
+    "t5": {"eos": 1, "unknown": 2, "padding": 0},
+}
+_BPE = ("gpt2", "gemma4")
+KINDS = (*_BPE, "llama", "t5")
+_REFUSED = {
+    "bert": "WordPiece",
+    "rwkv": "RWKV's greedy trie",
+    "plamo2": "PLaMo 2's",
+    "hybriddna": "BPE beside k-mers of DNA",
+    "whitespace": "BPE of lower case without spaces",
+    "none": "no text at all",
+    "no_vocab": "no text at all",
+}
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Attributes:
 
-    kind: "gpt2" (byte-level BPE) or "llama" (SentencePiece).
+    kind: "gpt2" (BPE), "gemma4" (BPE), "llama" (SentencePiece) or "t5" (unigram).
     tokens, ids: id -> token as the file spells it, and back.
     types: of each token, with what its spelling says it is.
     bos_id, eos_id, unknown_id, padding_id: None where the file has none.
     end_ids: they end an answer.
     adds_bos, adds_eos: around a text.
-    pre: of byte-level BPE.
+    adds_space: a text is read as if it began with a space.
+    merges_spaces: of several spaces one is left, and none at the ends.
+    escapes_spaces: a space is spelled as U+2581.
+    byte_level: tokens are spelled as byte-level BPE spells bytes.
+    strips: tokens that take spaces beside them along.
+    pre: of BPE.
     """
 
     kind: str
@@ -43,14 +66,25 @@ class Vocabulary:
     end_ids: frozenset[int]
     adds_bos: bool
     adds_eos: bool
+    adds_space: bool
+    merges_spaces: bool
+    escapes_spaces: bool
+    byte_level: bool
+    strips: Strips
     pre: PreTokenizer | None
+
+    @cached_property
+    def text_ids(self) -> dict[str, int]:
+        """Of the tokens that text may become: without those that are found whole, and only where they may be."""
+        return {token: i for token, i in self.ids.items() if self.types[i] not in (CONTROL, UNKNOWN)}
 
     @staticmethod
     def read(metadata: Mapping[str, Any]) -> Vocabulary:
         """Raises ModelFormatError for what can't be; warns of what is left out."""
         kind = metadata.get("tokenizer.ggml.model")
-        if kind not in ("gpt2", "llama"):
-            raise ModelFormatError(f"tokenizer.ggml.model: expected gpt2 or llama, found {kind!r}")
+        if not isinstance(kind, str) or kind not in KINDS:
+            which = f", which is {_REFUSED[str(kind)]} and not supported" if str(kind) in _REFUSED else ""
+            raise ModelFormatError(f"tokenizer.ggml.model: expected one of {', '.join(KINDS)}, found {kind!r}{which}")
         tokens = _tokens(metadata)
         ids = {token: i for i, token in enumerate(tokens)}
         if len(ids) != len(tokens):
@@ -60,7 +94,7 @@ class Vocabulary:
         types = [NORMAL] * len(tokens) if types is None else entries(int, "token_type", types, len(tokens))
         special = {
             name: _token_id(metadata, kind, name, len(tokens))
-            for name in ("bos", "eos", "eot", "eom", "unknown", "padding", *FILE_ENDS)
+            for name in ("bos", "eos", "eot", "eom", "unknown", "padding", *FILE_ENDS, *INSIDE_FILES)
         }
         end_ids = {special[name] for name in ("eos", "eot", "eom", *FILE_ENDS)}
         spelled = set(ENDS) - not_ends(ids)
@@ -68,12 +102,17 @@ class Vocabulary:
         for text in spelled & ids.keys():
             end_ids.add(ids[text])
             types[ids[text]] = CONTROL
+        for name, texts in INSIDE_FILES.items():
+            for text in texts & ids.keys() if special[name] is None else ():
+                types[ids[text]] = CONTROL
         for text in (SHOWN | (not_ends(ids) - {"</s>"})) & ids.keys():
             types[ids[text]] = USER_DEFINED
             if special["eos"] != ids[text]:
                 end_ids.discard(ids[text])
-        pre = _pre_tokenizer(metadata) if kind == "gpt2" else None
-        adds_bos = _flag(metadata, "add_bos_token", pre.adds_bos if pre is not None else True)
+        pre = _pre_tokenizer(metadata, kind) if kind in _BPE else None
+        adds_bos = pre.adds_bos if pre is not None else kind == "llama"
+        always_bos = pre is not None and pre.always_bos
+        escapes = pre.escapes_spaces if pre is not None else True
         return Vocabulary(
             kind=kind,
             tokens=tokens,
@@ -84,8 +123,13 @@ class Vocabulary:
             unknown_id=special["unknown"],
             padding_id=special["padding"],
             end_ids=frozenset(i for i in end_ids if i is not None),
-            adds_bos=adds_bos and special["bos"] is not None,
-            adds_eos=_flag(metadata, "add_eos_token", False) and special["eos"] is not None,
+            adds_bos=(_flag(metadata, "add_bos_token", adds_bos) or always_bos) and special["bos"] is not None,
+            adds_eos=_flag(metadata, "add_eos_token", kind == "t5") and special["eos"] is not None,
+            adds_space=_flag(metadata, "add_space_prefix", kind == "llama") and kind not in _BPE,
+            merges_spaces=_flag(metadata, "remove_extra_whitespaces", False) and kind == "t5",
+            escapes_spaces=_flag(metadata, "escape_whitespaces", escapes),
+            byte_level=pre is not None and pre.byte_level,
+            strips=strips(metadata, ids, types),
             pre=pre,
         )
 
@@ -142,7 +186,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _token_id(metadata: Mapping[str, Any], kind: str, name: str, n_tokens: int) -> int | None:
-    default = _SENTENCEPIECE_IDS.get(name) if kind == "llama" else None
+    default = _IDS.get(kind, {}).get(name)
     if default is not None and default >= n_tokens:
         default = None
     key = f"tokenizer.ggml.{name}_token_id"
@@ -167,8 +211,18 @@ def _flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
     return default if value is None else bool(value)
 
 
-def _pre_tokenizer(metadata: Mapping[str, Any]) -> PreTokenizer:
-    name = metadata.get("tokenizer.ggml.pre", "default")
+def _pre_tokenizer(metadata: Mapping[str, Any], kind: str) -> PreTokenizer:
+    name = "gemma4" if kind == "gemma4" else metadata.get("tokenizer.ggml.pre")
+    if name is None or name == "":
+        warn(
+            "tokenizer.ggml.pre: expected the name of a pre-tokenizer, found none; 'default' is taken, "
+            "which splits many texts otherwise than the model was trained to"
+        )
+        name = "default"
     if not isinstance(name, str) or name not in PRE_TOKENIZERS:
-        raise ModelFormatError(f"tokenizer.ggml.pre: expected one of {', '.join(PRE_TOKENIZERS)}, found {name!r}")
+        near = difflib.get_close_matches(str(name), PRE_TOKENIZERS, 1, 0.0)[0]
+        raise ModelFormatError(
+            f"tokenizer.ggml.pre: expected one of the {len(PRE_TOKENIZERS)} that are known, found {name!r}; "
+            f"the nearest is {near!r}"
+        )
     return PRE_TOKENIZERS[name]

@@ -6,9 +6,13 @@
 //
 //   bytes                             of a packed block
 //   pack(blocks, stride, n, to)       makes it of blocks[lane * stride] for n lanes
-//   groups(w, part, k)                the quantised values: eight groups of 64 bytes, each four k of every output
-//   scale(w, part), minimum(w, part)  of every output; has_minimum says whether there are minima
-//   dot(acc, k, q)                    acc and the products of a group with four activations
+//   pair<i>(w, part, k)               the quantised values of two groups, 64 bytes each, of four k of every output: for
+//                                     i = 0 .. 3 the groups i and i + 4 where kApart is 4, 2i and 2i + 1 where it is 1
+//   kHalves                           scales of a part: one for all its k, or two for the first 16 and the last
+//   scale(w, part, half), minimum(w, part, half)
+//                                     of every output; has_minimum says whether there are minima
+//   accumulate(sum, k, four)          adds the products of a group with four activations
+//   kMost                             the largest code, where that is by add_codes(); 0 where by add_q8()
 //   start(q_sum)                      what the sum begins with, where packed values are off by a constant
 //
 // Kept<> is how attention reads a format that keeps K and V (formats/kv_rows.h has the layout): dot_block() of K,
@@ -37,17 +41,32 @@ inline void pack_nibbles(const Block* blocks, uint64_t stride, uint32_t n, std::
       __builtin_memcpy(to + group * 64 + lane * 4, blocks[lane * stride].nibbles + group * 4, 4);
 }
 
-inline void nibble_groups(const std::byte* groups, Bytes (&k)[8]) {
-  for (uint32_t j = 0; j < 4; ++j) {
-    k[j] = load_bytes(groups + 64 * j);
-    k[4 + j] = high_nibbles(k[j]);
-    k[j] = low_nibbles(k[j]);
-  }
+/// Groups i and i + 4 of those.
+template <uint32_t i>
+inline void nibble_pair(const std::byte* groups, Bytes (&k)[2]) {
+  const Bytes nibbles = load_bytes(groups + 64 * i);
+  k[0] = both(nibbles, each_byte(15));
+  k[1] = both(shifted<-4>(nibbles), each_byte(15));
+}
+
+/// Sixteen bytes of a table, off by a constant.
+struct ByteTable {
+  uint8_t bytes[16];
+};
+constexpr ByteTable with_offset(const int8_t (&values)[16], int offset) {
+  ByteTable table{};
+  for (uint32_t i = 0; i < 16; ++i) table.bytes[i] = static_cast<uint8_t>(values[i] + offset);
+  return table;
 }
 
 inline F16 load_halves(const std::byte* p) { return load_f16(reinterpret_cast<const uint16_t*>(p)); }
 
 #include "device/cpu/formats/plain.inl"
+#include "device/cpu/formats/planes.inl"
+//
+#include "device/cpu/formats/k_quants.inl"
 #include "device/cpu/formats/q4_0.inl"
 #include "device/cpu/formats/q4_1.inl"
+#include "device/cpu/formats/q5.inl"
 #include "device/cpu/formats/q8_0.inl"
+#include "device/cpu/formats/tables.inl"

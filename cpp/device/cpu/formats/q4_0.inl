@@ -5,16 +5,20 @@ template <>
 struct Packed<DType::q4_0> {
   using Block = BlockQ4_0;
   static constexpr uint32_t bytes = 32 + 256;
+  static constexpr uint32_t kApart = 4, kHalves = 1, kMost = 15;
   static constexpr bool has_minimum = false;
 
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
     pack_halves(blocks, stride, n, &Block::scale, to);
     pack_nibbles(blocks, stride, n, to + 32);
   }
-  static void groups(const std::byte* w, uint32_t, Bytes (&k)[8]) { nibble_groups(w + 32, k); }
-  static F16 scale(const std::byte* w, uint32_t) { return load_halves(w); }
+  template <uint32_t i>
+  static void pair(const std::byte* w, uint32_t, Bytes (&k)[2]) {
+    nibble_pair<i>(w + 32, k);
+  }
+  static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static I16 start(int32_t q_sum) { return iset1(-8 * q_sum); }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_nibbles(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
 };
 
 template <>

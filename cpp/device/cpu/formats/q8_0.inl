@@ -4,6 +4,7 @@ template <>
 struct Packed<DType::q8_0> {
   using Block = BlockQ8_0;
   static constexpr uint32_t bytes = 32 + 512;
+  static constexpr uint32_t kApart = 1, kHalves = 1, kMost = 0;
   static constexpr bool has_minimum = false;
 
   static void pack(const Block* blocks, uint64_t stride, uint32_t n, std::byte* to) {
@@ -14,12 +15,14 @@ struct Packed<DType::q8_0> {
       for (uint32_t k = 0; k < 32; ++k)
         to[k / 4 * 64 + lane * 4 + k % 4] = static_cast<std::byte>(blocks[lane * stride].values[k] + kQ8Offset);
   }
-  static void groups(const std::byte* w, uint32_t, Bytes (&k)[8]) {
-    for (uint32_t j = 0; j < 8; ++j) k[j] = load_bytes(w + 32 + 64 * j);
+  template <uint32_t i>
+  static void pair(const std::byte* w, uint32_t, Bytes (&k)[2]) {
+    k[0] = load_bytes(w + 32 + 128 * i);
+    k[1] = load_bytes(w + 32 + 128 * i + 64);
   }
-  static F16 scale(const std::byte* w, uint32_t) { return load_halves(w); }
+  static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static I16 start(int32_t q_sum) { return iset1(-kQ8Offset * q_sum); }
-  static I16 dot(I16 acc, Bytes k, int32_t q) { return dot_q8(acc, k, q); }
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_q8(sum, k, four); }
 };
 
 template <>

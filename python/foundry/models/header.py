@@ -1,0 +1,96 @@
+"""What a model file says of itself, as architectures read it: keys of the wanted type within bounds, and its tensors.
+
+A missing or wrong key is a ModelFormatError that names it. A header knows which keys were asked for, so that the rest
+can be refused (``understood.refuse_keys``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from foundry import _core
+from foundry.errors import ModelFormatError
+
+
+class Header:
+    """Keys are given without the architecture's name, which is put before them.
+
+    Attributes:
+        architecture: the name, as ``general.architecture`` has it.
+        metadata: all keys and values of the file.
+        tensors: name -> (rows, cols); a vector has one row.
+        keys_read: full names of the keys that were asked for, found or not.
+    """
+
+    def __init__(self, architecture: str, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]]) -> None:
+        self.architecture, self.metadata, self.tensors = architecture, metadata, tensors
+        self.keys_read: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the file has the key."""
+        return self._name(key) in self.metadata
+
+    def integer(self, key: str, default: int | None = None, least: int = 1, most: int = 1 << 31) -> int:
+        """A whole number from ``least`` below ``most``; needed where there is no default."""
+        name, value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < most:
+            raise ModelFormatError(f"{name}: expected a whole number from {least} below {most}, found {value!r}")
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """A number above 0 and below 1e30; needed where there is no default."""
+        name, value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+            raise ModelFormatError(f"{name}: expected a number above 0, found {value!r}")
+        return float(value)
+
+    def choice(self, key: str, default: str, allowed: Collection[str]) -> str:
+        """A word that is one of those allowed."""
+        name, value = self._get(key, default)
+        if not isinstance(value, str) or value not in allowed:
+            raise ModelFormatError(f"{name}: expected {' or '.join(map(repr, allowed))}, found {value!r}")
+        return value
+
+    def expect(self, key: str, *allowed: Any) -> None:
+        """Of a key which says what is done anyway: refuses the file where it asks for something else than these values.
+
+        An array has one of them in each place. A file need not have the key.
+        """
+        name = self._name(key)
+        self.keys_read.add(name)
+        if name in self.metadata:
+            refuse_others(name, self.metadata[name], allowed)
+
+    def ignore(self, *keys: str) -> None:
+        """Of keys that say nothing in this file, whatever their value."""
+        self.keys_read.update(map(self._name, keys))
+
+    def _name(self, key: str) -> str:
+        return f"{self.architecture}.{key}"
+
+    def _get(self, key: str, default: object) -> tuple[str, Any]:
+        name = self._name(key)
+        self.keys_read.add(name)
+        return name, self.metadata.get(name, default)
+
+
+def refuse_others(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raises ModelFormatError for a value that is none of those ``allowed``."""
+    if not _is_one_of(value, allowed):
+        expected = " or ".join(map(_shown, allowed))
+        raise ModelFormatError(f"{name}: expected {expected}, found {_shown(value)}, which is not supported")
+
+
+def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
+    if isinstance(value, list | _core.MetadataArray):
+        return all(_is_one_of(one, allowed) for one in value)
+    if isinstance(value, str):
+        return value in allowed
+    numbers = [a for a in allowed if not isinstance(a, str)]
+    return any(math.isclose(value, a, rel_tol=1e-6) for a in numbers)  # files hold 32-bit floats
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.7g}" if isinstance(value, float) else repr(value)
