@@ -28,6 +28,10 @@ foreach(room IN ITEMS base formats gguf graph kv device engine)
   list(PREPEND below foundry_${room})
 endforeach()
 
+# Every room sees the same mutexes, with their check or without; debug builds have it.
+target_compile_definitions(foundry_base PUBLIC
+  $<$<OR:$<BOOL:${FOUNDRY_CHECK_LOCKS}>,$<CONFIG:Debug>>:FOUNDRY_CHECK_LOCKS>)
+
 # The CPU device compiles each kernel file once for an instruction set; which flags, its own file says.
 include(cpp/device/cpu/isa.cmake OPTIONAL)
 if(COMMAND foundry_add_cpu_kernels)

@@ -6,11 +6,16 @@ namespace foundry {
 
 void FairLock::lock(const Poll& poll) {
   const std::thread::id me = std::this_thread::get_id();
-  std::unique_lock lock(mutex_);
+  RankedLock lock(mutex_);
   if (owner_ == me) {
     ++depth_;
     return;
   }
+#ifdef FOUNDRY_CHECK_LOCKS
+  lock.unlock();
+  lock_order::check(rank_, number_);
+  lock.lock();
+#endif
   const uint64_t ticket = next_ticket_++;
   waiting_.push_back(ticket);
   const auto place = std::prev(waiting_.end());
@@ -18,11 +23,11 @@ void FairLock::lock(const Poll& poll) {
   try {
     while (!my_turn()) {
       if (!poll) {
-        changed_.wait(lock);
+        changed_.wait(lock.native());
         continue;
       }
       // The system's clock: the thread sanitizer knows its wait.
-      changed_.wait_until(lock, std::chrono::system_clock::now() + std::chrono::milliseconds(kPollMs));
+      changed_.wait_until(lock.native(), std::chrono::system_clock::now() + std::chrono::milliseconds(kPollMs));
       if (my_turn()) break;
       lock.unlock();
       poll();
@@ -37,6 +42,9 @@ void FairLock::lock(const Poll& poll) {
   waiting_.erase(place);
   owner_ = me;
   depth_ = 1;
+#ifdef FOUNDRY_CHECK_LOCKS
+  lock_order::taken(rank_, number_);
+#endif
 }
 
 bool FairLock::try_lock() {
@@ -44,12 +52,18 @@ bool FairLock::try_lock() {
   if (depth_ != 0 || !waiting_.empty()) return false;
   owner_ = std::this_thread::get_id();
   depth_ = 1;
+#ifdef FOUNDRY_CHECK_LOCKS
+  lock_order::taken(rank_, number_);  // in any order, for it waits for nobody
+#endif
   return true;
 }
 
 void FairLock::unlock() {
   const std::lock_guard lock(mutex_);
   if (--depth_ != 0) return;
+#ifdef FOUNDRY_CHECK_LOCKS
+  lock_order::released(number_);
+#endif
   owner_ = std::thread::id();
   changed_.notify_all();
 }

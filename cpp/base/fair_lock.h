@@ -5,8 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <thread>
+
+#include "base/lock_order.h"
 
 namespace foundry {
 
@@ -15,7 +16,7 @@ using Poll = std::function<void()>;
 
 class FairLock {
  public:
-  FairLock() = default;
+  explicit FairLock(LockRank rank) : rank_(rank) {}
   FairLock(const FairLock&) = delete;
 
   /// Waits behind everybody who came before. A poll is called without any lock of this class held.
@@ -25,10 +26,14 @@ class FairLock {
   void unlock();
   /// This thread has it.
   bool mine() const;
+  /// Who takes several of one rank takes them in the order of their numbers.
+  uint64_t number() const { return number_; }
 
  private:
   static constexpr int kPollMs = 20;
-  mutable std::mutex mutex_;
+  const LockRank rank_;
+  const uint64_t number_ = next_lock_number();
+  mutable RankedMutex mutex_{LockRank::fair_lock};
   std::condition_variable changed_;
   std::list<uint64_t> waiting_;  // tickets, in order
   uint64_t next_ticket_ = 0;

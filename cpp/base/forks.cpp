@@ -2,14 +2,13 @@
 
 #include <pthread.h>
 
-#include <mutex>
-
 #include "base/error.h"
+#include "base/lock_order.h"
 
 namespace foundry {
 
 struct ForkHandlers {
-  std::mutex mutex;  // held across a fork, so that the child finds the list whole
+  RankedMutex mutex{LockRank::forks};  // held across a fork, so that the child finds the list whole
   ForkGuarded* first = nullptr;
   std::atomic<uint64_t> generation{0};
 

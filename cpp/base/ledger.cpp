@@ -15,10 +15,14 @@ const char* memory_use_name(MemoryUse use) {
       return "weights_private";
     case MemoryUse::kv:
       return "kv";
+    case MemoryUse::page_tables:
+      return "page_tables";
     case MemoryUse::workspace:
       return "workspace";
     case MemoryUse::logits:
       return "logits";
+    case MemoryUse::sampling:
+      return "sampling";
   }
   return "unknown";
 }
@@ -35,7 +39,7 @@ void MemoryLedger::charge(MemoryUse use, uint64_t bytes) {
   total_ += bytes;
 }
 
-void MemoryLedger::credit(MemoryUse use, uint64_t bytes) {
+void MemoryLedger::credit(MemoryUse use, uint64_t bytes) noexcept {
   const std::lock_guard lock(mutex_);
   used_[static_cast<size_t>(use)] -= bytes;
   total_ -= bytes;

@@ -23,8 +23,8 @@ void advise(const std::byte* data, uint64_t begin, uint64_t end, int advice) {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) : file_(path) {
-  const uint64_t bytes = file_.size();
+MappedFile::MappedFile(const std::string& path, uint64_t most_bytes) : file_(path) {
+  const uint64_t bytes = std::min(file_.size(), most_bytes);
   void* address = MAP_FAILED;
   errno = ENOMEM;  // where a file is larger than what can be addressed
   if (bytes <= std::numeric_limits<size_t>::max())
@@ -35,6 +35,7 @@ MappedFile::MappedFile(const std::string& path) : file_(path) {
                            bytes, 0);
   if (address == MAP_FAILED) throw system_refusal(path, "cannot be mapped", errno);
   data_ = static_cast<const std::byte*>(address);
+  size_ = bytes;
 }
 
 MappedFile::~MappedFile() {
@@ -42,11 +43,12 @@ MappedFile::~MappedFile() {
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : file_(std::move(other.file_)), data_(std::exchange(other.data_, nullptr)) {}
+    : file_(std::move(other.file_)), size_(std::exchange(other.size_, 0)), data_(std::exchange(other.data_, nullptr)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   // The other object takes what was ours, and unmaps it at its end.
   std::swap(file_, other.file_);
+  std::swap(size_, other.size_);
   std::swap(data_, other.data_);
   return *this;
 }

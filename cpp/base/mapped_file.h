@@ -12,7 +12,8 @@ namespace foundry {
 class MappedFile {
  public:
   /// As InputFile; MemoryLimitError where the address space has no room for it, IoError where it can't be mapped.
-  explicit MappedFile(const std::string& path);
+  /// Of a longer file only the first `most_bytes` are mapped.
+  explicit MappedFile(const std::string& path, uint64_t most_bytes = UINT64_MAX);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -20,11 +21,12 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   const std::byte* data() const { return data_; }
-  uint64_t size() const { return file_.size(); }
+  /// Bytes that are mapped.
+  uint64_t size() const { return size_; }
   /// The file itself, which stays open.
   const InputFile& file() const { return file_; }
 
-  // Advice on a range of the file (it is clamped to the file). The contents stay readable whatever is advised.
+  // Advice on a range of the file (it is clamped to what is mapped). The contents stay readable whatever is advised.
   /// Read ahead: the range is wanted soon.
   void advise_needed(uint64_t offset, uint64_t bytes) const;
   /// Read far ahead: the range is read once from front to back.
@@ -34,6 +36,7 @@ class MappedFile {
 
  private:
   InputFile file_;
+  uint64_t size_ = 0;
   const std::byte* data_ = nullptr;
 };
 

@@ -60,7 +60,9 @@ int32_t sample(std::span<const float> logits, const SampleParams& p, std::vector
   for (size_t i = 0; i < logits.size(); ++i) room[i] = {logits[i], static_cast<int32_t>(i)};
   const size_t n = filter(room, p, best);
   const auto end = room.begin() + static_cast<std::ptrdiff_t>(n);
-  std::sort(room.begin(), end, [](const Candidate& a, const Candidate& b) { return a.second < b.second; });
+  const bool in_order = n == room.size() && p.top_p >= 1 && p.min_p <= 0;  // nobody has moved them
+  if (!in_order)
+    std::sort(room.begin(), end, [](const Candidate& a, const Candidate& b) { return a.second < b.second; });
   const auto weight = [&](const Candidate& one) { return std::exp((one.first - best) / p.temperature); };
   double total = 0;
   for (auto one = room.begin(); one != end; ++one) total += weight(*one);

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <mutex>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -10,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/forks.h"
+#include "base/lock_order.h"
 
 #ifdef __linux__
 #include <sched.h>
@@ -74,7 +74,7 @@ struct ThreadPool::Crew {
   std::atomic<uint64_t> done{0};
   std::atomic<uint32_t> sleeping{0};
   std::atomic<bool> stop{false};
-  std::mutex mutex;
+  RankedMutex mutex{LockRank::thread_pool};
   std::condition_variable wake;
   std::vector<std::thread> workers;
   int refusal = 0;  // errno, where the system started fewer
@@ -154,9 +154,9 @@ void ThreadPool::Crew::work(uint32_t thread) {
   const auto news = [this] { return (list.load() & kTasks) != 0 || stop.load(); };
   while (true) {
     if (!wait_a_little(news)) {
-      std::unique_lock lock(mutex);
+      RankedLock lock(mutex);
       sleeping.fetch_add(1);
-      wake.wait(lock, news);
+      wake.wait(lock.native(), news);
       sleeping.fetch_sub(1);
     }
     if (stop.load()) return;

@@ -96,7 +96,10 @@ void bind_gguf(nb::module_& m) {
            })
       .def("to_list", [](const ArrayInFile& a) { return to_list(a.array); }, "All elements as plain values.");
   nb::class_<GgufFile>(m, "GgufFile")
-      .def(nb::new_(&GgufFile::open), "path"_a)
+      .def(nb::new_([](const std::string& path, bool header_only) {
+             return header_only ? GgufFile::open_header(path) : GgufFile::open(path);
+           }),
+           "path"_a, "header_only"_a = false)
       .def_prop_ro("path", &GgufFile::path)
       .def_prop_ro("file_bytes", &GgufFile::file_bytes)
       .def_prop_ro("version", &GgufFile::version)

@@ -3,11 +3,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <mutex>
 #include <thread>
 
 #include "base/error.h"
 #include "base/forks.h"
+#include "base/lock_order.h"
 
 namespace nb = nanobind;
 
@@ -19,7 +19,7 @@ constexpr auto kPatience = std::chrono::seconds(3);  // with a call that does no
 
 /// Threads that are in the core, or on their way back from it. In a forked child the others are gone, and so is what they held.
 struct Threads {
-  std::mutex mutex;
+  RankedMutex mutex{LockRank::interpreter};
   std::condition_variable fewer;
   uint32_t inside = 0;
   std::thread::id ends_python;  // once the hook has run
@@ -56,8 +56,8 @@ void on_exit() {
   }
   PyThreadState* const state = PyEval_SaveThread();  // callbacks that run may end
   {
-    std::unique_lock lock(all.mutex);
-    all.fewer.wait_until(lock, std::chrono::system_clock::now() + kPatience, [&] { return all.inside == 0; });
+    RankedLock lock(all.mutex);
+    all.fewer.wait_until(lock.native(), std::chrono::system_clock::now() + kPatience, [&] { return all.inside == 0; });
   }
   PyEval_RestoreThread(state);
   // What the frames of other threads hold, or held before a fork, is never given back: that is no leak of ours.

@@ -27,7 +27,8 @@ DType kv_type(const std::string& name) {
 
 /// Bytes allocated and promised now.
 struct MemoryFigures {
-  uint64_t weights_mapped, weights_private, kv, workspace, logits, total, prefix_cache, promised, limit;
+  uint64_t weights_mapped, weights_private, kv, page_tables, workspace, logits, sampling;
+  uint64_t total, prefix_cache, promised, limit;
 };
 
 MemoryFigures memory(CompiledModel& model) {
@@ -36,8 +37,10 @@ MemoryFigures memory(CompiledModel& model) {
   return {ledger.used(MemoryUse::weights_mapped),
           ledger.used(MemoryUse::weights_private),
           ledger.used(MemoryUse::kv),
+          ledger.used(MemoryUse::page_tables),
           ledger.used(MemoryUse::workspace),
           ledger.used(MemoryUse::logits),
+          ledger.used(MemoryUse::sampling),
           ledger.total(),
           model.memory().prefixes().bytes(),
           model.memory().admission().promised_bytes(),
@@ -91,24 +94,30 @@ void bind_figures(nb::module_& m) {
       .def_ro("bytes", &PrefixTree::Page::bytes)
       .def_ro("shared", &PrefixTree::Page::shared);
   nb::class_<PlannedBytes>(m, "PlannedBytes")
-      .def_ro("weights_mapped", &PlannedBytes::weights_mapped)
-      .def_ro("weights_private", &PlannedBytes::weights_private)
+      .def_prop_ro("weights_mapped", [](const PlannedBytes& p) { return p.loaded.weights.mapped; })
+      .def_prop_ro("weights_private", [](const PlannedBytes& p) { return p.loaded.weights.private_; })
+      .def_prop_ro("workspace", [](const PlannedBytes& p) { return p.loaded.workspace; })
+      .def_prop_ro("sampling", [](const PlannedBytes& p) { return p.loaded.sampling; })
       .def_ro("kv_initial", &PlannedBytes::kv_initial)
       .def_ro("kv_reserved", &PlannedBytes::kv_reserved)
-      .def_ro("workspace", &PlannedBytes::workspace)
+      .def_ro("page_tables", &PlannedBytes::page_tables)
       .def_ro("logits", &PlannedBytes::logits)
       .def_ro("page_tokens", &PlannedBytes::page_tokens)
       .def_ro("page_bytes", &PlannedBytes::page_bytes)
       .def_ro("slab_bytes", &PlannedBytes::slab_bytes)
       .def_ro("limit", &PlannedBytes::limit)
+      .def_ro("total", &PlannedBytes::total)
+      .def_ro("needed", &PlannedBytes::needed)
       .def_ro("available", &PlannedBytes::available)
       .def_ro("fits", &PlannedBytes::fits);
   nb::class_<MemoryFigures>(m, "MemoryFigures")
       .def_ro("weights_mapped", &MemoryFigures::weights_mapped)
       .def_ro("weights_private", &MemoryFigures::weights_private)
       .def_ro("kv", &MemoryFigures::kv)
+      .def_ro("page_tables", &MemoryFigures::page_tables)
       .def_ro("workspace", &MemoryFigures::workspace)
       .def_ro("logits", &MemoryFigures::logits)
+      .def_ro("sampling", &MemoryFigures::sampling)
       .def_ro("total", &MemoryFigures::total)
       .def_ro("prefix_cache", &MemoryFigures::prefix_cache)
       .def_ro("promised", &MemoryFigures::promised)
@@ -120,17 +129,14 @@ void bind_figures(nb::module_& m) {
       .def_ro("decode_rows", &Scheduler::Counts::decode_rows);
 }
 
-}  // namespace
-
-void bind_model(nb::module_& m) {
-  m.def("device_names", &device_names);
-  bind_figures(m);
-  nb::class_<CompiledModel>(m, "Model")
+void bind_options(nb::module_& m) {
+  nb::class_<ModelOptions>(m, "ModelOptions", "How a model is planned and loaded.")
       .def(
-          nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const std::string& device, uint32_t threads,
-                      uint64_t memory_limit, const std::string& k_type, const std::string& v_type, uint32_t page_tokens,
-                      uint32_t slab_pages, uint32_t chunk_tokens, uint64_t prefix_cache_bytes, uint64_t machine_limit,
-                      uint64_t estimated_bytes, const std::string& cache_dir, const nb::object& callback) {
+          "__init__",
+          [](ModelOptions* self, const std::string& device, uint32_t threads, uint64_t memory_limit,
+             const std::string& k_type, const std::string& v_type, uint32_t page_tokens, uint32_t slab_pages,
+             uint32_t chunk_tokens, uint64_t prefix_cache_bytes, uint64_t machine_limit, uint64_t estimated_bytes,
+             const std::string& cache_dir) {
             ModelOptions options;
             options.device = {device, threads, cache_dir};
             options.memory_limit = memory_limit, options.machine_limit = machine_limit;
@@ -138,18 +144,40 @@ void bind_model(nb::module_& m) {
             options.k_type = kv_type(k_type), options.v_type = kv_type(v_type);
             options.page_tokens = page_tokens, options.slab_pages = slab_pages;
             options.chunk_tokens = chunk_tokens, options.prefix_cache_bytes = prefix_cache_bytes;
-            const LoadProgress progress = [&callback](double fraction) {
-              const Acquired gil;
-              if (PyErr_CheckSignals() != 0) throw nb::python_error();
-              if (!callback.is_none()) callback(fraction);
-            };
-            const Released released;
-            return CompiledModel::load(std::move(file), graph, options, progress);
-          }),
-          "gguf"_a, "graph"_a, nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0,
-          "k_type"_a = "f16", "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
-          "prefix_cache_bytes"_a = 0, "machine_limit"_a = 0, "estimated_bytes"_a = 0, "cache_dir"_a = "",
-          "progress"_a = nb::none())
+            new (self) ModelOptions(std::move(options));
+          },
+          nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0, "k_type"_a = "f16",
+          "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
+          "prefix_cache_bytes"_a = 0, "machine_limit"_a = 0, "estimated_bytes"_a = 0, "cache_dir"_a = "")
+      .def_ro("estimated_bytes", &ModelOptions::estimated_bytes);
+}
+
+}  // namespace
+
+void bind_model(nb::module_& m) {
+  m.def("device_names", &device_names);
+  bind_figures(m);
+  bind_options(m);
+  m.def(
+      "plan_file",
+      [](std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options, uint32_t initial,
+         uint32_t reserved, uint64_t rows) {
+        return CompiledModel::plan_file(std::move(file), graph, options, {initial, reserved, 0}, rows);
+      },
+      "gguf"_a, "graph"_a, "options"_a, "initial_tokens"_a, "reserved_tokens"_a, "all_logits_rows"_a = 0,
+      nb::call_guard<Released>());
+  nb::class_<CompiledModel>(m, "Model")
+      .def(nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
+                       const nb::object& callback) {
+             const LoadProgress progress = [&callback](double fraction) {
+               const Acquired gil;
+               if (PyErr_CheckSignals() != 0) throw nb::python_error();
+               if (!callback.is_none()) callback(fraction);
+             };
+             const Released released;
+             return CompiledModel::load(std::move(file), graph, options, progress);
+           }),
+           "gguf"_a, "graph"_a, "options"_a, "progress"_a = nb::none())
       .def_prop_ro("arch", &CompiledModel::arch, nb::rv_policy::reference_internal)
       .def_prop_ro("device", [](const CompiledModel& model) { return model.device_info().name; })
       .def_prop_ro("isa", [](const CompiledModel& model) { return model.device_info().isa; })

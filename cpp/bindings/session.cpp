@@ -24,9 +24,9 @@ namespace {
 class LogitsCharge {
  public:
   LogitsCharge(Admission& admission, uint64_t bytes) : admission_(admission), bytes_(bytes) {
-    admission_.charge_logits(bytes);
+    admission_.charge(MemoryUse::logits, bytes);
   }
-  ~LogitsCharge() { admission_.credit_logits(bytes_); }
+  ~LogitsCharge() { admission_.credit(MemoryUse::logits, bytes_); }
   LogitsCharge(const LogitsCharge&) = delete;
 
  private:

@@ -157,7 +157,7 @@ class Device : public DeviceMemory {
  public:
   virtual const DeviceInfo& info() const = 0;
 
-  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated.
+  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated, and where the view has no bytes.
   virtual uint64_t prepared_bytes(const WeightView& view, WeightUse use) const = 0;
   virtual std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) = 0;
   /// Private scratch for steps up to this shape; the engine allocates it, as `device` memory, and hands it to begin().

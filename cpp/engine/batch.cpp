@@ -56,7 +56,8 @@ void Session::forward(CompiledModel& model, std::span<const BatchItem> items, Lo
     for (const Hooks& one : own) one.interrupt();
   };
   in_order = sessions;
-  std::sort(in_order.begin(), in_order.end());  // one order of locking for every thread
+  std::sort(in_order.begin(), in_order.end(),  // as base/lock_order.h asks
+            [](const Session* a, const Session* b) { return a->calls_.number() < b->calls_.number(); });
   if (std::adjacent_find(in_order.begin(), in_order.end()) != in_order.end())
     throw ValueError("a batch holds a session twice; expected each once");
   std::list<FairGuard> locks;

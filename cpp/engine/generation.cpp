@@ -42,8 +42,12 @@ Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> 
     });
   }
   if (token < 0) {
-    if (s.pending_ >= 0) feed(heard);
-    token = draw(heard.interrupt, mask, found);
+    if (s.pending_ >= 0)
+      feed(heard, mask);
+    else if (drawn_.token < 0)
+      draw_first(heard.interrupt, mask);
+    found = std::exchange(drawn_, Next{});
+    token = found.token;
   }
   if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), token) != options_.stop_ids.end()) {
     drop_ahead();
@@ -57,31 +61,56 @@ Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> 
   return found;
 }
 
-void Generation::feed(const Hooks& hooks) {
+void Generation::feed(const Hooks& hooks, std::span<const uint32_t> mask) {
   const std::array token{session_.pending_};
-  session_.advance(token, hooks, [this](size_t, size_t, std::span<const float> logits) { take_logits(logits); });
+  const uint32_t position = session_.position();
+  session_.advance(token, hooks, [&](size_t, size_t, std::span<const float> logits) { draw(logits, position, mask); });
 }
 
-int32_t Generation::draw(const Poll& poll, std::span<const uint32_t> mask, Next& next) {
+void Generation::draw(std::span<const float> logits, uint64_t position, std::span<const uint32_t> mask) {
   StepRunner& runner = session_.model().runner();
-  const uint32_t position = session_.position();
-  const SampleParams params = params_at(options_.sampling, position);
-  std::vector<float> edited;  // the logits themselves stay: next() may fail, and be called again
+  std::span<const float> edited = logits;
   if (edits_.any() || !mask.empty()) {
-    if (!drawable(logits_)) throw undrawable_error(0, position - 1);
-    edited = logits_;
-    edits_.apply(edited, mask);
+    if (!drawable(logits)) throw undrawable_error(0, position);
+    const std::span<float> copy = runner.editable(logits);
+    edits_.apply(copy, mask);
+    edited = copy;
   }
-  const std::vector<float>& logits = edited.empty() ? logits_ : edited;
-  const int32_t token = runner.steps_ahead() == 0
-                            ? sample(logits, params, candidates_)
-                            : session_.model().scheduler().alone(poll, [&] { return runner.draw(logits, params); });
-  if (token < 0) throw undrawable_error(0, position - 1);
-  if (options_.top_logprobs) {
-    next.logprob = log_probability(logits_, token);
-    next.top_logprobs = most_likely(logits_, *options_.top_logprobs);
-  }
-  return token;
+  Next found;
+  if (options_.top_logprobs) found.top_logprobs = most_likely(logits, *options_.top_logprobs);
+  const bool device_draws = runner.steps_ahead() != 0;
+  std::vector<float> all;  // a device draws in place of the first row
+  if (options_.top_logprobs && device_draws && edited.data() != logits.data()) all.assign(logits.begin(), logits.end());
+  found.token = runner.draw(edited, params_at(options_.sampling, position + 1));
+  if (found.token < 0) throw undrawable_error(0, position);
+  if (options_.top_logprobs) found.logprob = log_probability(all.empty() ? logits : all, found.token);
+  drawn_ = std::move(found);
+}
+
+void Generation::charge_first() {
+  if (!options_.constrained) return;
+  const uint64_t vocab = session_.model().arch().vocab_size;
+  session_.model().memory().admission().charge(MemoryUse::logits, vocab * sizeof(float));
+  first_bytes_ = vocab * sizeof(float);
+  first_.reserve(vocab);
+}
+
+void Generation::take_first(std::span<const float> logits, uint64_t position) {
+  if (options_.constrained)
+    first_.assign(logits.begin(), logits.end());
+  else if (left_ != 0)
+    draw(logits, position, {});
+}
+
+void Generation::draw_first(const Poll& poll, std::span<const uint32_t> mask) {
+  session_.model().scheduler().alone(poll, [&] { draw(first_, session_.position() - 1, mask); });
+  forget_first();
+}
+
+void Generation::forget_first() noexcept {
+  if (first_bytes_ == 0 || session_.model().forks().abandoned()) return;
+  first_ = {};
+  session_.model().memory().admission().credit(MemoryUse::logits, std::exchange(first_bytes_, 0));
 }
 
 bool Generation::runs_ahead() const {

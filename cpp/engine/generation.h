@@ -39,6 +39,7 @@ class Generation final : public AheadMember {
   };
 
   Generation(const Generation&) = delete;
+  ~Generation() override { forget_first(); }
 
   /// The next token, or why there is none. The last token given is not in the history until the session's next generation feeds it,
   /// before its prompt; rewind, forward and score drop it. ValueError once another call of the session has ended this generation.
@@ -48,10 +49,15 @@ class Generation final : public AheadMember {
  private:
   friend class Session;
   Generation(Session& session, Options options, std::span<const int32_t> history, uint64_t cancels);
-  void take_logits(std::span<const float> logits) { logits_.assign(logits.begin(), logits.end()); }
-  int32_t draw(const Poll& poll, std::span<const uint32_t> mask, Next& next);
+  /// The token behind the row at `position`, drawn where the row was computed: nothing of it is kept. By who leads.
+  void draw(std::span<const float> logits, uint64_t position, std::span<const uint32_t> mask);
+  /// The prompt's last row: drawn, or kept until the first mask comes. Where it will be kept it is charged before the prompt runs.
+  void charge_first();
+  void take_first(std::span<const float> logits, uint64_t position);
+  void draw_first(const Poll& poll, std::span<const uint32_t> mask);
+  void forget_first() noexcept;
   /// Feeds the token that is pending, on its own or in a step with others' rows.
-  void feed(const Hooks& hooks);
+  void feed(const Hooks& hooks, std::span<const uint32_t> mask);
 
   // On a device that runs beside the host: steps are under way before the token that the last of them needs is known here.
   bool runs_ahead() const;
@@ -66,8 +72,9 @@ class Generation final : public AheadMember {
   uint64_t cancels_;  // of the session when the generation began
   uint32_t left_;
   Finish finished_ = Finish::none;
-  std::vector<float> logits_;                          // of the last row
-  std::vector<std::pair<float, int32_t>> candidates_;  // room for sample()
+  Next drawn_;                // and not yet given
+  std::vector<float> first_;  // of a constrained generation, until its first token
+  uint64_t first_bytes_ = 0;  // charged for it
 };
 
 }  // namespace foundry

@@ -66,16 +66,22 @@ CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph,
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
 }
 
-CompiledModel::~CompiledModel() { ledger_.credit(MemoryUse::workspace, runner_->held_bytes()); }
+CompiledModel::~CompiledModel() {
+  ledger_.credit(MemoryUse::workspace, runner_->held_bytes());
+  ledger_.credit(MemoryUse::sampling, sampling_bytes_);
+}
+
+LoadedBytes CompiledModel::loaded_bytes() const {
+  return {weights_.plan(*device_), runner_->workspace_bytes(), runner_->draw_room_bytes()};
+}
 
 std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph,
                                                    const ModelOptions& options, const LoadProgress& progress) {
   const std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options), [](CompiledModel* m) {
     if (!m->forks_.abandoned()) delete m;  // else its locks may be held by threads that a fork left behind
   });
-  const WeightBytes weights = model->weights_.plan(*model->device_);
-  const uint64_t workspace = model->runner_->workspace_bytes();
-  const uint64_t needed = weights.mapped + weights.private_ + workspace;
+  const LoadedBytes planned = model->loaded_bytes();
+  const uint64_t needed = planned.total();
   const uint64_t limit = model->ledger_.limit(), available = limit - std::min(limit, options.estimated_bytes);
   if (needed > available)
     throw MemoryLimitError("the model's weights and workspace: needed " + std::to_string(needed) +
@@ -84,29 +90,31 @@ std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> fil
                                " estimated for tokenizer and Python",
                            needed, available);
   model->weights_.load(*model->device_, model->ledger_, progress);
-  model->ledger_.charge(MemoryUse::workspace, workspace);
+  model->ledger_.charge(MemoryUse::workspace, planned.workspace);
   try {
     model->runner_->hold_workspace();
   } catch (...) {
-    model->ledger_.credit(MemoryUse::workspace, workspace);
+    model->ledger_.credit(MemoryUse::workspace, planned.workspace);
     throw;
   }
+  model->ledger_.charge(MemoryUse::sampling, planned.sampling);
+  model->sampling_bytes_ = planned.sampling;
+  model->runner_->make_draw_room();
   return model;
 }
 
 PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_rows) const {
   const ForkGuarded::Inside inside(forks_);
-  const WeightBytes weights = weights_.plan(*device_);
   PlannedBytes p;
-  p.weights_mapped = weights.mapped;
-  p.weights_private = weights.private_;
-  p.workspace = runner_->workspace_bytes();
+  p.loaded = loaded_bytes();
   p.logits = all_logits_rows * graph_.arch.vocab_size * sizeof(float);
+  const uint32_t promised = std::max(capacity.initial, capacity.reserved);
   Admission::Pages initial, reserved;
   for (const auto& pool : memory_->pools()) {
     initial.push_back(pool->geometry().pages_ahead(0, capacity.initial));
-    reserved.push_back(pool->geometry().most_pages(std::max(capacity.initial, capacity.reserved)));
+    reserved.push_back(pool->geometry().most_pages(promised));
   }
+  p.page_tables = memory_->table_bytes(promised);
   p.kv_initial = memory_->admission().cost_bytes(initial);
   p.kv_reserved = memory_->admission().cost_bytes(reserved);
   for (const auto& pool : memory_->pools()) {
@@ -116,8 +124,16 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   }
   p.limit = ledger_.limit();
   p.available = memory_->admission().available_bytes();
-  p.fits = p.kv_reserved + p.logits <= p.available;
+  const uint64_t run = p.kv_reserved + p.page_tables + p.logits;
+  p.total = p.loaded.total() + run;
+  p.needed = runner_->held_bytes() == 0 ? p.total : run;
+  p.fits = p.needed <= p.available;
   return p;
+}
+
+PlannedBytes CompiledModel::plan_file(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
+                                      const Capacity& capacity, uint64_t all_logits_rows) {
+  return CompiledModel(std::move(file), graph, options).plan(capacity, all_logits_rows);
 }
 
 uint64_t CompiledModel::fingerprint() const {

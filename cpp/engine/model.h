@@ -31,11 +31,22 @@ struct ModelOptions {
   bool check_every_step = false;
 };
 
+/// Bytes that a model takes once it is loaded, whatever runs then.
+struct LoadedBytes {
+  WeightBytes weights;
+  uint64_t workspace = 0, sampling = 0;
+  uint64_t total() const { return weights.mapped + weights.private_ + workspace + sampling; }
+};
+
 /// Bytes that a run takes, made before anything of it is allocated.
 struct PlannedBytes {
-  uint64_t weights_mapped = 0, weights_private = 0, kv_initial = 0, kv_reserved = 0, workspace = 0, logits = 0;
-  uint64_t page_tokens = 0, page_bytes = 0, slab_bytes = 0, limit = 0, available = 0;
-  bool fits = false;  // can be promised now
+  LoadedBytes loaded;
+  uint64_t kv_initial = 0, kv_reserved = 0, page_tables = 0, logits = 0;
+  uint64_t page_tokens = 0, page_bytes = 0, slab_bytes = 0, limit = 0;
+  uint64_t total = 0;
+  uint64_t needed = 0;     // of it, what is yet to be had: without what a loaded model holds already
+  uint64_t available = 0;  // of the limit
+  bool fits = false;       // can be promised now
 };
 
 /// Tokens, decided by the capacity policy: held from the start, promised, and the least that a growth adds.
@@ -62,6 +73,10 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   StepRunner& runner() { return *runner_; }
   /// As a session of `capacity` would take; all_logits_rows rows of logits are returned at once.
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
+  /// The same before the model is loaded: load() takes exactly that. It allocates nothing of it, reads no weight, and says also what does
+  /// not fit. The file may be GgufFile::open_header's.
+  static PlannedBytes plan_file(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
+                                const Capacity& capacity, uint64_t all_logits_rows);
 
   /// Of weights and graph, as the model has it: what a saved history belongs to, however a device fuses. See
   /// GgufFile::fingerprint.
@@ -75,7 +90,9 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
 
  private:
   friend struct SequenceTester;
+  /// Everything but memory: it can be planned with.
   CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
+  LoadedBytes loaded_bytes() const;
   std::unique_ptr<Device> device_;
   Graph graph_;  // as the model has it
   Graph fused_;  // what steps run
@@ -83,6 +100,7 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   WeightStore weights_;
   std::unique_ptr<ContextMemory> memory_;
   std::unique_ptr<StepRunner> runner_;
+  uint64_t sampling_bytes_ = 0;  // charged
   mutable ForkGuarded forks_;
   std::unique_ptr<Scheduler> scheduler_;
   std::atomic<bool> check_every_step_;

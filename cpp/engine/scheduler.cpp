@@ -45,9 +45,9 @@ Scheduler::Counts Scheduler::counts() const {
   return counts_;
 }
 
-void Scheduler::wait(std::unique_lock<std::mutex>& lock) {
+void Scheduler::wait(RankedLock& lock) {
   // The system's clock: the thread sanitizer knows its wait.
-  changed_.wait_until(lock, std::chrono::system_clock::now() + kPoll);
+  changed_.wait_until(lock.native(), std::chrono::system_clock::now() + kPoll);
 }
 
 void Scheduler::leave_line(Line& ticket) {
@@ -58,8 +58,7 @@ void Scheduler::leave_line(Line& ticket) {
   if (first && !leading_) changed_.notify_all();  // the next one may lead
 }
 
-std::exception_ptr Scheduler::call_out(std::unique_lock<std::mutex>& lock, Line& ticket,
-                                       const std::function<void()>& hook) {
+std::exception_ptr Scheduler::call_out(RankedLock& lock, Line& ticket, const std::function<void()>& hook) {
   leave_line(ticket);
   lock.unlock();
   std::exception_ptr thrown;
@@ -79,7 +78,7 @@ Scheduler::Lead::Lead(Scheduler& scheduler, const Poll& poll) : of(scheduler) {
   of.refuse_callback();
   Line ticket;
   ticket.push_back(&ticket);
-  std::unique_lock lock(of.mutex_);
+  RankedLock lock(of.mutex_);
   of.stand_in_line(ticket);
   Clock::time_point polled = Clock::now();
   while (!of.may_lead(&ticket)) {
@@ -112,7 +111,7 @@ void Scheduler::run(Request& request, const Hooks& hooks) {
     if (hooks.interrupt) hooks.interrupt();
     if (done != std::exchange(told, done) && hooks.progress) hooks.progress(done, total);
   };
-  std::unique_lock lock(mutex_);
+  RankedLock lock(mutex_);
   queue_.splice(queue_.end(), turn);
   changed_.notify_all();  // who lingers for it
   while (true) {
@@ -174,7 +173,7 @@ bool Scheduler::shared(Clock::time_point now) const {
 /// Who is in the next step, with how many rows. Those who decoded in the last one are waited for a moment: their owners are at the token
 /// that they have just got.
 std::vector<Scheduler::Part> Scheduler::compose() {
-  std::unique_lock lock(mutex_);
+  RankedLock lock(mutex_);
   const auto waits = [](const Request* r) { return !r->ended && !r->abandoned; };
   const auto decodes = [&] {
     return static_cast<uint32_t>(std::count_if(queue_.begin(), queue_.end(),
@@ -182,7 +181,7 @@ std::vector<Scheduler::Part> Scheduler::compose() {
   };
   const auto until = std::chrono::system_clock::now() + std::min<Clock::duration>(kLinger, last_took_ / 4);
   while (last_decodes_ > 1 && decodes() < last_decodes_ && Clock::now() - last_end_ < kLinger)
-    if (changed_.wait_until(lock, until) == std::cv_status::timeout) break;
+    if (changed_.wait_until(lock.native(), until) == std::cv_status::timeout) break;
   std::vector<uint64_t> left;
   std::vector<Part> parts;
   parts.reserve(queue_.size()), left.reserve(queue_.size());

@@ -7,9 +7,9 @@
 #include <condition_variable>
 #include <cstdint>
 #include <list>
-#include <mutex>
 
 #include "base/forks.h"
+#include "base/lock_order.h"
 #include "engine/ahead.h"
 #include "engine/request.h"
 #include "engine/step.h"
@@ -80,11 +80,11 @@ class Scheduler {
   };
 
   bool may_lead(const void* who) const { return !leading_ && !line_.empty() && line_.front() == who; }
-  void wait(std::unique_lock<std::mutex>& lock);
+  void wait(RankedLock& lock);
   void stand_in_line(Line& ticket) { line_.splice(line_.end(), ticket); }
   void leave_line(Line& ticket);
   /// Hooks are called without the lock, and out of the line: others lead meanwhile. Returns what they threw.
-  std::exception_ptr call_out(std::unique_lock<std::mutex>& lock, Line& ticket, const std::function<void()>& hook);
+  std::exception_ptr call_out(RankedLock& lock, Line& ticket, const std::function<void()>& hook);
   /// One step, by who leads. `poll` is the leader's; what it throws is returned, and ends the step at once where the step is its own.
   std::exception_ptr step(Request* own, const Poll& poll);
   std::vector<Part> compose();
@@ -99,7 +99,7 @@ class Scheduler {
   StepRunner& runner_;
   const ForkGuarded& forks_;
   uint32_t vocab_size_;
-  mutable std::mutex mutex_;
+  mutable RankedMutex mutex_{LockRank::scheduler};
   std::condition_variable changed_;
   std::list<Request*> queue_;  // in the order of their turns
   Line line_;                  // who waits to lead

@@ -15,7 +15,7 @@ Scheduler::Waiting::Waiting(Scheduler& scheduler, AheadMember& waits) : of(sched
 }
 
 Scheduler::Waiting::~Waiting() {
-  std::unique_lock lock(of.mutex_);
+  RankedLock lock(of.mutex_);
   while (member.held_) of.wait(lock);
   member.waits_ = false;
 }

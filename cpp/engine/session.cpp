@@ -66,7 +66,10 @@ void Session::quiesce() {
 }
 
 void Session::end_generation() {
-  if (generation_ != nullptr) generation_->drop_ahead();
+  if (generation_ != nullptr) {
+    generation_->drop_ahead();
+    generation_->forget_first();
+  }
   generation_ = nullptr;
   const std::lock_guard commits(commit_mutex_);
   pending_ = -1;
@@ -115,9 +118,15 @@ std::shared_ptr<Session> Session::fork(const Poll& poll) {
     quiesce();
     read_saved();
   }
-  const std::lock_guard commits(commit_mutex_);
-  const auto child = shared(new Session(model_, sequence_->fork()));
-  child->pending_ = pending_;
+  std::unique_ptr<Sequence> sequence;
+  int32_t pending = -1;
+  {
+    const std::lock_guard commits(commit_mutex_);
+    sequence = sequence_->fork();
+    pending = pending_;
+  }
+  const auto child = shared(new Session(model_, std::move(sequence)));
+  child->pending_ = pending;
   return child;
 }
 
@@ -261,7 +270,7 @@ std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, G
     return begin_generation(prompt, std::move(options), heard, cancels);
   }
   if (keep != 0) read_saved();
-  const std::unique_ptr<Sequence> before = sequence_->snapshot();
+  const Sequence::Snapshot before = sequence_->snapshot();
   const int32_t pending = pending_;
   sequence_->rewind(keep);
   sequence_->let_go();
@@ -269,7 +278,7 @@ std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, G
   try {
     return begin_generation(prompt, std::move(options), heard, cancels);
   } catch (...) {
-    if (!model_->forks().abandoned()) sequence_->exchange(*before);
+    if (!model_->forks().abandoned()) sequence_->go_back(before);
     const std::lock_guard commits(commit_mutex_);
     pending_ = pending;
     throw;
@@ -285,8 +294,10 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
   std::vector<int32_t> history = sequence_->tokens();
   history.insert(history.end(), rows.begin(), rows.end());
   const std::shared_ptr<Generation> generation(new Generation(*this, std::move(options), history, cancels));
+  if (generation_ != nullptr) generation_->forget_first();
   generation_ = nullptr;
   validate(rows);
+  generation->charge_first();
   const std::shared_ptr<const SavedHistory> unread = unread_;
   uint32_t cached = 0;
   if (position() == 0) {
@@ -294,9 +305,10 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
     cached = sequence_->adopt_prefix(rows);
   }
   cached_tokens_ = 0;
+  const uint32_t start = position();
   try {
     advance(std::span(rows).subspan(cached), heard,
-            [&](size_t, size_t, std::span<const float> logits) { generation->take_logits(logits); });
+            [&](size_t, size_t row, std::span<const float> logits) { generation->take_first(logits, start + row); });
   } catch (...) {
     if (cached != 0) sequence_->drop_prefix();
     if (unread != nullptr && position() == 0) unread_ = unread, has_unread_ = true;  // its pages may come back

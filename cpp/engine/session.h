@@ -3,7 +3,6 @@
 #pragma once
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -114,12 +113,12 @@ class Session {
                LogitsOf which = LogitsOf::last, uint32_t back = 0);
 
   std::shared_ptr<CompiledModel> model_;
-  FairLock calls_;  // one at a time
+  FairLock calls_{LockRank::calls};  // one at a time
   std::unique_ptr<Sequence> sequence_;
   std::shared_ptr<const SavedHistory> unread_;
   std::atomic<bool> has_unread_{false};
-  std::mutex commit_mutex_;  // history and pending token change together, for forks; before the sequence's own
-  int32_t pending_ = -1;     // drawn, given to the caller, not yet fed
+  RankedMutex commit_mutex_{LockRank::history};  // history and pending token change together, for forks
+  int32_t pending_ = -1;                         // drawn, given to the caller, not yet fed
   std::shared_ptr<Generation> generation_;
   std::atomic<uint32_t> cached_tokens_{0};
   std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/sample.h"
 
 namespace foundry {
 namespace {
@@ -119,7 +120,22 @@ void StepRunner::wait_out(uint64_t step) noexcept {
   }
 }
 
+uint64_t StepRunner::draw_room_bytes() const {
+  return graph_.arch.vocab_size * (sizeof(float) + (steps_ahead() == 0 ? sizeof(Candidate) : 0));
+}
+
+void StepRunner::make_draw_room() {
+  edited_.reserve(graph_.arch.vocab_size);
+  if (steps_ahead() == 0) room_.reserve(graph_.arch.vocab_size);
+}
+
+std::span<float> StepRunner::editable(std::span<const float> logits) {
+  edited_.assign(logits.begin(), logits.end());
+  return edited_;
+}
+
 int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
+  if (steps_ahead() == 0) return sample(logits, params, room_);
   const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
   device_.upload(row, std::as_bytes(logits));  // steps ahead use that row too: behind them
   begin_step(inputs_);

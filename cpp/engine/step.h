@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/fair_lock.h"
@@ -45,8 +46,14 @@ class StepRunner {
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
   void abandon() noexcept { wait_out(last_), last_ = 0; }
-  /// A token of a row of logits, drawn by the device; -1 where none can be (base/sample.h).
+  /// A token of a row of the last head's logits, -1 where none can be drawn (base/sample.h): by the device where it runs beside the
+  /// host, else here. Rows are drawn in ascending order, by whoever leads.
   int32_t draw(std::span<const float> logits, const SampleParams& params);
+  /// A copy of a row to change before it is drawn from; valid until the next.
+  std::span<float> editable(std::span<const float> logits);
+  /// Of the host: room for a row that is changed, and, where the device does not draw, for candidates. One for all who draw.
+  uint64_t draw_room_bytes() const;
+  void make_draw_room();
 
   // Steps that run ahead of the host: a token of each sequence goes in, and the next one is drawn where it was computed.
   struct Ahead {
@@ -115,6 +122,9 @@ class StepRunner {
 
   uint64_t last_ = 0, newest_ = 0;            // of the host's steps, of all
   std::array<std::atomic<bool>, 8> taken_{};  // places of steps ahead
+  using Candidate = std::pair<float, int32_t>;
+  std::vector<Candidate> room_;  // for sample()
+  std::vector<float> edited_;
 
   // The step in hand.
   Inputs now_{};

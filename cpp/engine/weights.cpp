@@ -56,7 +56,8 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
     const uint64_t each = row_part ? view.bytes / view.rows : sizeof(float);
     if (!row_part && view.type != DType::f32)
       throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": a part of a row that is not f32");
-    view.data += ref.first * each;
+    if (view.data != nullptr) view.data += ref.first * each;  // null: the file's header alone was read
+    view.offset += ref.first * each;
     view.rows = ref.rows, view.cols = ref.cols;
     view.bytes = (row_part ? ref.rows : ref.cols) * each;
   }
@@ -84,6 +85,8 @@ WeightBytes WeightStore::plan(const Device& device) const {
 }
 
 void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress& progress) {
+  for (const auto& [key, entry] : entries_)
+    if (entry.view.data == nullptr) throw ValueError("weights: expected a whole file, found its header alone");
   const WeightBytes planned = plan(device);
   ledger.charge(MemoryUse::weights_mapped, planned.mapped);
   try {

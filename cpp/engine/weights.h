@@ -30,8 +30,9 @@ class WeightStore {
   ~WeightStore();
   WeightStore(const WeightStore&) = delete;
 
+  /// Reads no weight.
   WeightBytes plan(const Device& device) const;
-  /// Prepares all; charges the ledger first. Throws without leaving a charge behind.
+  /// Prepares all, which takes what was planned; charges the ledger first. Throws without leaving a charge behind.
   void load(Device& device, MemoryLedger& ledger, const LoadProgress& progress);
   const GgufFile& file() const { return *file_; }
   /// Null for kNone.

@@ -8,7 +8,8 @@
 
 namespace foundry {
 
-/// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Mapped: outlives the device's weights.
+/// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Its bytes are mapped and outlive the device's weights;
+/// or only the file's header was read, and there are none: enough for a plan.
 struct WeightView {
   std::string name;
   DType type = DType::f32;
@@ -16,6 +17,10 @@ struct WeightView {
   uint64_t cols = 0;
   const std::byte* data = nullptr;
   uint64_t bytes = 0;
+  uint64_t offset = 0;  // in the file
+
+  /// Where it lies, as far as alignment up to the system's pages goes, and the same before and after it is mapped: a map begins at a page.
+  uint64_t place() const { return data == nullptr ? offset : reinterpret_cast<uint64_t>(data); }
 };
 
 }  // namespace foundry

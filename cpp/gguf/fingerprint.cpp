@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <exception>
 #include <map>
-#include <mutex>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/lock_order.h"
 #include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "gguf/gguf.h"
@@ -55,7 +55,7 @@ void require_unchanged(const InputFile& file) {
 }
 
 struct Known {
-  std::mutex mutex;
+  RankedMutex mutex{LockRank::fingerprints};
   std::map<FileIdentity, uint64_t> hashes;
 };
 /// Of files hashed by this process. A file that differs in anything its identity has is another one.

@@ -68,6 +68,9 @@ class GgufFile {
  public:
   /// Maps and checks a file. ModelFormatError says what is wrong, at which byte, what was expected and what was found.
   static std::shared_ptr<GgufFile> open(const std::string& path);
+  /// The same of the header alone: of the file as much is mapped as that takes, views have no bytes, and the tensors' extents are checked
+  /// against the file's length. For plans: it takes as long for a file of any size.
+  static std::shared_ptr<GgufFile> open_header(const std::string& path);
   /// The same from memory, which must outlive the object; it should be 8-byte aligned where views are read as wider types.
   static std::shared_ptr<GgufFile> parse(std::span<const std::byte> bytes, const std::string& source_name = "memory");
   ~GgufFile();
@@ -75,7 +78,7 @@ class GgufFile {
   GgufFile& operator=(const GgufFile&) = delete;
 
   const std::string& path() const { return source_; }
-  uint64_t file_bytes() const { return bytes_.size(); }
+  uint64_t file_bytes() const { return file_bytes_; }
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
   const std::map<std::string, MetaValue>& metadata() const { return metadata_; }
@@ -95,11 +98,12 @@ class GgufFile {
   void forget(const std::byte* data, uint64_t bytes) const;
 
  private:
-  GgufFile(std::span<const std::byte> bytes, std::string source, std::unique_ptr<MappedFile> file);
+  GgufFile(std::span<const std::byte> bytes, uint64_t file_bytes, std::string source, std::unique_ptr<MappedFile> file);
 
   std::string source_;
   std::unique_ptr<MappedFile> file_;  // null when parsed from memory
-  std::span<const std::byte> bytes_;
+  std::span<const std::byte> bytes_;  // the file's, or the beginning of it
+  uint64_t file_bytes_;
   uint32_t version_ = 0;
   uint64_t alignment_ = 0;
   std::map<std::string, MetaValue> metadata_;

@@ -1,5 +1,6 @@
 // Header, tensor table and data section of a GGUF file; its layout stands in gguf.h.
 #include <algorithm>
+#include <exception>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -19,6 +20,8 @@ constexpr uint32_t kDefaultAlignment = 32;
 constexpr uint32_t kMinAlignment = 8;         // the specification's; every element of a tensor is aligned then
 constexpr uint64_t kMaxTensorNameBytes = 64;  // the specification's limit
 constexpr uint32_t kMaxDims = 4;
+constexpr uint64_t kHeaderBytes = uint64_t{64}
+                                  << 20;  // mapped for a header, to begin with; known ones have less than 20 MB
 /// The smallest entry of the table: a name of one byte, one dimension.
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
 
@@ -98,8 +101,9 @@ GgufTensor read_tensor(Cursor& cursor, uint64_t index, uint64_t n_tensors) {
 
 }  // namespace
 
-GgufFile::GgufFile(std::span<const std::byte> bytes, std::string source, std::unique_ptr<MappedFile> file)
-    : source_(std::move(source)), file_(std::move(file)), bytes_(bytes) {
+GgufFile::GgufFile(std::span<const std::byte> bytes, uint64_t file_bytes, std::string source,
+                   std::unique_ptr<MappedFile> file)
+    : source_(std::move(source)), file_(std::move(file)), bytes_(bytes), file_bytes_(file_bytes) {
   Cursor cursor(bytes_, source_);
   version_ = read_version(cursor);
   const uint64_t n_tensors = cursor.read_count("number of tensors", kMinTensorBytes);
@@ -122,7 +126,7 @@ GgufFile::GgufFile(std::span<const std::byte> bytes, std::string source, std::un
 
   // A header cannot end near 2^64, so rounding it up to a u32 does not wrap.
   const uint64_t data_begin = round_up(cursor.offset(), alignment_);
-  const uint64_t data_bytes = bytes_.size() > data_begin ? bytes_.size() - data_begin : 0;
+  const uint64_t data_bytes = file_bytes_ > data_begin ? file_bytes_ - data_begin : 0;
   for (size_t i = 0; i < tensors_.size(); ++i) {
     GgufTensor& tensor = tensors_[i];
     const uint64_t at = places[i].offset;
@@ -159,11 +163,33 @@ GgufFile::~GgufFile() = default;
 std::shared_ptr<GgufFile> GgufFile::open(const std::string& path) {
   auto file = std::make_unique<MappedFile>(path);
   const std::span<const std::byte> bytes(file->data(), static_cast<size_t>(file->size()));
-  return std::shared_ptr<GgufFile>(new GgufFile(bytes, path, std::move(file)));
+  const uint64_t size = bytes.size();
+  return std::shared_ptr<GgufFile>(new GgufFile(bytes, size, path, std::move(file)));
+}
+
+std::shared_ptr<GgufFile> GgufFile::open_header(const std::string& path) {
+  std::exception_ptr damaged;
+  for (uint64_t most = kHeaderBytes;; most *= 8) {
+    std::unique_ptr<MappedFile> file;
+    try {
+      file = std::make_unique<MappedFile>(path, most);
+    } catch (const MemoryLimitError&) {  // no room for more of it: what was wrong with less is told
+      if (damaged == nullptr) throw;
+      std::rethrow_exception(damaged);
+    }
+    const std::span<const std::byte> bytes(file->data(), static_cast<size_t>(file->size()));
+    const uint64_t whole = file->file().size();
+    try {
+      return std::shared_ptr<GgufFile>(new GgufFile(bytes, whole, path, std::move(file)));
+    } catch (const ModelFormatError&) {  // damaged, or a header that is longer than that
+      if (bytes.size() == whole) throw;
+      damaged = std::current_exception();
+    }
+  }
 }
 
 std::shared_ptr<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, const std::string& source_name) {
-  return std::shared_ptr<GgufFile>(new GgufFile(bytes, source_name, nullptr));
+  return std::shared_ptr<GgufFile>(new GgufFile(bytes, bytes.size(), source_name, nullptr));
 }
 
 const GgufTensor* GgufFile::find(std::string_view name) const {
@@ -180,8 +206,9 @@ WeightView GgufFile::view(std::string_view name) const {
     throw ModelFormatError(source_ + ": byte " + std::to_string(tensor->offset) + ": tensor " + quoted(name) +
                            ": type: expected one of " + supported_tensor_types() + ", found " + tensor->type_name);
   const uint64_t cols = tensor->shape[0];
-  return {tensor->name, static_cast<DType>(tensor->type), tensor->n_elements / cols,
-          cols,         bytes_.data() + tensor->offset,   tensor->bytes};
+  const std::byte* const data = bytes_.size() == file_bytes_ ? bytes_.data() + tensor->offset : nullptr;
+  return {tensor->name,  static_cast<DType>(tensor->type), tensor->n_elements / cols, cols, data, tensor->bytes,
+          tensor->offset};
 }
 
 void GgufFile::forget(const std::byte* data, uint64_t bytes) const {

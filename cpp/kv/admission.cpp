@@ -18,25 +18,26 @@ uint64_t Admission::kv_bytes(const Pages& claims) const {
 
 uint64_t Admission::other_bytes() const { return ledger_.total() - ledger_.used(MemoryUse::kv) + estimated_bytes_; }
 
-void Admission::exchange(const Pages& before, const Pages& after) {
+void Admission::exchange(const Pages& before, const Pages& after, uint64_t table_bytes) {
   const std::lock_guard lock(mutex_);
   Pages sum = claims_;
-  bool grows = false;
+  bool grows = table_bytes != 0;
   for (size_t g = 0; g < sum.size(); ++g) {
     grows = grows || after[g] > before[g];
     sum[g] = sum[g] - before[g] + after[g];
   }
   if (grows) {
-    while (kv_bytes(sum) + other_bytes() > ledger_.limit() && reclaim_()) {}
-    const uint64_t others = kv_bytes(claims_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes();
+    while (kv_bytes(sum) + other_bytes() + table_bytes > ledger_.limit() && reclaim_()) {}
+    const uint64_t others = kv_bytes(claims_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes() + table_bytes;
     if (wanted > ledger_.limit()) {
       const uint64_t needed = wanted - std::min(others, wanted),
                      available = ledger_.limit() - std::min(ledger_.limit(), others);
-      throw MemoryLimitError("K/V for this run: needed " + std::to_string(needed) + " bytes more, available " +
-                                 std::to_string(available) + " of the memory limit of " +
+      throw MemoryLimitError("K/V and page tables for this run: needed " + std::to_string(needed) +
+                                 " bytes more, available " + std::to_string(available) + " of the memory limit of " +
                                  std::to_string(ledger_.limit()),
                              needed, available);
     }
+    if (table_bytes != 0) ledger_.charge(MemoryUse::page_tables, table_bytes);
   }
   claims_ = std::move(sum);
 }
@@ -51,16 +52,17 @@ void Admission::drop(Pages& claims) noexcept {
   for (size_t g = 0; g < claims.size(); ++g) claims_[g] -= claims[g], claims[g] = 0;
 }
 
-void Admission::charge_logits(uint64_t bytes) {
+void Admission::charge(MemoryUse use, uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   while (kv_bytes(claims_) + other_bytes() + bytes > ledger_.limit() && reclaim_()) {}
   const uint64_t taken = kv_bytes(claims_) + other_bytes();
   const uint64_t available = ledger_.limit() - std::min(ledger_.limit(), taken);
   if (bytes > available)
-    throw MemoryLimitError(
-        "logits of every row: needed " + std::to_string(bytes) + " bytes, available " + std::to_string(available),
-        bytes, available);
-  ledger_.charge(MemoryUse::logits, bytes);
+    throw MemoryLimitError(std::string(memory_use_name(use)) + ": needed " + std::to_string(bytes) +
+                               " bytes, available " + std::to_string(available) + " of the memory limit of " +
+                               std::to_string(ledger_.limit()),
+                           bytes, available);
+  ledger_.charge(use, bytes);
 }
 
 uint64_t Admission::promised_bytes() const {

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "base/ledger.h"
@@ -27,16 +26,17 @@ class Admission {
         estimated_bytes_(estimated_bytes),
         claims_(pools.size()) {}
 
-  /// Replaces a session's claims; where one of them grows, what is not to be had is refused: MemoryLimitError changes nothing.
-  void exchange(const Pages& before, const Pages& after);
+  /// Replaces a session's claims, and charges `table_bytes` for its page tables; where something grows, what is not to be had is refused:
+  /// MemoryLimitError changes nothing.
+  void exchange(const Pages& before, const Pages& after, uint64_t table_bytes = 0);
   /// The same without asking, for pages that are the session's own: a claim is lowered after its pages were acquired, and raised
   /// before pages that stay promised are released.
   void settle(const Pages& before, const Pages& after) noexcept;
   /// Claims no more: `claims` are taken off the sum, and set to zero.
   void drop(Pages& claims) noexcept;
-  /// Bytes of host results (all_logits) about to be made; refused like a promise.
-  void charge_logits(uint64_t bytes);
-  void credit_logits(uint64_t bytes) { ledger_.credit(MemoryUse::logits, bytes); }
+  /// Bytes about to be taken for something else than pages (page tables, results); refused like a promise.
+  void charge(MemoryUse use, uint64_t bytes);
+  void credit(MemoryUse use, uint64_t bytes) noexcept { ledger_.credit(use, bytes); }
 
   /// K/V bytes that sessions hold or may still take, whole slabs.
   uint64_t promised_bytes() const;
@@ -53,7 +53,7 @@ class Admission {
   const std::vector<std::unique_ptr<PagePool>>& pools_;
   std::function<bool()> reclaim_;
   uint64_t estimated_bytes_;
-  mutable std::mutex mutex_;
+  mutable RankedMutex mutex_{LockRank::admission};
   Pages claims_;  // the sum over all sessions
 };
 

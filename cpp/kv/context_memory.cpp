@@ -5,6 +5,7 @@
 namespace foundry {
 namespace {
 
+constexpr uint64_t kRecordBytes = 1024;  // a session's own objects, the core's and Python's: measured, test_plan.py
 constexpr uint64_t kSlabBytes = uint64_t{8} << 20;  // a slab's size where the pages are smaller
 
 std::vector<std::unique_ptr<PagePool>> make_pools(DeviceMemory& device, MemoryLedger& ledger,
@@ -28,8 +29,15 @@ ContextMemory::ContextMemory(DeviceMemory& device, MemoryLedger& ledger, const s
       prefixes_(pools_, prefix_bytes),
       admission_(ledger, pools_, [this] { return prefixes_.evict_one(); }, estimated_bytes) {}
 
+uint64_t ContextMemory::table_bytes(uint64_t n_tokens) const {
+  uint64_t bytes = kRecordBytes + n_tokens * sizeof(int32_t);
+  for (const auto& pool : pools_)
+    bytes += PageTable(*pool).bytes_with(static_cast<uint32_t>(pool->geometry().pages_for(n_tokens)));
+  return bytes;
+}
+
 ContextMemory::Snapshot ContextMemory::snapshot() const {
-  std::vector<std::unique_lock<std::mutex>> still;
+  std::vector<std::unique_lock<RankedMutex>> still;
   still.reserve(pools_.size());
   for (const auto& pool : pools_) still.push_back(pool->freeze());  // in the order of groups
   Snapshot now{{}, ledger_.used(MemoryUse::kv)};

@@ -4,12 +4,12 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "base/ledger.h"
+#include "base/lock_order.h"
 #include "device/memory.h"
 #include "formats/dtype.h"
 #include "params.h"
@@ -88,9 +88,9 @@ class PagePool {
   uint32_t slab_count() const;
   std::vector<uint64_t> slab_lengths() const;  // each buffer's own length
   /// While it is held nobody takes or gives a page, and the pool's slabs are what the ledger says.
-  std::unique_lock<std::mutex> freeze() const { return std::unique_lock(mutex_); }
+  std::unique_lock<RankedMutex> freeze() const { return std::unique_lock(mutex_); }
   /// Each slab's own length, and used pages, while frozen.
-  std::pair<std::vector<uint64_t>, uint64_t> figures(const std::unique_lock<std::mutex>& frozen) const;
+  std::pair<std::vector<uint64_t>, uint64_t> figures(const std::unique_lock<RankedMutex>& frozen) const;
   /// Fill newly acquired pages with 0xFF (NaN in every float type): tests see any read past what was written.
   void set_poison(bool on);
 
@@ -101,7 +101,7 @@ class PagePool {
   KvGeometry geometry_;
   uint32_t slab_pages_;
   std::vector<std::byte> poison_;  // a page of it, or none
-  mutable std::mutex mutex_;
+  mutable RankedMutex mutex_{LockRank::pool};
   std::vector<std::unique_ptr<Slab>> slabs_;  // empty places are reused; a PageId is place * slab_pages + index
 };
 
@@ -121,12 +121,19 @@ class PageTable {
   void truncate(uint32_t n_pages);
   /// The first n_pages, shared: no byte is copied.
   PageTable share(uint32_t n_pages) const;
+  /// The same from another table of the pool, in place of what is held. Allocates only past make_room.
+  void take(std::span<const PageId> pages, uint32_t first);
   bool shared(uint32_t index) const { return pages_.at(index) != kNoPage && pool_->references(pages_[index]) > 1; }
   /// Puts a copy of its own in the place of a shared page; MemoryLimitError changes nothing.
   void unshare(uint32_t index);
   /// Shares `page` at this index, in place of what is there or behind the last. Allocates only past make_room.
   void put(uint32_t index, PageId page);
   void make_room(uint32_t n_pages);
+  /// Bytes that the table takes beside its pages, with the room that it has; the same once it has room for n_pages.
+  uint64_t bytes() const { return bytes_of(room_, ids_room_); }
+  uint64_t bytes_with(uint32_t n_pages) const;
+  /// Gives back all pages, and the room.
+  void clear();
   /// Gives back the pages before `index`, which become holes, appended where they are missing. Allocates only past make_room.
   void drop_before(uint32_t index);
   /// Takes pages from `from` on and before `end`, which nobody reads any more, and puts them behind the last until there are n_pages.
@@ -146,11 +153,16 @@ class PageTable {
   void hole(uint32_t index);
   void append(PageId page, uint64_t address);
   uint64_t* address(uint32_t index) const;
+  static uint64_t bytes_of(uint64_t room, uint64_t ids_room) {
+    return room * sizeof(uint64_t) + ids_room * sizeof(PageId);
+  }
+  uint64_t room_with(uint32_t n_pages) const;
+  uint64_t ids_room_with(uint32_t n_pages) const;
 
   PagePool* pool_;
   std::vector<PageId> pages_;
-  std::unique_ptr<Buffer> addresses_;  // u64 [pages_.capacity() or fewer]
-  uint64_t room_ = 0;                  // addresses that fit
+  std::unique_ptr<Buffer> addresses_;  // u64 [room_]
+  uint64_t room_ = 0, ids_room_ = 0;   // addresses and ids that fit
   uint32_t first_ = 0, held_ = 0;
 };
 

@@ -140,7 +140,7 @@ std::vector<uint64_t> PagePool::slab_lengths() const {
   return lengths;
 }
 
-std::pair<std::vector<uint64_t>, uint64_t> PagePool::figures(const std::unique_lock<std::mutex>&) const {
+std::pair<std::vector<uint64_t>, uint64_t> PagePool::figures(const std::unique_lock<RankedMutex>&) const {
   std::pair<std::vector<uint64_t>, uint64_t> figures{{}, 0};
   for (const auto& slab : slabs_) {
     if (slab == nullptr) continue;

@@ -6,14 +6,23 @@
 
 namespace foundry {
 namespace {
-constexpr uint64_t kLeastRoom = 64;  // addresses
+// The least room. Addresses are a buffer of their own, which takes at least a page of the system's: this is one, so what is charged is
+// what is resident.
+constexpr uint64_t kLeastAddresses = 512;
+constexpr uint64_t kLeastIds = 64;
+
+/// A growth costs the same at any length.
+uint64_t grown(uint64_t room, uint64_t wanted, uint64_t least) {
+  return wanted <= room ? room : std::max({2 * room, wanted, least});
 }
+}  // namespace
 
 PageTable::PageTable(PageTable&& other) noexcept
     : pool_(other.pool_),
       pages_(std::exchange(other.pages_, {})),
       addresses_(std::move(other.addresses_)),
       room_(std::exchange(other.room_, 0)),
+      ids_room_(std::exchange(other.ids_room_, 0)),
       first_(std::exchange(other.first_, 0)),
       held_(std::exchange(other.held_, 0)) {}
 
@@ -29,9 +38,15 @@ uint32_t PageTable::grow(uint32_t n_pages) {
 PageTable PageTable::share(uint32_t n_pages) const {
   PageTable table(*pool_);
   table.make_room(n_pages);
-  table.drop_before(std::min(first_, n_pages));
-  for (uint32_t i = table.size(); i < n_pages; ++i) table.put(i, pages_.at(i));
+  table.take(std::span(pages_).first(n_pages), first_);
   return table;
+}
+
+void PageTable::take(std::span<const PageId> pages, uint32_t first) {
+  const auto n_pages = static_cast<uint32_t>(pages.size());
+  truncate(0);
+  drop_before(std::min(first, n_pages));
+  for (uint32_t i = size(); i < n_pages; ++i) put(i, pages[i]);
 }
 
 void PageTable::unshare(uint32_t index) {
@@ -43,13 +58,29 @@ void PageTable::unshare(uint32_t index) {
 }
 
 void PageTable::make_room(uint32_t n_pages) {
-  if (n_pages <= room_) return;
-  const uint64_t room = std::max<uint64_t>({2 * room_, n_pages, kLeastRoom});  // a growth costs the same at any length
+  if (const uint64_t room = ids_room_with(n_pages); room != ids_room_) {
+    pages_.reserve(room);
+    ids_room_ = room;
+  }
+  const uint64_t room = room_with(n_pages);
+  if (room == room_) return;
   std::unique_ptr<Buffer> addresses = pool_->allocate_table(room);
-  pages_.reserve(room);
   std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->host()));
   addresses_ = std::move(addresses);
   room_ = room;
+}
+
+uint64_t PageTable::room_with(uint32_t n_pages) const { return grown(room_, n_pages, kLeastAddresses); }
+
+uint64_t PageTable::ids_room_with(uint32_t n_pages) const { return grown(ids_room_, n_pages, kLeastIds); }
+
+uint64_t PageTable::bytes_with(uint32_t n_pages) const { return bytes_of(room_with(n_pages), ids_room_with(n_pages)); }
+
+void PageTable::clear() {
+  truncate(0);
+  pages_ = {};
+  addresses_ = nullptr;
+  room_ = ids_room_ = 0;
 }
 
 uint64_t* PageTable::address(uint32_t index) const {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
@@ -64,7 +63,7 @@ class PrefixTree {
   const std::vector<std::unique_ptr<PagePool>>& pools_;
   uint64_t limit_;
   uint32_t page_tokens_;
-  mutable std::mutex mutex_;
+  mutable RankedMutex mutex_{LockRank::prefixes};
   Children root_;
   uint64_t bytes_ = 0;
   uint64_t clock_ = 0;

@@ -4,12 +4,17 @@
 #include "kv/sequence.h"
 
 namespace foundry {
+namespace {
+
+/// Of token ids: a growth costs the same at any length.
+uint64_t ids_room(uint64_t has, uint64_t wanted) { return wanted <= has ? has : std::max(wanted, 2 * has); }
+
+}  // namespace
 
 Reservation Sequence::reserve(uint64_t n_rows, uint32_t back) {
   const std::lock_guard lock(mutex_);
   const uint64_t start = tokens_.size() - back, end = start + n_rows;
   within_context(end);
-  if (end > tokens_.capacity()) tokens_.reserve(std::max<size_t>(end, 2 * tokens_.capacity()));
   return {*this, static_cast<uint32_t>(start), grow_to(end, start)};
 }
 
@@ -53,14 +58,39 @@ Reservation::Before Sequence::grow_to(uint64_t n_tokens, uint64_t start) {
   return before;
 }
 
+uint64_t Sequence::room_bytes() const {
+  uint64_t bytes = memory_.table_bytes(0) + tokens_.capacity() * sizeof(int32_t);
+  for (const PageTable& table : tables_) bytes += table.bytes();
+  return bytes;
+}
+
+uint64_t Sequence::room_bytes_with(uint64_t target, uint64_t n_tokens) const {
+  uint64_t bytes = memory_.table_bytes(0) + ids_room(tokens_.capacity(), n_tokens) * sizeof(int32_t);
+  for (const PageTable& table : tables_) {
+    const KvGeometry& geometry = table.pool().geometry();
+    bytes += table.bytes_with(static_cast<uint32_t>(geometry.pages_for(geometry.window == 0 ? target : n_tokens)));
+  }
+  return bytes;
+}
+
 /// Room in the tables for so many tokens; where they lie is told to kernels anew.
 void Sequence::make_room(uint64_t target, uint64_t n_tokens) {
+  const uint64_t more = room_bytes_with(target, n_tokens) - charged_bytes_;
+  if (more != 0) memory_.admission().charge(MemoryUse::page_tables, more);
+  charged_bytes_ += more;
+  make_charged_room(target, n_tokens);
+}
+
+void Sequence::make_charged_room(uint64_t target, uint64_t n_tokens) {
   try {
     for (PageTable& table : tables_) {
       const KvGeometry& geometry = table.pool().geometry();
       table.make_room(static_cast<uint32_t>(geometry.pages_for(geometry.window == 0 ? target : n_tokens)));
     }
+    tokens_.reserve(ids_room(tokens_.capacity(), n_tokens));
   } catch (...) {
+    memory_.admission().credit(MemoryUse::page_tables, charged_bytes_ - room_bytes());
+    charged_bytes_ = room_bytes();
     encode();
     throw;
   }

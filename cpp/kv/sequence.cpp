@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 
@@ -23,41 +24,57 @@ Sequence::Sequence(ContextMemory& memory) : memory_(memory) {
   encode();
 }
 
-Sequence::Sequence(Forked, const Sequence& parent)
-    : memory_(parent.memory_),
-      tokens_(parent.tokens_),
-      globals_(parent.globals_.size()),
-      claims_(parent.claims_.size(), 0),
-      next_claims_(claims_),
-      promised_(parent.promised_),
-      step_(parent.step_) {
-  for (const PageTable& table : parent.tables_)
-    tables_.push_back(table.share(static_cast<uint32_t>(table.pool().geometry().pages_for(tokens_.size()))));
+Sequence::~Sequence() { clear(); }
+
+void Sequence::inherit(const Sequence& parent) {
+  promised_ = parent.promised_, step_ = parent.step_;
+  const uint64_t n = std::max<uint64_t>(promised_, parent.tokens_.size());
+  make_room(n, n);
+  tokens_.assign(parent.tokens_.begin(), parent.tokens_.end());
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const PageTable& table = parent.tables_[g];
+    const uint64_t n_pages = table.pool().geometry().pages_for(tokens_.size());
+    tables_[g].take(std::span(table.pages()).first(n_pages), table.first());
+  }
   encode();
 }
 
-Sequence::~Sequence() { clear(); }
-
 std::unique_ptr<Sequence> Sequence::fork() {
   const std::lock_guard lock(mutex_);
-  std::unique_ptr<Sequence> child(new Sequence(Forked{}, *this));
+  auto child = std::make_unique<Sequence>(memory_);
+  child->inherit(*this);
   child->claim(promised_);
   claim(promised_);  // the tail is shared now
   return child;
 }
 
-std::unique_ptr<Sequence> Sequence::snapshot() const {
+Sequence::Snapshot Sequence::snapshot() const {
   const std::lock_guard lock(mutex_);
-  std::unique_ptr<Sequence> snapshot(new Sequence(Forked{}, *this));
-  snapshot->promised_ = 0;
+  Snapshot snapshot;
+  snapshot.tokens_ = tokens_;
+  snapshot.groups_.reserve(tables_.size());
+  for (const PageTable& table : tables_) {
+    const uint64_t n_pages = table.pool().geometry().pages_for(tokens_.size());
+    const auto pages = std::span(table.pages()).first(n_pages);
+    Snapshot::Group group{&table.pool(), {pages.begin(), pages.end()}, table.first()};
+    for (const PageId page : group.pages)
+      if (page != kNoPage) group.pool->retain(page);
+    snapshot.groups_.push_back(std::move(group));
+  }
   return snapshot;
 }
 
-void Sequence::exchange(Sequence& snapshot) noexcept {
+Sequence::Snapshot::~Snapshot() {
+  for (const Group& group : groups_)
+    for (const PageId page : group.pages)
+      if (page != kNoPage) group.pool->release(page);
+}
+
+void Sequence::go_back(const Snapshot& snapshot) noexcept {
   const std::lock_guard lock(mutex_);
   claim_most(0);  // what is given back stays promised
-  tokens_.swap(snapshot.tokens_);
-  tables_.swap(snapshot.tables_);
+  tokens_.assign(snapshot.tokens_.begin(), snapshot.tokens_.end());
+  for (size_t g = 0; g < tables_.size(); ++g) tables_[g].take(snapshot.groups_[g].pages, snapshot.groups_[g].first);
   settle();
   encode();
 }
@@ -165,7 +182,17 @@ void Sequence::set_step(uint32_t n_tokens) {
 void Sequence::promise(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
   within_context(n_tokens);
-  claim(n_tokens);
+  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, n_tokens);
+  const uint64_t more = room_bytes_with(n_tokens, n_tokens) - charged_bytes_;
+  memory_.admission().exchange(claims_, next_claims_, more);
+  claims_.swap(next_claims_);
+  charged_bytes_ += more;
+  try {
+    make_charged_room(n_tokens, n_tokens);
+  } catch (...) {
+    settle();  // at what was promised before
+    throw;
+  }
   promised_ = n_tokens;
 }
 
@@ -209,7 +236,7 @@ void Sequence::rewind(uint32_t n_tokens) {
 uint32_t Sequence::adopt_prefix(std::span<const int32_t> tokens) {
   const std::lock_guard lock(mutex_);
   if (!tokens_.empty() || tokens.size() < 2) return 0;
-  tokens_.reserve(tokens.size());
+  make_room(tokens.size(), tokens.size());
   claim_most(0);  // pages that make room for cached ones stay promised
   uint32_t n = 0;
   try {
@@ -242,14 +269,17 @@ void Sequence::keep_prefix() {
 
 void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, uint32_t promised) {
   const std::lock_guard lock(mutex_);
+  const uint64_t n = std::max<uint64_t>(promised, tokens.size()), more = room_bytes_with(n, n) - charged_bytes_;
   for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = tables_[g].pool().geometry().most_pages(promised);
-  memory_.admission().exchange(claims_, next_claims_);
+  memory_.admission().exchange(claims_, next_claims_, more);
   claims_.swap(next_claims_);
+  charged_bytes_ += more;
+  make_charged_room(n, n);
   for (size_t g = 0; g < tables_.size(); ++g) {
     tables_[g].drop_before(first_pages[g]);
     tables_[g].grow(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens.size())));
   }
-  tokens_ = std::move(tokens);
+  tokens_.assign(tokens.begin(), tokens.end());
   promised_ = promised;
   settle();
   encode();
@@ -257,9 +287,10 @@ void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first
 
 void Sequence::clear() noexcept {
   const std::lock_guard lock(mutex_);
-  for (PageTable& table : tables_) table.truncate(0);
+  for (PageTable& table : tables_) table.clear();
   memory_.admission().drop(claims_);
   tokens_ = {};
+  memory_.admission().credit(MemoryUse::page_tables, std::exchange(charged_bytes_, 0));
   promised_ = 0;
   encode();
 }

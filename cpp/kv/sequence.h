@@ -6,7 +6,6 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <utility>
 #include <vector>
@@ -94,10 +93,26 @@ class Sequence {
   std::unique_ptr<Sequence> fork();
   /// ContextOverflowError where n_rows more would pass the model's last position.
   void require_room(uint64_t n_rows) const;
-  /// What is committed now, held beside and promised nothing, for exchange().
-  std::unique_ptr<Sequence> snapshot() const;
-  /// Takes the history of a snapshot of this sequence, and gives it its own.
-  void exchange(Sequence& snapshot) noexcept;
+  /// What is committed now, to go back to: its pages are held beside, and promised nothing.
+  class Snapshot {
+   public:
+    ~Snapshot();
+    Snapshot(Snapshot&& other) noexcept = default;
+
+   private:
+    friend class Sequence;
+    struct Group {
+      PagePool* pool;
+      std::vector<PageId> pages;  // kNoPage: a hole
+      uint32_t first;
+    };
+    Snapshot() = default;
+    std::vector<int32_t> tokens_;
+    std::vector<Group> groups_;
+  };
+  Snapshot snapshot() const;
+  /// Goes back to the history of a snapshot of this sequence: its own is given back. Allocates nothing, for room never shrinks.
+  void go_back(const Snapshot& snapshot) noexcept;
   /// Pages for n_rows behind the last `back` committed tokens, which are run again. MemoryLimitError changes nothing.
   Reservation reserve(uint64_t n_rows, uint32_t back = 0);
   /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
@@ -124,9 +139,8 @@ class Sequence {
  private:
   friend class Reservation;
   friend struct SequenceTester;  // tests bend a figure, to see that it is noticed
-  struct Forked {};
-  Sequence(Forked, const Sequence& parent);
   // Under mutex_.
+  void inherit(const Sequence& parent);
   void within_context(uint64_t n_tokens) const;
   void encode();
   uint32_t capacity() const;
@@ -138,19 +152,25 @@ class Sequence {
   /// Claims the most that may be given back from here to `least` tokens, so that nobody else gets it before settle().
   void claim_most(uint64_t least) noexcept;
   Reservation::Before grow_to(uint64_t n_tokens, uint64_t start);
+  /// Bytes of tables and ids: as they are, and with room for `target` tokens, or n_tokens in groups with a window and for ids.
+  uint64_t room_bytes() const;
+  uint64_t room_bytes_with(uint64_t target, uint64_t n_tokens) const;
   void make_room(uint64_t target, uint64_t n_tokens);
+  /// The same where it has been charged; what could not be made is given back.
+  void make_charged_room(uint64_t target, uint64_t n_tokens);
   void undo(const Reservation::Before& before) noexcept;
   uint32_t first_written(size_t group, uint64_t at) const;
   uint64_t first_kept(const KvGeometry& geometry) const;  // the first page that the history, or hold_from(), asks for
   void drop_passed();                                     // pages that windows have passed
 
   ContextMemory& memory_;
-  mutable std::mutex mutex_;
+  mutable RankedMutex mutex_{LockRank::sequence};
   std::vector<int32_t> tokens_;
   std::vector<PageTable> tables_;        // by group
   std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
   Admission::Pages claims_;              // as admission has them
   Admission::Pages next_claims_;         // room to work them out in
+  uint64_t charged_bytes_ = 0;           // of page tables and ids, as the ledger has them
   uint32_t promised_ = 0, step_ = 0;
   static constexpr uint32_t kHoldsNothing = UINT32_MAX;
   uint32_t held_from_ = kHoldsNothing;

@@ -64,12 +64,16 @@ class MemoryPlan:
     Attributes:
         weights: of which ``weights_mapped`` are the file's own pages and ``weights_private`` re-laid copies.
         kv: whole slabs for ``reserved_tokens``; ``kv_initial`` of them from the start.
+        page_tables: where those tokens' pages lie, as kernels read it, the ids of the tokens, and a session's objects.
         workspace: activations and scratch, shared by all sessions of the model.
         logits: the rows that ``all_logits`` returns.
-        total: the sum of weights, kv, workspace and logits, to the byte what the ledger will hold.
+        sampling: room in which tokens are drawn, shared by all sessions of the model; 0 where the device draws.
+        total: the sum of weights, kv, page_tables, workspace, logits and sampling, to the byte what the ledger will
+            hold.
         estimated: what tokenizer and Python's objects take beside that, within a quarter; it counts against the limit.
-        available: bytes of the memory limit that nothing has used or been promised.
-        fits: the run can be promised now.
+        needed: of the total, what is yet to be had: without what a model that is loaded holds already.
+        available: bytes of the memory limit that nothing has used or been promised, the estimate taken off.
+        fits: the run can be promised now: needed is at most what is available.
     """
 
     weights: int
@@ -77,23 +81,49 @@ class MemoryPlan:
     weights_private: int
     kv: int
     kv_initial: int
+    page_tables: int
     workspace: int
     logits: int
+    sampling: int
     total: int
     estimated: int
     reserved_tokens: int
+    needed: int
     available: int
     fits: bool
+
+    @staticmethod
+    def of(p: _core.PlannedBytes, reserved_tokens: int, estimated: int) -> MemoryPlan:
+        return MemoryPlan(
+            weights=p.weights_mapped + p.weights_private,
+            weights_mapped=p.weights_mapped,
+            weights_private=p.weights_private,
+            kv=p.kv_reserved,
+            kv_initial=p.kv_initial,
+            page_tables=p.page_tables,
+            workspace=p.workspace,
+            logits=p.logits,
+            sampling=p.sampling,
+            total=p.total,
+            estimated=estimated,
+            reserved_tokens=reserved_tokens,
+            needed=p.needed,
+            available=p.available,
+            fits=bool(p.fits),
+        )
 
     def __str__(self) -> str:
         rows = [
             ("weights, mapped", self.weights_mapped),
             ("weights, private", self.weights_private),
             (f"K/V for {self.reserved_tokens} tokens", self.kv),
+            ("page tables", self.page_tables),
             ("workspace", self.workspace),
             ("logits", self.logits),
+            ("sampling", self.sampling),
             ("total", self.total),
             ("estimated beside it", self.estimated),
         ]
         lines = [f"{name:<28}{format_bytes(n):>12}" for name, n in rows]
-        return "\n".join([*lines, "fits" if self.fits else f"does not fit: {format_bytes(self.available)} available"])
+        short = f"does not fit: {format_bytes(self.needed)} needed, {format_bytes(self.available)} available"
+        return "\n".join([*lines, "fits" if self.fits else short])

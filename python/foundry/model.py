@@ -25,8 +25,10 @@ _MEMORY = (
     "weights_mapped",
     "weights_private",
     "kv",
+    "page_tables",
     "workspace",
     "logits",
+    "sampling",
     "total",
     "prefix_cache",
     "promised",
@@ -47,6 +49,57 @@ def kv_types(kv_dtype: str | tuple[str, str]) -> tuple[str, str]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"kv_dtype: expected a type or a pair of them for K and V, found {kv_dtype!r}")
     return text("kv_dtype", pair[0]), text("kv_dtype", pair[1])
+
+
+_Context = tuple[str | Mapping[str, Any] | None, float | None, int | None]  # rope_scaling, rope_base, max_seq_len
+
+
+def _opened(
+    path: str | os.PathLike[str],
+    device: str,
+    memory_limit: int | None,
+    kv_dtype: str | tuple[str, str],
+    threads: int | None,
+    page_tokens: int,
+    chunk_tokens: int,
+    prefix_cache_bytes: int = 0,
+    header_only: bool = False,
+    context: _Context = (None, None, None),
+) -> tuple[_core.GgufFile, _core.Graph, _core.ModelOptions]:
+    """A file, its graph and how to load it: what a plan and a load both begin with."""
+    limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
+    k_type, v_type = kv_types(kv_dtype)
+    name = existing(path)
+    file = _core.GgufFile(name, header_only=True) if header_only else _core.GgufFile(name)
+    spare = default_memory_limit()  # before the metadata, which is part of the estimate
+    metadata = file.metadata
+    quantised = any(kind.startswith("q") for kind in (k_type, v_type))
+    shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
+    graph = build_graph(override(metadata, *context), shapes, head_multiple=32 if quantised else 8)
+    check_size(metadata, graph.arch.vocab_size)
+    options = _core.ModelOptions(
+        device=text("device", device),
+        threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
+        memory_limit=limit,
+        machine_limit=spare,
+        estimated_bytes=estimated_bytes(metadata),
+        cache_dir=str(kernels_dir()),
+        k_type=k_type,
+        v_type=v_type,
+        page_tokens=whole("page_tokens", page_tokens, 1),
+        chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
+        prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
+    )
+    return file, graph, options
+
+
+def _decide(
+    arch: _core.Arch, policy: CapacityPolicy | None, prompt_tokens: int, max_new_tokens: int | None
+) -> CapacityDecision:
+    """New tokens of None or -1 are all that the context has."""
+    most = arch.max_seq_len
+    new = most if max_new_tokens is None or is_default(max_new_tokens) else max_new_tokens
+    return (policy or CapacityPolicy()).decide(prompt_tokens, new, most)
 
 
 class CompiledModel:
@@ -119,35 +172,66 @@ class CompiledModel:
             MemoryLimitError: weights and workspace do not fit, and nothing was allocated; or the system has no memory.
             ValueError: an argument makes no sense.
         """
-        limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
-        k_type, v_type = kv_types(kv_dtype)
         with telling_how_to_mend(path):
-            file = _core.GgufFile(existing(path))
-            spare = default_memory_limit()  # before the metadata, which is part of the estimate
-            metadata = file.metadata
-            shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
-            estimated = estimated_bytes(metadata)
-            quantised = any(kind.startswith("q") for kind in (k_type, v_type))
-            described = override(metadata, rope_scaling, rope_base, max_seq_len)
-            graph = build_graph(described, shapes, head_multiple=32 if quantised else 8)
-            check_size(metadata, graph.arch.vocab_size)
-            core = _core.Model(
-                file,
-                graph,
-                device=text("device", device),
-                threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
-                memory_limit=limit,
-                machine_limit=spare,
-                estimated_bytes=estimated,
-                cache_dir=str(kernels_dir()),
-                k_type=k_type,
-                v_type=v_type,
-                page_tokens=whole("page_tokens", page_tokens, 1),
-                chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
-                prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
-                progress=progress,
+            file, graph, options = _opened(
+                path,
+                device,
+                memory_limit,
+                kv_dtype,
+                threads,
+                page_tokens,
+                chunk_tokens,
+                prefix_cache_bytes,
+                context=(rope_scaling, rope_base, max_seq_len),
             )
-        return CompiledModel(file, core, estimated, check_every_step)
+            core = _core.Model(file, graph, options, progress)
+        return CompiledModel(file, core, options.estimated_bytes, check_every_step)
+
+    @staticmethod
+    def plan_file(
+        path: str | os.PathLike[str],
+        prompt_tokens: int = 0,
+        max_new_tokens: int | None = DEFAULT_NEW_TOKENS,
+        policy: CapacityPolicy | None = None,
+        all_logits: bool = False,
+        *,
+        device: str = "auto",
+        memory_limit: int | None = None,
+        kv_dtype: str | tuple[str, str] = "f16",
+        threads: int | None = None,
+        page_tokens: int = 64,
+        chunk_tokens: int = 512,
+        rope_scaling: str | Mapping[str, Any] | None = None,
+        rope_base: float | None = None,
+        max_seq_len: int | None = None,
+    ) -> MemoryPlan:
+        """What ``load`` and then such a run take, to the byte, from the file's header alone: nothing is allocated and
+        no weight is read, so it answers as fast for a file of any size. Arguments are those of ``load`` and ``plan``.
+
+        A run that does not fit is no error: the plan says what is needed and what is available.
+
+        Raises:
+            OSError: as ``load``.
+            ModelFormatError: the header is damaged, or asks for what is not supported.
+            ContextOverflowError: the prompt passes the model's ``max_seq_len``.
+            ValueError: an argument makes no sense.
+        """
+        with telling_how_to_mend(path):
+            file, graph, options = _opened(
+                path,
+                device,
+                memory_limit,
+                kv_dtype,
+                threads,
+                page_tokens,
+                chunk_tokens,
+                header_only=True,
+                context=(rope_scaling, rope_base, max_seq_len),
+            )
+            decision = _decide(graph.arch, policy, prompt_tokens, max_new_tokens)
+            rows = prompt_tokens if all_logits else 0
+            found = _core.plan_file(file, graph, options, decision.initial, decision.reserved, rows)
+        return MemoryPlan.of(found, decision.reserved, options.estimated_bytes)
 
     @property
     def arch(self) -> _core.Arch:
@@ -174,27 +258,14 @@ class CompiledModel:
         all_logits: bool = False,
     ) -> MemoryPlan:
         """What such a run takes, to the byte; allocates nothing. ``all_logits`` counts [prompt_tokens, vocab] f32."""
-        decision = self._decide(policy, prompt_tokens, max_new_tokens)
-        p = self._core.plan(decision.initial, decision.reserved, prompt_tokens if all_logits else 0)
-        weights = p.weights_mapped + p.weights_private
-        return MemoryPlan(
-            weights=weights,
-            weights_mapped=p.weights_mapped,
-            weights_private=p.weights_private,
-            kv=p.kv_reserved,
-            kv_initial=p.kv_initial,
-            workspace=p.workspace,
-            logits=p.logits,
-            total=weights + p.kv_reserved + p.workspace + p.logits,
-            estimated=self._estimated,
-            reserved_tokens=decision.reserved,
-            available=p.available,
-            fits=bool(p.fits),
-        )
+        decision = _decide(self.arch, policy, prompt_tokens, max_new_tokens)
+        found = self._core.plan(decision.initial, decision.reserved, prompt_tokens if all_logits else 0)
+        return MemoryPlan.of(found, decision.reserved, self._estimated)
 
     def memory(self) -> dict[str, int]:
-        """Bytes allocated now: weights_mapped, weights_private, kv, workspace, logits, total; promised, limit,
-        estimated (beside the total, as in ``MemoryPlan``), and prefix_cache, which is a part of kv."""
+        """Bytes allocated now: weights_mapped, weights_private, kv, page_tables, workspace, logits, sampling (as in
+        ``MemoryPlan``), total; promised (of kv), limit, estimated (beside the total), and prefix_cache, which is a part
+        of kv."""
         found = self._core.memory()
         return {name: getattr(found, name) for name in _MEMORY} | {"estimated": self._estimated}
 
@@ -232,7 +303,7 @@ class CompiledModel:
         Raises:
             MemoryLimitError: that can't be promised; the message has the figures.
         """
-        decision = self._decide(policy, prompt_tokens, max_new_tokens)
+        decision = _decide(self.arch, policy, prompt_tokens, max_new_tokens)
         session = Session(self, self._core.session(decision.initial, decision.reserved, decision.step))
         session.check_consistency()
         return session
@@ -257,18 +328,10 @@ class CompiledModel:
             MemoryLimitError: its pages can't be promised.
         """
         path = existing(path)
-        decision = self._decide(policy, 0, max_new_tokens)
+        decision = _decide(self.arch, policy, 0, max_new_tokens)
         session = Session(self, self._core.restore(path, decision.reserved, decision.step))
         session.check_consistency()
         return session
-
-    def _decide(
-        self, policy: CapacityPolicy | None, prompt_tokens: int, max_new_tokens: int | None
-    ) -> CapacityDecision:
-        """New tokens of None or -1 are all that the context has."""
-        most = self.arch.max_seq_len
-        new = most if max_new_tokens is None or is_default(max_new_tokens) else max_new_tokens
-        return (policy or CapacityPolicy()).decide(prompt_tokens, new, most)
 
     def forward(
         self, batch: Sequence[tuple[Session, TokenIds]], *, allow_nonfinite: bool = False

@@ -167,15 +167,18 @@ TEST_CASE_FIXTURE(Fixture, "a step that can't be leaves everything as it was") {
 TEST_CASE_FIXTURE(Fixture, "promises are kept or refused, with the figures") {
   auto roomy = load(test::device());
   const uint64_t slab = roomy->memory().pools()[0]->slab_bytes(), base = roomy->ledger().total();
-  auto model = load(test::device(), 1, 8, 3, 32, base + 4 * slab);  // room for 12 pages of 8 tokens
-  auto promised = Session::open(model, {8, 72, 1});                 // 9 pages: three slabs
+  const auto tables = [&](uint64_t n_tokens) { return roomy->memory().table_bytes(n_tokens); };
+  auto model =
+      load(test::device(), 1, 8, 3, 32, base + 4 * slab + tables(72) + tables(24));  // room for 12 pages of 8 tokens
+  auto promised = Session::open(model, {8, 72, 1});                                  // 9 pages: three slabs
   CHECK(model->ledger().used(MemoryUse::kv) == slab);
+  CHECK(model->ledger().used(MemoryUse::page_tables) == tables(72));
   try {
     Session::open(model, {8, 48, 1});  // 15 pages in all
     FAIL("expected MemoryLimitError");
   } catch (const MemoryLimitError& e) {
-    CHECK(e.needed_bytes == 2 * slab);
-    CHECK(e.available_bytes == slab);
+    CHECK(e.needed_bytes == 2 * slab + tables(48));
+    CHECK(e.available_bytes == slab + tables(24));
   }
   CHECK(model->memory().admission().promised_bytes() == 3 * slab);
   auto small = Session::open(model, {8, 24, 1});

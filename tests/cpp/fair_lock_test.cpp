@@ -12,7 +12,7 @@ namespace foundry {
 namespace {
 
 TEST_CASE("a fair lock is given out in the order of asking") {
-  FairLock lock;
+  FairLock lock(LockRank::calls);
   std::vector<int> order;
   std::vector<std::thread> threads;
   std::array<std::atomic<bool>, 5> waits{};
@@ -30,7 +30,7 @@ TEST_CASE("a fair lock is given out in the order of asking") {
 }
 
 TEST_CASE("a fair lock is one thread's as often as it asks, and a waiter may give up") {
-  FairLock lock;
+  FairLock lock(LockRank::calls);
   CHECK_FALSE(lock.mine());
   const FairGuard once(lock), twice(lock);
   CHECK(lock.mine());

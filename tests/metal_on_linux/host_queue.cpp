@@ -56,7 +56,7 @@ class HostQueue final : public Unified<KernelQueue> {
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
     return std::make_unique<HeapBuffer>(bytes, kind);
   }
-  uint64_t copied_bytes(const std::byte*, uint64_t) const override { return 0; }
+  uint64_t copied_bytes(uint64_t, uint64_t) const override { return 0; }
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
     return std::make_unique<MappedBuffer>(data, n);
   }

@@ -32,7 +32,8 @@ def test_a_chat_that_fails_leaves_the_session_as_it_was(tiny_path: Tiny, fault: 
     path = tiny_path(max_seq_len=2048, **shape)
     options = {"threads": 1, "page_tokens": 8, "chunk_tokens": 16, "check_every_step": True}
     probe = CompiledModel.load(path, **options)
-    limit = room_of(probe) + probe.plan(120, 0).kv if fault == "no memory" else None
+    room = room_of(probe) + probe.plan(120, 0).kv + 3 * probe.plan(2048, 0).page_tables
+    limit = room if fault == "no memory" else None
     model = CompiledModel.load(path, memory_limit=limit, **options)
     with model.session(0, 0) as s, model.session(0, 0) as again:
         answer = s.chat(FIRST, 6, ignore_eos=True)

@@ -69,7 +69,8 @@ def test_plan(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["reserved_tokens"] == 150 and plan["fits"]
-    assert plan["total"] == plan["weights"] + plan["kv"] + plan["workspace"] + plan["logits"]
+    parts = ("weights", "kv", "page_tables", "workspace", "logits", "sampling")
+    assert plan["total"] == sum(plan[part] for part in parts)
     assert main(arguments) == 0
     assert "K/V for 150 tokens" in capsys.readouterr().out
     limit = str(plan["total"] + plan["estimated"] - 1)

@@ -101,8 +101,9 @@ def test_what_a_fork_may_grow_by_is_promised(tiny_path: Callable[..., Path]) -> 
     path = tiny_path(max_seq_len=2048)
     probe = CompiledModel.load(path, threads=1, page_tokens=8)
     slab = probe.plan(8, 0).kv
-    model = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=room_of(probe) + 4 * slab)
-    per_slab = slab // model.session(8, 0).globals["page_bytes"]
+    per_slab = slab // probe.session(8, 0).globals["page_bytes"]
+    tables = 4 * probe.plan(per_slab * 16, 0).page_tables
+    model = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=room_of(probe) + 4 * slab + tables)
     with model.session(per_slab * 8, 0, CapacityPolicy(headroom=per_slab * 8)) as s:  # one slab, and one promised
         s.forward([3] * (per_slab * 8))
         forks = [s.fork(), s.fork()]  # each shares the first slab, and is promised one of its own

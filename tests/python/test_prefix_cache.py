@@ -108,9 +108,10 @@ def test_live_sessions_are_never_robbed(load: Callable[..., CompiledModel]) -> N
 def test_under_pressure_cached_prefixes_go_first(load: Callable[..., CompiledModel]) -> None:
     probe = load(0)
     slab = probe.plan(8, 0).kv
-    model = load(10_000, memory_limit=room_of(probe) + 3 * slab)
     with probe.session(8, 0) as one:
         per_slab = slab // one.globals["page_bytes"]
+    tables = 2 * probe.plan(3 * per_slab * PAGE, 0).page_tables
+    model = load(10_000, memory_limit=room_of(probe) + 3 * slab + tables)
     with model.session(0, 0) as s:
         s.forward([3] * (2 * per_slab * PAGE))
     assert model.memory()["prefix_cache"] == 2 * slab

@@ -175,14 +175,15 @@ def test_a_memory_limit_too_small_allocates_nothing(tiny_path: Callable[..., Any
     assert not plan.fits and plan.available == 1
     with pytest.raises(MemoryLimitError) as caught:
         model.session(100, 100)
-    assert (caught.value.needed_bytes, caught.value.available_bytes) == (plan.kv, 1)
+    assert (caught.value.needed_bytes, caught.value.available_bytes) == (plan.needed, 1)
+    assert plan.needed == plan.kv + plan.page_tables
     assert model.memory()["total"] == needed and model.memory()["kv"] == 0
 
 
 def test_growth_past_the_limit_changes_nothing(tiny_path: Callable[..., Any]) -> None:
     path = tiny_path(max_seq_len=2048)  # more pages than one slab has
     probe = CompiledModel.load(path, threads=1, page_tokens=8)
-    room = room_of(probe) + probe.plan(64, 0).kv
+    room = room_of(probe) + probe.plan(64, 0).needed
     model = CompiledModel.load(path, threads=1, page_tokens=8, memory_limit=room)
     with model.session(16, 0) as s:
         s.forward(IDS[:16])

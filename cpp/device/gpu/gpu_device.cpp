@@ -54,12 +54,12 @@ class GpuDevice final : public Device {
   void download(const Span& from, std::span<std::byte> to) override { queue_->download(from, to); }
   void copy(const Span& from, const Span& to, uint64_t bytes) override { queue_->copy(from, to, bytes); }
   uint64_t prepared_bytes(const WeightView& view, WeightUse) const override {
-    return queue_->copied_bytes(view.data, view.bytes);
+    return queue_->copied_bytes(view.place(), view.bytes);
   }
   std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse) override {
     auto weight = std::make_unique<GpuWeight>();
     weight->rows = view.rows, weight->cols = view.cols, weight->type = view.type, weight->mapped = view.data;
-    weight->private_bytes = queue_->copied_bytes(view.data, view.bytes);
+    weight->private_bytes = queue_->copied_bytes(view.place(), view.bytes);
     weight->buffer = queue_->wrap(view.data, view.bytes);
     return weight;
   }

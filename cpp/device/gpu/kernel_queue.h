@@ -81,8 +81,8 @@ class Dispatch {
 class KernelQueue : public DeviceMemory {
  public:
   virtual const DeviceInfo& info() const = 0;
-  /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves.
-  virtual uint64_t copied_bytes(const std::byte* data, uint64_t n) const = 0;
+  /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is WeightView's.
+  virtual uint64_t copied_bytes(uint64_t place, uint64_t n) const = 0;
   /// `device` memory that holds these bytes, which stay where they are as long as it lives.
   virtual std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) = 0;
   /// A step begins; what was dispatched and not submitted is dropped.

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "base/lock_order.h"
 #include "device/device.h"
 
 namespace foundry {
@@ -40,7 +40,7 @@ class Residency {
   void remove(id<MTLBuffer> buffer);
   void sweep();
 
-  std::mutex mutex_;
+  RankedMutex mutex_{LockRank::gpu_memory};
   id<MTLCommandQueue> queue_;
   id set_;  // MTLResidencySet, or nil
   bool changed_ = false;

@@ -4,10 +4,10 @@
 
 #include <cstring>
 #include <deque>
-#include <mutex>
 #include <string>
 
 #include "base/error.h"
+#include "base/lock_order.h"
 #include "device/gpu/gpu_device.h"
 #include "device/metal/faults.h"
 #include "device/metal/memory.h"
@@ -62,13 +62,11 @@ class MetalQueue final : public Unified<KernelQueue> {
     }
   }
 
-  uint64_t copied_bytes(const std::byte* data, uint64_t n) const override {
-    return reinterpret_cast<uint64_t>(data) % kAlign == 0 ? 0 : n;
-  }
+  uint64_t copied_bytes(uint64_t place, uint64_t n) const override { return place % kAlign == 0 ? 0 : n; }
 
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
     @autoreleasepool {
-      if (copied_bytes(data, n) != 0) {
+      if (copied_bytes(reinterpret_cast<uint64_t>(data), n) != 0) {
         std::unique_ptr<Buffer> own = allocate(n, MemoryKind::device);
         std::memcpy(view({own.get(), 0}), data, n);  // new: no step knows it
         return own;
@@ -200,7 +198,7 @@ class MetalQueue final : public Unified<KernelQueue> {
   DeviceInfo info_;
   id<MTLCommandBuffer> commands_ = nil;  // of the step being encoded
   id<MTLComputeCommandEncoder> encoder_ = nil;
-  std::mutex mutex_;  // what follows: one thread encodes, any may wait
+  RankedMutex mutex_{LockRank::gpu_queue};  // what follows: one thread encodes, any may wait
   std::deque<Step> under_way_;
   uint64_t submitted_ = 0, failed_from_ = 0, failed_to_ = 0;
   id<MTLCommandBuffer> failed_ = nil;

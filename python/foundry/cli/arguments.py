@@ -54,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
         _sampling(command)
         template_options.add(command)
 
-    plan = commands.add_parser("plan", help="the memory that a run will take; allocates nothing for it")
+    plan = commands.add_parser("plan", help="the memory that a run will take, from the file's header alone")
     _model(plan)
+    plan.add_argument("model", nargs="?", default=argparse.SUPPRESS, help="the same as --model")
     _device(plan)
     _context(plan)
     plan.add_argument("--prompt-tokens", type=int, default=0, metavar="N")

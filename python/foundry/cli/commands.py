@@ -58,8 +58,18 @@ def chat(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    model = _load(arguments)
-    found = model.plan(arguments.prompt_tokens, arguments.max_new_tokens)
+    found = CompiledModel.plan_file(
+        _path(arguments.model),
+        arguments.prompt_tokens,
+        arguments.max_new_tokens,
+        device=arguments.device,
+        memory_limit=arguments.memory_limit,
+        kv_dtype=arguments.kv_dtype,
+        threads=arguments.threads,
+        rope_scaling=arguments.rope_scaling,
+        rope_base=arguments.rope_base,
+        max_seq_len=arguments.max_seq_len,
+    )
     print(json.dumps(asdict(found)) if arguments.json else found)
     return 0 if found.fits else 1
 
