@@ -35,7 +35,8 @@ def prompt(model: CompiledModel, **named: Any) -> str:
 def test_a_chat_takes_the_templates_variables_by_name(model: CompiledModel) -> None:
     assert model.tokenizer.template_variables >= {"enable_thinking", "depth", "tools", "documents", "messages"}
     assert prompt(model, enable_thinking=False, depth=2, temperature=0.0, top_k=1) == "False3nullHi"
-    assert prompt(model, tools=[{"a": 1}], documents=[{}, {}]) == '[{"a": 1}]2Hi'
+    tools = [{"type": "function", "function": {"name": "a"}}]
+    assert prompt(model, tools=tools, documents=[{}, {}]) == json.dumps(tools) + "2Hi"
     assert prompt(model, template_variables={"enable_thinking": True, "other": 1}) == "TruenullHi"
 
 
