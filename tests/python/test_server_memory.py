@@ -18,6 +18,7 @@ from served import CHAT, COMPLETIONS, Served, chat, leave, serve, until
 # 16 KiB of K/V for a token: a slab of 8 MiB holds 512 tokens.
 FAT = {"layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 64, "max_seq_len": 4096}
 SLAB_TOKENS = 512
+TABLES = 256 << 10  # room for page tables and histories, less than a slab
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def served_with(tiny_path: Tiny, slabs: int, settings: Settings) -> Iterator[Ser
     probe = CompiledModel.load(path, threads=1, page_tokens=8, kv_dtype="f32")
     slab = probe.plan(8, 0).kv
     assert slab // (16 << 10) == SLAB_TOKENS
-    limit = room_of(probe) + slabs * slab
+    limit = room_of(probe) + slabs * slab + TABLES
     with serve(path, settings, kv_dtype="f32", memory_limit=limit) as served:
         yield served
 
@@ -40,7 +41,7 @@ def test_what_can_never_fit_is_refused_at_once_with_figures(tiny_path: Tiny) -> 
             assert answer.status_code == 400
             error = answer.json()["error"]
             assert error["code"] == "memory_limit"
-            assert error["available_bytes"] == SLAB_TOKENS * 16 << 10
+            assert 0 <= error["available_bytes"] - (SLAB_TOKENS * 16 << 10) < 2 * TABLES
             assert error["needed_bytes"] > error["available_bytes"]
             assert str(error["needed_bytes"]) in error["message"]
         assert time.monotonic() - began < 10
@@ -66,7 +67,7 @@ def test_whoever_waits_too_long_is_told_what_was_missing(tiny_path: Tiny) -> Non
                 assert answer.status_code == 503
                 error = answer.json()["error"]
                 assert error["code"] == "memory_limit"
-                assert error["available_bytes"] == 0
+                assert error["available_bytes"] < 2 * TABLES
                 assert error["needed_bytes"] > 0
                 assert int(answer.headers["retry-after"]) >= 1
         assert served.post(CHAT, chat()).status_code == 200

@@ -117,7 +117,7 @@ def test_memory_that_runs_short_anywhere(tiny_path: Callable[..., Path], tmp_pat
 def test_memory_that_runs_short_in_pythons_own_objects(
     tiny_path: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("foundry.model.build_graph", refused)
