@@ -29,10 +29,13 @@ def folder(tiny_path: Tiny, tmp_path: Path) -> Path:
     return tmp_path
 
 
+TABLES = 64 << 10  # room for page tables and histories
+
+
 def of_models(folder: Path, models: float, settings: Settings | None = None) -> Library:
     """A library whose limit holds so many of them."""
     probe = load(folder / "a.gguf", 1 << 30)
-    one = room_of(probe) + probe.plan(1, 500).kv
+    one = room_of(probe) + probe.plan(1, 500).kv + TABLES
     library = Library([], settings or Settings(), Metrics(), load, int(models * one))
     library.shelve(folder)
     return library
