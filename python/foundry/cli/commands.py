@@ -62,13 +62,7 @@ def plan(arguments: argparse.Namespace) -> int:
         _path(arguments.model),
         arguments.prompt_tokens,
         arguments.max_new_tokens,
-        device=arguments.device,
-        memory_limit=arguments.memory_limit,
-        kv_dtype=arguments.kv_dtype,
-        threads=arguments.threads,
-        rope_scaling=arguments.rope_scaling,
-        rope_base=arguments.rope_base,
-        max_seq_len=arguments.max_seq_len,
+        **_load_options(arguments),
     )
     print(json.dumps(asdict(found)) if arguments.json else found)
     return 0 if found.fits else 1
@@ -114,18 +108,18 @@ def _path(model: str, verify: bool = False) -> Path:
         return fetch(model, progress, verify=verify)
 
 
+def _load_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a load and its plan are told alike."""
+    names = ("device", "memory_limit", "kv_dtype", "threads", "rope_scaling", "rope_base", "max_seq_len")
+    return {name: getattr(arguments, name) for name in names}
+
+
 def _load(arguments: argparse.Namespace) -> CompiledModel:
     path = _path(arguments.model)
     with loading() as progress:
         return CompiledModel.load(
             path,
-            device=arguments.device,
-            memory_limit=arguments.memory_limit,
-            kv_dtype=arguments.kv_dtype,
-            threads=arguments.threads,
-            rope_scaling=arguments.rope_scaling,
-            rope_base=arguments.rope_base,
-            max_seq_len=arguments.max_seq_len,
+            **_load_options(arguments),
             progress=lambda fraction: progress(fraction, 1),
         )
 
