@@ -101,7 +101,7 @@ def test_inspect_and_pull(model: str, capsys: pytest.CaptureFixture[str]) -> Non
         (["generate", "Hi", "-m", "MODEL", "--seed", "9" * 20], "seed: expected a whole number"),
         (["generate", "Hi", "-m", "MODEL", "--threads", "9" * 20], "threads: expected a whole number"),
         (["generate", "Hi", "-m", "MODEL", "--memory-limit", "1e30"], "memory_limit: expected a whole number"),
-        (["generate", "Hi", "-m", "MODEL", "--kv-dtype", "q8_0"], "head_dim: expected a multiple of 32"),
+        (["generate", "Hi", "-m", "MODEL", "--kv-dtype", "q9_9"], "q9_9"),
         (["plan", "-m", "MODEL", "--prompt-tokens", "513"], "context: needed 513 tokens, available 512"),
         (["generate", "Hi", "-m", "MODEL", "--device", "\udcff"], "device: expected Unicode"),
         (["generate", "\udcff", "-m", "MODEL"], "half a surrogate pair"),

@@ -56,10 +56,19 @@ def test_bytes(tiny_path: Callable[..., Path]) -> None:
             assert s.kv_bytes == 64 * bytes_a_token
 
 
-def test_a_head_dim_that_blocks_cannot_divide_is_refused(tiny_path: Callable[..., Path]) -> None:
+def test_a_head_that_is_no_whole_block_is_filled_up_and_others_types_are_refused(
+    tiny_path: Callable[..., Path],
+) -> None:
     path = tiny_path()  # head_dim 16
-    with pytest.raises(ValueError, match="multiple of 32 for K in q8_0 and V in f16, found 16"):
-        CompiledModel.load(path, kv_dtype=("q8_0", "f16"))
+    ids = [1, 2, 3, 4, 5]
+    rows = []
+    for kv_dtype in ("f32", ("q8_0", "f16")):
+        model = CompiledModel.load(path, kv_dtype=kv_dtype)
+        assert model.arch.head_dim == 16
+        with model.session() as session:
+            rows.append(session.forward(ids))
+            assert session.globals["head_dim"] == (16 if kv_dtype == "f32" else 32)
+    np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=0.02 * float(np.abs(rows[0]).max()))
     with pytest.raises(ValueError, match='found "q4_1"'):
         CompiledModel.load(path, kv_dtype="q4_1")
 
