@@ -186,7 +186,7 @@ def test_a_file_of_another_architecture(tmp_path: Path) -> None:
     writer.add_tensor("token_embd.weight", np.zeros((8, 8), np.float32))
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
-    with pytest.raises(ModelFormatError, match="expected one of exaone, gemma2, .*, starcoder2, found 'mamba'"):
+    with pytest.raises(ModelFormatError, match=r"expected one of exaone, gemma2, .*, starcoder2, found 'mamba'"):
         CompiledModel.load(tmp_path / "x.gguf")
 
 
