@@ -16,11 +16,17 @@ import pytest
 import real_text as corpus
 import synthetic
 from foundry import CompiledModel
+from foundry._core import device_names
 
 Tiny = Callable[..., Path]
 
 if device := os.environ.get("FOUNDRY_DEVICE"):
     CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # `device` is the first
+
+
+def exact_devices() -> list[str]:
+    """The devices of this build on which bits depend on tokens alone; Metal keeps to that in its strict mode."""
+    return ["metal:strict" if name == "metal" else name for name in device_names()]
 
 
 def room_of(model: CompiledModel) -> int:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import exact_devices
 from foundry import CompiledModel
-from foundry._core import device_names
 
 QUANTISED = [("q8_0", "q8_0"), ("q4_0", "q8_0"), ("f16", "q4_0"), ("q8_0", "bf16")]
 
 
 @pytest.mark.parametrize("kv_dtype", QUANTISED)
-@pytest.mark.parametrize("device", device_names())
+@pytest.mark.parametrize("device", exact_devices())
 def test_bits_depend_on_tokens_alone(
     tiny_path: Callable[..., Path], tmp_path: Path, device: str, kv_dtype: tuple[str, str]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import room_of
+from conftest import exact_devices, room_of
 from foundry import (
     CancelledError,
     CapacityPolicy,
@@ -32,7 +32,7 @@ def snapshot(s: Session) -> tuple[Any, ...]:
     return s.position, s.capacity, s.reserved_tokens, s.kv_bytes, s.pages_added, s.globals, list(s.token_ids)
 
 
-@pytest.mark.parametrize("device", device_names())
+@pytest.mark.parametrize("device", exact_devices())
 def test_bits_depend_on_tokens_alone(tiny_path: Callable[..., Any], device: str) -> None:
     path = tiny_path()
     expected = None
