@@ -8,7 +8,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   list(APPEND warnings $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)  # GCC 12 sees overlaps in std::string that aren't there (GCC bug 105329)
 endif()
 set(below "")
-foreach(room IN ITEMS base formats gguf graph kv device engine)
+foreach(room IN ITEMS base formats files gguf graph kv device engine)
   file(GLOB sources CONFIGURE_DEPENDS cpp/${room}/*.cpp)
   if(room STREQUAL device)
     file(GLOB portable CONFIGURE_DEPENDS cpp/device/reference/*.cpp cpp/device/gpu/*.cpp)

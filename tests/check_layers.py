@@ -3,11 +3,11 @@
 Run from anywhere: `python tests/check_layers.py [root]`. Exit status 1 and one line a fault if a rule is broken.
 The order, and the few rules beside it:
 
-- C++: formats.def, metal/include, base, memory.h, formats, device.h, gguf, graph, kv, device, engine, bindings.
+- C++: formats.def, metal/include, base, memory.h, formats, files, device.h, gguf, graph, kv, device, engine, bindings.
   `device/memory.h` and `device/device.h` are rungs of their own: they are the interface, kv speaks the one, and the
   weights and the engine the other.
   `formats/formats.def` lies below all: a table, which kernels and the core share, and which includes nothing.
-- kv knows buffers, not models or graphs: it includes neither gguf nor graph.
+- kv knows buffers, not models or graphs: it includes neither files, gguf nor graph.
 - In the engine no two files are a knot: ENGINE_RUNGS is its own order.
 - Outside the device room, these two are all that is seen of it, and kv sees `device/memory.h` alone. Inside, one
   device includes no other (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/
@@ -28,6 +28,7 @@ CPP_ORDER = [
     "base",
     "memory.h",
     "formats",
+    "files",
     "device.h",
     "gguf",
     "graph",
@@ -36,7 +37,7 @@ CPP_ORDER = [
     "engine",
     "bindings",
 ]
-CPP_FORBIDDEN = {"kv": {"gguf", "graph", "device.h"}}
+CPP_FORBIDDEN = {"kv": {"files", "gguf", "graph", "device.h"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
     ["sampler", "weights", "step_plan"],
@@ -53,6 +54,7 @@ PYTHON_ORDER = [
     "errors",
     "checks",
     "models",
+    "files",
     "capacity",
     "machine",
     "memory",

@@ -9,6 +9,7 @@ using AnyDict = nanobind::typed<nanobind::dict, nanobind::str, nanobind::any>;
 
 void bind_errors(nanobind::module_& m);
 void bind_formats(nanobind::module_& m);
+void bind_files(nanobind::module_& m);
 void bind_gguf(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_session(nanobind::module_& m);

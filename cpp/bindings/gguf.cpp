@@ -95,7 +95,7 @@ void bind_gguf(nb::module_& m) {
              return "<" + std::to_string(a.array.size()) + " of " + meta_type_name(a.array.type()) + ">";
            })
       .def("to_list", [](const ArrayInFile& a) { return to_list(a.array); }, "All elements as plain values.");
-  nb::class_<GgufFile>(m, "GgufFile")
+  nb::class_<GgufFile, WeightSource>(m, "GgufFile")
       .def(nb::new_([](const std::string& path, bool header_only) {
              return header_only ? GgufFile::open_header(path) : GgufFile::open(path);
            }),

@@ -160,14 +160,14 @@ void bind_model(nb::module_& m) {
   bind_options(m);
   m.def(
       "plan_file",
-      [](std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options, uint32_t initial,
+      [](std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options, uint32_t initial,
          uint32_t reserved, uint64_t rows) {
         return CompiledModel::plan_file(std::move(file), graph, options, {initial, reserved, 0}, rows);
       },
       "gguf"_a, "graph"_a, "options"_a, "initial_tokens"_a, "reserved_tokens"_a, "all_logits_rows"_a = 0,
       nb::call_guard<Released>());
   nb::class_<CompiledModel>(m, "Model")
-      .def(nb::new_([](std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
+      .def(nb::new_([](std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options,
                        const nb::object& callback) {
              const LoadProgress progress = [&callback](double fraction) {
                const Acquired gil;

@@ -6,6 +6,7 @@ NB_MODULE(_core, m) {
   foundry::bind_errors(m);
   foundry::bind_exit(m);
   foundry::bind_formats(m);
+  foundry::bind_files(m);
   foundry::bind_gguf(m);
   foundry::bind_graph(m);
   foundry::bind_session(m);

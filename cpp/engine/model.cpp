@@ -45,7 +45,7 @@ Graph verified(const Graph& graph) {
 
 }  // namespace
 
-CompiledModel::CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options)
+CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
       graph_(verified(graph)),
       fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses}))),
@@ -75,7 +75,7 @@ LoadedBytes CompiledModel::loaded_bytes() const {
   return {weights_.plan(*device_), runner_->workspace_bytes(), runner_->draw_room_bytes()};
 }
 
-std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<GgufFile> file, const Graph& graph,
+std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<WeightSource> file, const Graph& graph,
                                                    const ModelOptions& options, const LoadProgress& progress) {
   const std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options), [](CompiledModel* m) {
     if (!m->forks_.abandoned()) delete m;  // else its locks may be held by threads that a fork left behind
@@ -131,8 +131,8 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   return p;
 }
 
-PlannedBytes CompiledModel::plan_file(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
-                                      const Capacity& capacity, uint64_t all_logits_rows) {
+PlannedBytes CompiledModel::plan_file(std::shared_ptr<WeightSource> file, const Graph& graph,
+                                      const ModelOptions& options, const Capacity& capacity, uint64_t all_logits_rows) {
   return CompiledModel(std::move(file), graph, options).plan(capacity, all_logits_rows);
 }
 

@@ -59,7 +59,7 @@ struct Capacity {
 class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // as the bindings share it
  public:
   /// ModelFormatError, ValueError or MemoryLimitError (before anything is allocated).
-  static std::shared_ptr<CompiledModel> load(std::shared_ptr<GgufFile> file, const Graph& graph,
+  static std::shared_ptr<CompiledModel> load(std::shared_ptr<WeightSource> file, const Graph& graph,
                                              const ModelOptions& options, const LoadProgress& progress);
   ~CompiledModel();
 
@@ -74,12 +74,12 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   /// As a session of `capacity` would take; all_logits_rows rows of logits are returned at once.
   PlannedBytes plan(const Capacity& capacity, uint64_t all_logits_rows) const;
   /// The same before the model is loaded: load() takes exactly that. It allocates nothing of it, reads no weight, and says also what does
-  /// not fit. The file may be GgufFile::open_header's.
-  static PlannedBytes plan_file(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options,
+  /// not fit. The file may be opened by its header alone.
+  static PlannedBytes plan_file(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options,
                                 const Capacity& capacity, uint64_t all_logits_rows);
 
   /// Of weights and graph, as the model has it: what a saved history belongs to, however a device fuses. See
-  /// GgufFile::fingerprint.
+  /// WeightSource::fingerprint.
   uint64_t fingerprint() const;
 
   /// Whoever calls a model or a session is inside.
@@ -91,7 +91,7 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
  private:
   friend struct SequenceTester;
   /// Everything but memory: it can be planned with.
-  CompiledModel(std::shared_ptr<GgufFile> file, const Graph& graph, const ModelOptions& options);
+  CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options);
   LoadedBytes loaded_bytes() const;
   std::unique_ptr<Device> device_;
   Graph graph_;  // as the model has it

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "formats/block_formats.h"
 #include "formats/table.h"
 
 namespace foundry {
@@ -18,7 +19,7 @@ WeightUse use_of(const Op& op, size_t index) {
 
 }  // namespace
 
-WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : file_(std::move(file)) {
+WeightStore::WeightStore(std::shared_ptr<WeightSource> file, const Graph& graph) : file_(std::move(file)) {
   for (const Op& op : graph.ops) {
     for (size_t i = 0; i < op.weights.size(); ++i) {
       const WeightId id = op.weights[i];
@@ -33,15 +34,13 @@ WeightStore::WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph) : f
 WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightUse use) const {
   if (!ref.constant.empty()) {
     Entry entry{};
-    entry.use = use, entry.constant = ref.constant;
-    entry.view.name = ref.name, entry.view.type = DType::f32, entry.view.rows = 1, entry.view.cols = ref.cols;
-    entry.view.bytes = ref.cols * sizeof(float);
-    entry.view.data = reinterpret_cast<const std::byte*>(entry.constant.data());  // moving a vector leaves its values
+    entry.use = use, entry.own = ref.constant, entry.view.name = ref.name;
+    entry.show_own();
     return entry;
   }
   const uint64_t whole_rows = ref.whole != 0 && ref.rows != 1 ? ref.whole : ref.rows;
   const uint64_t whole_cols = ref.whole != 0 && ref.rows == 1 ? ref.whole : ref.cols;
-  if (file_->find(ref.name) == nullptr)
+  if (!file_->has(ref.name))
     throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " +
                            shape(whole_rows, whole_cols));
   WeightView view = file_->view(ref.name);
@@ -49,19 +48,32 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
     throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(whole_rows, whole_cols) +
                            ", found " + shape(view.rows, view.cols));
   const bool vector = use == WeightUse::table && !op.is<EmbedOp>();
-  if (vector && view.type != DType::f32)
-    throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, found " + dtype_name(view.type));
+  const bool plain = view.type == DType::f32 || view.type == DType::f16 || view.type == DType::bf16;
+  if (vector && !plain)
+    throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, f16 or bf16, found " +
+                           dtype_name(view.type));
+  if (!vector && view.plus != 0) throw ConsistencyError(op.name + ": a matrix with something added to its values");
   if (ref.whole != 0) {
     const bool row_part = ref.rows != 1;
-    const uint64_t each = row_part ? view.bytes / view.rows : sizeof(float);
-    if (!row_part && view.type != DType::f32)
-      throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": a part of a row that is not f32");
+    const uint64_t each = row_part ? view.bytes / view.rows : block_bytes(view.type);
+    if (!row_part && !plain)
+      throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": a part of a row that is in blocks");
     if (view.data != nullptr) view.data += ref.first * each;  // null: the file's header alone was read
     view.offset += ref.first * each;
     view.rows = ref.rows, view.cols = ref.cols;
     view.bytes = (row_part ? ref.rows : ref.cols) * each;
   }
-  return {std::move(view), use, nullptr};
+  if (!vector || (view.type == DType::f32 && view.plus == 0)) return {std::move(view), use, nullptr};
+  Entry entry{};
+  entry.use = use, entry.own.resize(view.cols), entry.view.name = view.name;
+  entry.of_file = std::move(view);
+  entry.show_own();
+  return entry;
+}
+
+void WeightStore::Entry::show_own() {
+  view.type = DType::f32, view.rows = 1, view.cols = own.size(), view.bytes = own_bytes();
+  view.data = reinterpret_cast<const std::byte*>(own.data());  // moving a vector leaves its values where they are
 }
 
 WeightStore::~WeightStore() {
@@ -78,15 +90,16 @@ WeightBytes WeightStore::plan(const Device& device) const {
     const auto use = entry.use == WeightUse::linear ? &Format::linear : &Format::table;
     check_readable(format_of(entry.view.type), use, device.info().gpu, "tensor \"" + entry.view.name + "\"");
     const uint64_t copy = device.prepared_bytes(entry.view, entry.use);
-    bytes.private_ += copy;
-    if (copy == 0 && entry.of_file()) bytes.mapped += entry.view.bytes;
+    bytes.private_ += copy + entry.own_bytes();
+    if (copy == 0 && entry.own.empty()) bytes.mapped += entry.view.bytes;
   }
   return bytes;
 }
 
 void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress& progress) {
   for (const auto& [key, entry] : entries_)
-    if (entry.view.data == nullptr) throw ValueError("weights: expected a whole file, found its header alone");
+    if (entry.view.data == nullptr || (entry.of_file.cols != 0 && entry.of_file.data == nullptr))
+      throw ValueError("weights: expected a whole file, found its header alone");
   const WeightBytes planned = plan(device);
   ledger.charge(MemoryUse::weights_mapped, planned.mapped);
   try {
@@ -101,9 +114,13 @@ void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress&
   uint64_t total = 0, done = 0, held = 0;
   for (const auto& [key, entry] : entries_) total += entry.view.bytes;
   for (auto& [key, entry] : entries_) {
+    if (entry.of_file.cols != 0) {
+      dequantise_row(entry.of_file.type, entry.of_file.data, entry.own.data(), entry.own.size());
+      for (float& value : entry.own) value += entry.of_file.plus;
+    }
     entry.weight = device.prepare(entry.view, entry.use);
-    held += entry.weight->private_bytes;
-    if (entry.weight->private_bytes != 0 && entry.of_file()) file_->forget(entry.view.data, entry.view.bytes);
+    held += entry.weight->private_bytes + entry.own_bytes();
+    if (entry.weight->private_bytes != 0 && entry.own.empty()) file_->forget(entry.view.data, entry.view.bytes);
     done += entry.view.bytes;
     if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
   }

@@ -9,7 +9,7 @@
 
 #include "base/ledger.h"
 #include "device/device.h"
-#include "gguf/gguf.h"
+#include "files/weight_source.h"
 #include "graph/graph.h"
 
 namespace foundry {
@@ -19,14 +19,14 @@ using LoadProgress = std::function<void(double fraction)>;
 /// What weights will take, by whose memory it is.
 struct WeightBytes {
   uint64_t mapped = 0;    // the file's own pages, read in place
-  uint64_t private_ = 0;  // re-laid copies
+  uint64_t private_ = 0;  // re-laid or converted copies, and what the graph says itself
 };
 
 class WeightStore {
  public:
   /// Checks every weight of the graph, as its model has it, against the file: ModelFormatError names op, expected and
   /// found shapes. What fusing makes of the graph reads the same weights in the same ways.
-  WeightStore(std::shared_ptr<GgufFile> file, const Graph& graph);
+  WeightStore(std::shared_ptr<WeightSource> file, const Graph& graph);
   ~WeightStore();
   WeightStore(const WeightStore&) = delete;
 
@@ -34,7 +34,7 @@ class WeightStore {
   WeightBytes plan(const Device& device) const;
   /// Prepares all, which takes what was planned; charges the ledger first. Throws without leaving a charge behind.
   void load(Device& device, MemoryLedger& ledger, const LoadProgress& progress);
-  const GgufFile& file() const { return *file_; }
+  const WeightSource& file() const { return *file_; }
   /// Null for kNone.
   const Weight* get(WeightId id, WeightUse use) const;
 
@@ -43,11 +43,13 @@ class WeightStore {
     WeightView view;
     WeightUse use;
     std::unique_ptr<Weight> weight;
-    std::vector<float> constant = {};  // what the view shows where it is not the file's
-    bool of_file() const { return constant.empty(); }
+    std::vector<float> own = {};  // what the view shows where it is not the file's as it lies
+    WeightView of_file = {};      // what `own` is made of when it is loaded; no columns: it is the graph's
+    uint64_t own_bytes() const { return own.size() * sizeof(float); }
+    void show_own();
   };
   Entry find(const Op& op, const WeightRef& ref, WeightUse use) const;
-  std::shared_ptr<GgufFile> file_;
+  std::shared_ptr<WeightSource> file_;
   std::map<std::pair<WeightId, WeightUse>, Entry> entries_;
   MemoryLedger* ledger_ = nullptr;
   WeightBytes charged_;

@@ -18,6 +18,7 @@ struct WeightView {
   const std::byte* data = nullptr;
   uint64_t bytes = 0;
   uint64_t offset = 0;  // in the file
+  float plus = 0;       // added to each value: some files hold scales of norms less 1. Of vectors alone
 
   /// Where it lies, as far as alignment up to the system's pages goes, and the same before and after it is mapped: a map begins at a page.
   uint64_t place() const { return data == nullptr ? offset : reinterpret_cast<uint64_t>(data); }

@@ -17,7 +17,7 @@
 #include <variant>
 #include <vector>
 
-#include "formats/weight_view.h"
+#include "files/weight_source.h"
 
 namespace foundry {
 
@@ -64,7 +64,7 @@ struct GgufTensor {
   uint64_t bytes = 0;
 };
 
-class GgufFile {
+class GgufFile final : public WeightSource {
  public:
   /// Maps and checks a file. ModelFormatError says what is wrong, at which byte, what was expected and what was found.
   static std::shared_ptr<GgufFile> open(const std::string& path);
@@ -73,11 +73,11 @@ class GgufFile {
   static std::shared_ptr<GgufFile> open_header(const std::string& path);
   /// The same from memory, which must outlive the object; it should be 8-byte aligned where views are read as wider types.
   static std::shared_ptr<GgufFile> parse(std::span<const std::byte> bytes, const std::string& source_name = "memory");
-  ~GgufFile();
+  ~GgufFile() override;
   GgufFile(const GgufFile&) = delete;
   GgufFile& operator=(const GgufFile&) = delete;
 
-  const std::string& path() const { return source_; }
+  const std::string& path() const override { return source_; }
   uint64_t file_bytes() const { return file_bytes_; }
   uint32_t version() const { return version_; }
   uint64_t alignment() const { return alignment_; }
@@ -88,14 +88,11 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   /// Null when there is none of that name.
   const GgufTensor* find(std::string_view name) const;
-  /// rows x cols; one dimension n is [1, n], and dimensions past the second are counted into the rows.
-  /// ModelFormatError if there is no such tensor or its type is not supported.
-  WeightView view(std::string_view name) const;
-  /// Tells models apart: a hash of every byte of the file, made once for each state of it (fingerprint.cpp). ModelFormatError where
-  /// the file was written to since it was opened; IoError. Not proof against malice.
-  uint64_t fingerprint() const;
-  /// These bytes of the file are not needed for now: their pages may leave memory, and come back when read.
-  void forget(const std::byte* data, uint64_t bytes) const;
+  std::vector<std::string_view> names() const override;
+  bool has(std::string_view name) const override { return find(name) != nullptr; }
+  WeightView view(std::string_view name) const override;
+  uint64_t fingerprint() const override;
+  void forget(const std::byte* data, uint64_t bytes) const override;
 
  private:
   GgufFile(std::span<const std::byte> bytes, uint64_t file_bytes, std::string source, std::unique_ptr<MappedFile> file);

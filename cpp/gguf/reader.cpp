@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "files/fingerprint.h"
 #include "gguf/gguf.h"
 #include "gguf/metadata.h"
 #include "gguf/tensor_types.h"
@@ -195,6 +196,16 @@ std::shared_ptr<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, cons
 const GgufTensor* GgufFile::find(std::string_view name) const {
   const auto entry = by_name_.find(name);
   return entry == by_name_.end() ? nullptr : &tensors_[entry->second];
+}
+
+std::vector<std::string_view> GgufFile::names() const {
+  std::vector<std::string_view> names;
+  for (const GgufTensor& tensor : tensors_) names.push_back(tensor.name);
+  return names;
+}
+
+uint64_t GgufFile::fingerprint() const {
+  return file_ == nullptr ? fingerprint_of(bytes_) : fingerprint_of(file_->file());
 }
 
 WeightView GgufFile::view(std::string_view name) const {

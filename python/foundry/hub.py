@@ -21,13 +21,13 @@ from platformdirs import user_cache_dir
 
 from foundry import _core
 from foundry.errors import MemoryLimitError, ModelFormatError
+from foundry.files import PART, part_by_name_alone
 from foundry.memory import default_memory_limit, format_bytes
 
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 DEFAULT_MODEL = "smollm2"
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/repo, as the hub spells them
-PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # how files of a split model are named
 # Errors of this machine, wherever they turn up: a network that fails is another matter.
 OURS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE}
 OURS |= {errno.ENOMEM, errno.ENOSPC, errno.EROFS}
@@ -112,11 +112,10 @@ def telling_how_to_mend(path: str | os.PathLike[str]) -> Iterator[None]:
             left,
         ) from error
     except ModelFormatError as error:
-        part = PART.search(os.fsdecode(path))
-        if part is not None and int(part[2]) > 1 and not str(error).startswith("split.count"):
+        if (part := part_by_name_alone(path)) is not None:
             raise ModelFormatError(
-                f"{error} (by its name this is part {int(part[1])} of {int(part[2])}. All {int(part[2])} parts, joined"
-                " into one file, are needed)"
+                f"{error} (by its name this is part {part[0]} of {part[1]}. All {part[1]} parts, joined into one file,"
+                " are needed)"
             ) from error
         real = Path(os.fsdecode(path)).resolve()
         names = [name for name, packaged in PACKAGED.items() if real == (models_dir() / packaged.member).resolve()]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from foundry import _core, machine
 from foundry.capacity import CapacityDecision, CapacityPolicy
 from foundry.checks import MOST_BYTES, is_default, text, whole
+from foundry.files import ModelFiles, open_model
 from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
@@ -65,17 +66,16 @@ def _opened(
     prefix_cache_bytes: int = 0,
     header_only: bool = False,
     context: _Context = (None, None, None),
-) -> tuple[_core.GgufFile, _core.Graph, _core.ModelOptions]:
+) -> tuple[ModelFiles, _core.Graph, _core.ModelOptions]:
     """A file, its graph and how to load it: what a plan and a load both begin with."""
     limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
     k_type, v_type = kv_types(kv_dtype)
     name = existing(path)
-    file = _core.GgufFile(name, header_only=True) if header_only else _core.GgufFile(name)
+    files = open_model(name, header_only)
     spare = default_memory_limit()  # before the metadata, which is part of the estimate
-    metadata = file.metadata
+    metadata = files.metadata
     quantised = any(kind.startswith("q") for kind in (k_type, v_type))
-    shapes = {name: shape for name, (_, shape, _) in file.tensors.items()}
-    graph = build_graph(override(metadata, *context), shapes, head_multiple=32 if quantised else 8)
+    graph = build_graph(override(metadata, *context), files.shapes, head_multiple=32 if quantised else 8)
     check_size(metadata, graph.arch.vocab_size)
     options = _core.ModelOptions(
         device=text("device", device),
@@ -90,7 +90,7 @@ def _opened(
         chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
         prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
     )
-    return file, graph, options
+    return files, graph, options
 
 
 def _decide(
@@ -110,8 +110,8 @@ class CompiledModel:
         check_every_step: compare all globals before every step, not only before those that grow a session.
     """
 
-    def __init__(self, file: _core.GgufFile, core: _core.Model, estimated: int, check_every_step: bool) -> None:
-        self._file = file
+    def __init__(self, files: ModelFiles, core: _core.Model, estimated: int, check_every_step: bool) -> None:
+        self._files = files
         self._core = core
         self._estimated = estimated
         self.check_every_step = check_every_step
@@ -141,10 +141,10 @@ class CompiledModel:
         check_every_step: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> CompiledModel:
-        """Maps a GGUF file and prepares its weights.
+        """Maps a model's files and prepares its weights.
 
         Args:
-            path: the file.
+            path: the GGUF file; of a split model any part, and all are opened.
             device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps),
                 "cpu", "cpu:<instruction set>" or "reference".
             memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
@@ -173,7 +173,7 @@ class CompiledModel:
             ValueError: an argument makes no sense.
         """
         with telling_how_to_mend(path):
-            file, graph, options = _opened(
+            files, graph, options = _opened(
                 path,
                 device,
                 memory_limit,
@@ -184,8 +184,8 @@ class CompiledModel:
                 prefix_cache_bytes,
                 context=(rope_scaling, rope_base, max_seq_len),
             )
-            core = _core.Model(file, graph, options, progress)
-        return CompiledModel(file, core, options.estimated_bytes, check_every_step)
+            core = _core.Model(files.weights, graph, options, progress)
+        return CompiledModel(files, core, options.estimated_bytes, check_every_step)
 
     @staticmethod
     def plan_file(
@@ -217,7 +217,7 @@ class CompiledModel:
             ValueError: an argument makes no sense.
         """
         with telling_how_to_mend(path):
-            file, graph, options = _opened(
+            files, graph, options = _opened(
                 path,
                 device,
                 memory_limit,
@@ -230,7 +230,7 @@ class CompiledModel:
             )
             decision = _decide(graph.arch, policy, prompt_tokens, max_new_tokens)
             rows = prompt_tokens if all_logits else 0
-            found = _core.plan_file(file, graph, options, decision.initial, decision.reserved, rows)
+            found = _core.plan_file(files.weights, graph, options, decision.initial, decision.reserved, rows)
         return MemoryPlan.of(found, decision.reserved, options.estimated_bytes)
 
     @property
@@ -248,7 +248,7 @@ class CompiledModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._file.metadata)
+        return Tokenizer(self._files.metadata)
 
     def plan(
         self,

@@ -218,7 +218,7 @@ def test_want_of_memory_is_no_fault_of_the_files(
 ) -> None:
     """No advice to fetch it again, and figures."""
 
-    def exhausted(path: str) -> None:
+    def exhausted(path: str, header_only: bool) -> None:
         raise MemoryError
 
     path = foundry.pull()

@@ -167,13 +167,6 @@ def write(path: Path, keys: dict[str, int], tensors: dict[str, np.ndarray[Any, A
     return path
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_part_of_a_model_says_which_of_how_many(tmp_path: Path, number: int) -> None:
-    path = write(tmp_path / "x.gguf", {"split.no": number, "split.count": 3}, {"a": np.zeros(32, np.float32)})
-    with pytest.raises(ModelFormatError, match=rf"found part {number + 1} of 3\. All 3 parts, joined"):
-        CompiledModel.load(path)
-
-
 def test_a_part_that_only_its_name_tells(tmp_path: Path) -> None:
     path = write(tmp_path / "m-Q8_0-00002-of-00004.gguf", {}, {"a": np.zeros(32, np.float32)})
     with pytest.raises(ModelFormatError, match=r"no tensor|expected") as caught:

@@ -17,6 +17,7 @@ from foundry.checks import is_default, text
 from foundry.cli import standard_input, template_options
 from foundry.cli.chat import Chat
 from foundry.cli.progress import downloading, loading, prefilling, stderr
+from foundry.files import open_model
 from foundry.generate import Completion, Piece, collect
 from foundry.hub import PACKAGED, telling_how_to_mend
 from foundry.hub import pull as fetch
@@ -71,16 +72,16 @@ def plan(arguments: argparse.Namespace) -> int:
 def inspect(arguments: argparse.Namespace) -> int:
     path = _path(arguments.model)
     with telling_how_to_mend(path):
-        file = _core.GgufFile(existing(path))
+        file = open_model(existing(path), header_only=True)
     if arguments.json:
         tensors = {
             name: {"type": kind, "shape": list(shape), "bytes": n} for name, (kind, shape, n) in file.tensors.items()
         }
         metadata = {k: v.to_list() if isinstance(v, _core.MetadataArray) else v for k, v in file.metadata.items()}
-        about = {"path": str(path), "version": file.version, "metadata": metadata}
+        about = {"path": str(path), "kind": file.kind, "version": file.version, "metadata": metadata}
         print(json.dumps(about | {"tensors": tensors}, default=str))
         return 0
-    print(f"{path}: GGUF version {file.version}, {len(file.tensors)} tensors")
+    print(f"{path}: {file.kind}, {len(file.tensors)} tensors")
     for key, value in sorted(file.metadata.items()):
         if isinstance(value, _core.MetadataArray):
             value = value.to_list() if len(value) <= 8 else f"{len(value)} entries"

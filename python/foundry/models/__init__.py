@@ -23,7 +23,7 @@ from foundry.models.qwen2 import Qwen2
 from foundry.models.qwen3 import Qwen3, Qwen3VL
 from foundry.models.smollm3 import SmolLM3
 from foundry.models.starcoder2 import StarCoder2
-from foundry.models.understood import refuse_keys, refuse_other_kinds, refuse_parts, refuse_tensors
+from foundry.models.understood import refuse_keys, refuse_other_kinds, refuse_tensors
 
 
 class Architecture(Protocol):
@@ -62,9 +62,8 @@ def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, in
 
     Raises:
         ModelFormatError: the architecture is not supported, a key is missing or makes no sense, a key or tensor asks
-            for what the graph does not do, or the file is a part of a model.
+            for what the graph does not do, or the file is no model.
     """
-    refuse_parts(metadata)
     refuse_other_kinds(metadata)
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in architectures:

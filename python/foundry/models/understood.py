@@ -112,17 +112,6 @@ KINDS_OF_FILES = {
 }
 
 
-def refuse_parts(metadata: Mapping[str, Any]) -> None:
-    """Raises ModelFormatError for one file of a model that was split into several, which says so by its own keys."""
-    count, number = metadata.get("split.count"), metadata.get("split.no")
-    if isinstance(count, int) and count > 1:
-        of = f"part {number + 1}" if isinstance(number, int) else "a part"
-        raise ModelFormatError(
-            f"split.count: expected a whole model, found {of} of {count}. All {count} parts, joined into one file, are"
-            " needed (`llama-gguf-split --merge` joins them)"
-        )
-
-
 def refuse_other_kinds(metadata: Mapping[str, Any]) -> None:
     kind = metadata.get("general.type", "model")
     if isinstance(kind, str) and kind in KINDS_OF_FILES:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foundry import _core
 from foundry.errors import MemoryLimitError
+from foundry.files import open_model
 from foundry.model import CompiledModel
 from foundry.server.engine import Engine
 from foundry.server.metrics import Metrics
@@ -162,7 +162,7 @@ def unknown(name: str | None, known: list[str]) -> Refusal:
 def _about(book: _Book) -> dict[str, Any]:
     """Of one that is not loaded, by its file."""
     assert book.path is not None
-    metadata = _core.GgufFile(str(book.path)).metadata
+    metadata = open_model(str(book.path), header_only=True).metadata
     context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     about = {"id": book.name, "object": "model", "created": int(book.path.stat().st_mtime), "owned_by": "foundry"}
     return about | {"max_model_len": context, "max_context": context, "loaded": False}

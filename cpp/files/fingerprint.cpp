@@ -4,16 +4,19 @@
 // does 6 GB/s on a core: of SmolLM2 (93 MB) 16 ms, which would be 3 to 6% of a load of 275 ms, and is once 16 ms beside a restore.
 // The weights in use were read after the file was opened, so a file that was written to since then has no fingerprint.
 // It is read through the descriptor and not through the mapping: nothing becomes resident, and what can't be read is an error.
+#include "files/fingerprint.h"
+
 #include <algorithm>
 #include <exception>
 #include <map>
+#include <mutex>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/lock_order.h"
-#include "base/mapped_file.h"
 #include "base/thread_pool.h"
-#include "gguf/gguf.h"
 
 namespace foundry {
 namespace {
@@ -66,12 +69,13 @@ Known& known() {
 
 }  // namespace
 
-uint64_t GgufFile::fingerprint() const {
-  if (file_ == nullptr)
-    return hash_of(bytes_.size(), [this](uint64_t at, std::span<std::byte> room) {
-      return std::span<const std::byte>(bytes_.subspan(at, room.size()));
-    });
-  const InputFile& file = file_->file();
+uint64_t fingerprint_of(std::span<const std::byte> bytes) {
+  return hash_of(bytes.size(), [bytes](uint64_t at, std::span<std::byte> room) {
+    return std::span<const std::byte>(bytes.subspan(at, room.size()));
+  });
+}
+
+uint64_t fingerprint_of(const InputFile& file) {
   require_unchanged(file);
   const FileIdentity identity = file.identity_now();
   const std::lock_guard lock(known().mutex);

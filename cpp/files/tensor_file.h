@@ -1,0 +1,39 @@
+// A file of tensors whose table the caller reads: he says what lies where, and each is checked against the file's length.
+// Safetensors are read so: their table is JSON, which the core does not read.
+#pragma once
+#include <map>
+#include <memory>
+
+#include "base/mapped_file.h"
+#include "files/weight_source.h"
+
+namespace foundry {
+
+class TensorFile final : public WeightSource {
+ public:
+  /// As MappedFile. With `header_only` views have no bytes: for plans, of a file of any size.
+  explicit TensorFile(const std::string& path, bool header_only = false);
+
+  /// Bytes from `offset` on: fewer than asked for only where the file ends.
+  std::string read(uint64_t offset, uint64_t bytes) const;
+  uint64_t file_bytes() const { return file_.file().size(); }
+  /// Its bytes are rows x cols of the type, from `offset` on. ModelFormatError where they reach past the file's end or into another
+  /// tensor's, or the name is taken.
+  /// plus: see WeightView.
+  void add(const std::string& name, DType type, uint64_t rows, uint64_t cols, uint64_t offset, float plus = 0);
+
+  const std::string& path() const override { return file_.file().path(); }
+  std::vector<std::string_view> names() const override;
+  bool has(std::string_view name) const override { return views_.count(name) != 0; }
+  WeightView view(std::string_view name) const override;
+  uint64_t fingerprint() const override;
+  void forget(const std::byte* data, uint64_t bytes) const override;
+
+ private:
+  MappedFile file_;
+  bool header_only_;
+  std::map<std::string, WeightView, std::less<>> views_;
+  std::map<uint64_t, const WeightView*> by_offset_;
+};
+
+}  // namespace foundry

@@ -1,0 +1,7 @@
+"""A model's files: one GGUF file or the parts of a split one. What is opened here is given to the core, and its
+metadata to the architectures."""
+
+from foundry.files.opened import ModelFiles, open_model
+from foundry.files.split import PART, part_by_name_alone
+
+__all__ = ["PART", "ModelFiles", "open_model", "part_by_name_alone"]
