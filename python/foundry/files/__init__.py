@@ -1,5 +1,5 @@
-"""A model's files: one GGUF file or the parts of a split one. What is opened here is given to the core, and its
-metadata to the architectures."""
+"""A model's files: one GGUF file, the parts of a split one, or a directory in Hugging Face's form. What
+is opened here is given to the core, and its metadata to the architectures."""
 
 from foundry.files.opened import ModelFiles, open_model
 from foundry.files.split import PART, part_by_name_alone

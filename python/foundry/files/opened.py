@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from foundry import _core
-from foundry.files import split
+from foundry.files import directory, split
 
 Tensors = Mapping[str, tuple[str, tuple[int, int], int]]
 
@@ -17,11 +18,13 @@ class ModelFiles:
     """Files of a model, opened and checked.
 
     Attributes:
-        kind: "GGUF version 3", "GGUF version 3 in 2 parts".
+        kind: "GGUF version 3", "GGUF version 3 in 2 parts", "Hugging Face directory".
         weights: all tensors, for the core.
         metadata: GGUF's keys and values.
         tensors: name -> (type, (rows, cols), bytes), as GGUF names them.
         version: of GGUF.
+        folder: where tokenizer.json is; None of GGUF files, whose metadata has the tokenizer.
+        tables, reordered: see ``models.header.Header``.
     """
 
     kind: str
@@ -29,6 +32,9 @@ class ModelFiles:
     metadata: Mapping[str, Any]
     tensors: Tensors = field(repr=False)
     version: int | None = None
+    folder: str | None = None
+    tables: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    reordered: bool = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -36,16 +42,18 @@ class ModelFiles:
 
 
 def open_model(path: str, header_only: bool = False) -> ModelFiles:
-    """The model that a GGUF file is, or a part of.
+    """The model that a GGUF file is, or a part of; or that a directory in Hugging Face's form is.
 
     Args:
-        path: the file; any part of a split model.
+        path: the file, any part of a split model, or the directory.
         header_only: for plans: weights have no bytes, and it takes as long for a file of any size.
 
     Raises:
         OSError: the system refused to open or read it.
         ModelFormatError: it is damaged, or its parts are not those of one model.
     """
+    if os.path.isdir(path):
+        return _directory(path, header_only)
     file = _core.GgufFile(path, header_only)
     parts = split.parts_of(file, header_only)
     kind = f"GGUF version {file.version}"
@@ -55,4 +63,19 @@ def open_model(path: str, header_only: bool = False) -> ModelFiles:
     tensors = {name: about for part in parts for name, about in part.tensors.items()}
     return ModelFiles(
         f"{kind} in {len(parts)} parts", weights, split.without_keys(parts[0].metadata), tensors, file.version
+    )
+
+
+def _directory(path: str, header_only: bool) -> ModelFiles:
+    config = directory.read_config(path)
+    weights, tensors = directory.open_weights(path, config, header_only)
+    metadata = {"general.name": os.path.basename(os.path.abspath(path)), **config.metadata}
+    return ModelFiles(
+        "Hugging Face directory",
+        weights,
+        metadata,
+        tensors,
+        folder=path,
+        tables=config.tables,
+        reordered=False,
     )

@@ -3,7 +3,7 @@ to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from foundry._core import Graph
@@ -17,6 +17,7 @@ from foundry.models.header import Header
 from foundry.models.internlm2 import InternLM2
 from foundry.models.llama import Llama
 from foundry.models.mistral3 import Mistral3
+from foundry.models.naming import Naming
 from foundry.models.olmo2 import Olmo2
 from foundry.models.phi3 import Phi3
 from foundry.models.qwen2 import Qwen2
@@ -28,6 +29,8 @@ from foundry.models.understood import refuse_keys, refuse_other_kinds, refuse_te
 
 class Architecture(Protocol):
     """Made of a header, of which it reads every key that it needs (``architectures``)."""
+
+    hub: Naming
 
     def build(self, graph: Graph) -> None:
         """Emits the graph; reads no more keys."""
@@ -52,12 +55,25 @@ architectures: dict[str, Callable[[Header], Architecture]] = {
 }
 
 
-def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, int]], head_multiple: int = 8) -> Graph:
+def naming_of(architecture: str) -> Naming:
+    """How Hugging Face's files name what an architecture reads."""
+    naming: Naming = architectures[architecture].hub  # type: ignore[attr-defined]  # of the class
+    return naming
+
+
+def build_graph(
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, tuple[int, int]],
+    head_multiple: int = 8,
+    tables: Mapping[str, Sequence[float]] | None = None,
+    reordered: bool = True,
+) -> Graph:
     """The graph of a model file.
 
     Args:
         metadata: GGUF keys and values.
         tensors: name -> (rows, cols).
+        tables, reordered: see ``Header``.
         head_multiple: pages hold heads of K and V filled up to a multiple of this, itself one of 8.
 
     Raises:
@@ -68,7 +84,7 @@ def build_graph(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, in
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in architectures:
         raise ModelFormatError(f"general.architecture: expected one of {', '.join(architectures)}, found {name!r}")
-    header = Header(name, metadata, tensors, head_multiple)
+    header = Header(name, metadata, tensors, head_multiple, tables, reordered)
     model = architectures[name](header)
     refuse_keys(header)
     graph = Graph()

@@ -17,6 +17,7 @@ from foundry.errors import ModelFormatError
 from foundry.models import windows
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.naming import Naming
 from foundry.models.rope import Rope, read_rope
 from foundry.models.windows import expect_windows_like_the_rest, read_windows
 
@@ -139,12 +140,14 @@ class Layer:
 
     def _turn(self, x: int, heads: int, name: str, rope: Rope) -> int:
         graph = self.graph
+        tables = self.emitter.header.tables
         if rope.factors is None:
             factors = NO_WEIGHT
-        elif isinstance(rope.factors, str):
+        elif isinstance(rope.factors, str) and rope.factors not in tables:
             factors = graph.weight(rope.factors, 1, rope.dims // 2)
         else:
-            factors = graph.constant("factors of rope", list(rope.factors))
+            values = tables[rope.factors] if isinstance(rope.factors, str) else rope.factors
+            factors = graph.constant("factors of rope", list(values))
         return graph.rope(
             x,
             heads,
@@ -213,10 +216,12 @@ class Decoder:
     those that a pattern in the file names.
 
     Attributes:
+        hub: how Hugging Face names its keys and weights.
         rope_style: which dims are turned together.
         norms_heads: norms on each head of Q and K, before they are turned (arXiv:2302.05442).
     """
 
+    hub: Naming
     rope_style: int
     norms_heads = False
 

@@ -17,6 +17,7 @@ from foundry._core import Graph
 from foundry.models.decoder import Emitter
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.naming import Naming
 from foundry.models.rope import HALF_ROTATED, read_rope
 from foundry.models.windows import expect_windows_like_the_rest, read_windows
 
@@ -24,6 +25,22 @@ LAYERS_27B = 46  # its queries are scaled by hidden_size / n_heads, and the file
 
 
 class Gemma2:
+    hub = Naming(
+        ("gemma2",),
+        keys={
+            "attn_logit_softcapping": "attn_logit_softcapping",
+            "final_logit_softcapping": "final_logit_softcapping",
+        },
+        defaults={"hidden_act": "gelu_pytorch_tanh", "head_dim": 256, "query_pre_attn_scalar": 256},
+        layer={
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_feedforward_layernorm": "ffn_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        },
+        tied=True,
+        norms_less_one=True,
+    )
+
     def __init__(self, header: Header) -> None:
         self.header, self.hp = header, Hyperparameters.read(header)
         hp = self.hp
@@ -31,10 +48,9 @@ class Gemma2:
         self.rope = read_rope(header, hp, HALF_ROTATED)
         self.embedding_scale = math.sqrt(hp.hidden_size)
         query_size = hp.hidden_size / hp.n_heads if hp.n_layers == LAYERS_27B else hp.head_dim
-        self.attention_scale = 1 / math.sqrt(query_size)
+        self.attention_scale = header.not_negative("attention.scale") or 1 / math.sqrt(query_size)
         self.cap = header.not_negative("attn_logit_softcapping", 50.0)
         self.final_cap = header.not_negative("final_logit_softcapping", 30.0)
-        header.expect("attention.scale", 0, self.attention_scale)
         header.expect("embedding_scale", 0, self.embedding_scale)
         header.expect("hidden_activation", "gelu", "gelu_pytorch_tanh")
         header.expect("rope.freq_base_swa", self.rope.base)

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from foundry._core import Graph
 from foundry.models.decoder import Decoder, Emitter
+from foundry.models.naming import Naming
 from foundry.models.rope import INTERLEAVED
 
 
 class Glm4(Decoder):
+    hub = Naming(
+        ("glm4",),
+        defaults={"partial_rotary_factor": 0.5},
+        layer={
+            "post_self_attn_layernorm": "post_attention_norm",
+            "post_mlp_layernorm": "post_ffw_norm",
+            "mlp.gate_up_proj": "ffn_up",
+        },
+    )
     rope_style = INTERLEAVED
 
     def build(self, graph: Graph) -> None:

@@ -14,13 +14,25 @@ from foundry._core import Graph
 from foundry.models.decoder import Emitter
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
-from foundry.models.rope import INTERLEAVED, read_rope
+from foundry.models.naming import Naming
+from foundry.models.rope import REORDERED, read_rope
 
 
 class Granite:
+    hub = Naming(
+        ("granite",),
+        keys={
+            "attention_multiplier": "attention.scale",
+            "embedding_multiplier": "embedding_scale",
+            "residual_multiplier": "residual_scale",
+            "logits_scaling": "logit_scale",
+        },
+        defaults={"attention_multiplier": 1.0},
+    )
+
     def __init__(self, header: Header) -> None:
         self.header, self.hp = header, Hyperparameters.read(header)
-        self.rope = read_rope(header, self.hp, INTERLEAVED, factors="rope_freqs.weight")  # reordered as for Llama
+        self.rope = read_rope(header, self.hp, REORDERED, factors="rope_freqs.weight")
         self.attention_scale = header.not_negative("attention.scale") or 1 / math.sqrt(self.hp.head_dim)
         self.embedding_scale = header.not_negative("embedding_scale") or 1.0
         self.residual_scale = header.not_negative("residual_scale") or 1.0

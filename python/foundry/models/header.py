@@ -7,7 +7,7 @@ can be refused (``understood.refuse_keys``).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from foundry import _core
@@ -22,6 +22,8 @@ class Header:
         architecture: the name, as ``general.architecture`` has it.
         metadata: all keys and values of the file.
         tensors: name -> (rows, cols); a vector has one row.
+        tables: values that other files have as tensors and these compute: divisors of rope's frequencies, by name.
+        reordered: rows of Q and K are where GGUF's converters put them (``rope.REORDERED``).
         keys_read: full names of the keys that were asked for, found or not.
         tensors_left: names of tensors that the graph has a reason not to use.
     """
@@ -32,9 +34,12 @@ class Header:
         metadata: Mapping[str, Any],
         tensors: Mapping[str, tuple[int, int]],
         head_multiple: int = 8,
+        tables: Mapping[str, Sequence[float]] | None = None,
+        reordered: bool = True,
     ) -> None:
         self.architecture, self.metadata, self.tensors = architecture, metadata, tensors
         self.head_multiple = head_multiple
+        self.tables, self.reordered = tables or {}, reordered
         self.keys_read: set[str] = set()
         self.tensors_left: set[str] = set()
 
@@ -75,6 +80,18 @@ class Header:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
             raise ModelFormatError(f"{name}: expected a number above 0, found {value!r}")
         return float(value)
+
+    def flags(self, key: str, default: list[bool]) -> list[bool]:
+        """Yes or no (or 1 or 0) for each layer, as many as the default has."""
+        name, value = self._get(key, default)
+        found = list(value) if isinstance(value, list | _core.MetadataArray) else None
+        if found is None or len(found) != len(default) or any(one not in (0, 1) for one in found):
+            raise ModelFormatError(f"{name}: expected yes or no for each of {len(default)} layers, found {value!r}")
+        return [bool(one) for one in found]
+
+    def has_table(self, name: str | None) -> bool:
+        """As a tensor or among ``tables``."""
+        return name is not None and (name in self.tensors or name in self.tables)
 
     def choice(self, key: str, default: str, allowed: Collection[str]) -> str:
         """A word that is one of those allowed."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from foundry.models.decoder import Decoder
-from foundry.models.rope import INTERLEAVED
+from foundry.models.naming import Naming
+from foundry.models.rope import REORDERED
 
 
 class InternLM2(Decoder):
-    rope_style = INTERLEAVED
+    hub = Naming(
+        ("internlm2",), refused="its Q, K and V lie mixed in one weight, which converters to GGUF put in order"
+    )
+    rope_style = REORDERED

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from foundry.models.decoder import Decoder
-from foundry.models.rope import INTERLEAVED
+from foundry.models.naming import Naming
+from foundry.models.rope import REORDERED
 
 
 class Llama(Decoder):
-    rope_style = INTERLEAVED
+    hub = Naming(("llama", "mistral"))
+    rope_style = REORDERED

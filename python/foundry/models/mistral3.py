@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foundry.models.decoder import Decoder
-from foundry.models.rope import INTERLEAVED, Rope
+from foundry.models.naming import Naming
+from foundry.models.rope import REORDERED, Rope
 
 
 class Mistral3(Decoder):
-    rope_style = INTERLEAVED  # converters reorder Q and K as they do for Llama
+    hub = Naming(("ministral3",))
+    rope_style = REORDERED
 
     def read_rope(self) -> Rope:
         rope, header = super().read_rope(), self.header

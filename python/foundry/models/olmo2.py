@@ -9,11 +9,19 @@ from __future__ import annotations
 from foundry._core import Graph
 from foundry.models.decoder import Decoder, Emitter
 from foundry.models.header import Header
+from foundry.models.naming import Naming
 from foundry.models.rope import HALF_ROTATED
 from foundry.models.windows import read_windows
 
 
 class Olmo2(Decoder):
+    hub = Naming(
+        ("olmo2", "olmo3"),
+        layer={
+            "post_attention_layernorm": "post_attention_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        },
+    )
     rope_style = HALF_ROTATED
 
     def __init__(self, header: Header) -> None:

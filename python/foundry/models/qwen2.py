@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from foundry.models.decoder import Decoder
+from foundry.models.naming import Naming
 from foundry.models.rope import HALF_ROTATED
 
 
 class Qwen2(Decoder):
+    hub = Naming(("qwen2",))
     rope_style = HALF_ROTATED

@@ -10,8 +10,9 @@ from foundry.errors import ModelFormatError
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
 
-INTERLEAVED = 0  # pairs (2i, 2i + 1), as GGUF stores llama
+INTERLEAVED = 0  # pairs (2i, 2i + 1)
 HALF_ROTATED = 1  # pairs (i, i + dims / 2)
+REORDERED = 2  # trained half-rotated; GGUF's converters reorder the rows of Q and K so that pairs are interleaved
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,16 @@ def read_rope(header: Header, hp: Hyperparameters, style: int, base: float = 1e4
     """Base and scaling as the file has them.
 
     Args:
+        style: INTERLEAVED, HALF_ROTATED or REORDERED.
         base: where the file has none.
         factors: a tensor that may hold divisors of the frequencies (Llama 3); without it in the file there are none.
 
     Raises:
         ModelFormatError: a wrong number, or a scaling of another kind than none, linear and yarn.
     """
-    factors = factors if factors in header.tensors else None
+    factors = factors if header.has_table(factors) else None
+    if style == REORDERED:
+        style = INTERLEAVED if header.reordered else HALF_ROTATED
     rope = Rope(
         style=style,
         dims=header.integer("rope.dimension_count", hp.head_dim),

@@ -12,11 +12,20 @@ from foundry._core import Graph
 from foundry.models.decoder import LayerNormEmitter
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
+from foundry.models.naming import Naming
 from foundry.models.rope import HALF_ROTATED, read_rope
 from foundry.models.windows import read_windows
 
 
 class StarCoder2:
+    hub = Naming(
+        ("starcoder2",),
+        keys={"norm_epsilon": "attention.layer_norm_epsilon"},
+        defaults={"norm_epsilon": 1e-5},
+        layer={"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
+        tied=True,
+    )
+
     def __init__(self, header: Header) -> None:
         self.header, self.hp = header, Hyperparameters.read(header, norm_eps="attention.layer_norm_epsilon")
         self.rope = read_rope(header, self.hp, HALF_ROTATED)

@@ -9,12 +9,13 @@ from foundry import checks
 from foundry.chat import Rendering, names_in, render_marked
 from foundry.errors import ModelFormatError
 from foundry.tokenizer.bpe import BytePairEncoding, spelled_bytes
+from foundry.tokenizer.library import LibraryModel, read_directory
 from foundry.tokenizer.partition import Partition, Span
 from foundry.tokenizer.sentencepiece import SentencePiece
 from foundry.tokenizer.unigram import Unigram
 from foundry.tokenizer.vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED, Vocabulary
 
-_Model = BytePairEncoding | SentencePiece | Unigram
+_Model = BytePairEncoding | SentencePiece | Unigram | LibraryModel
 _MODELS: dict[str, Callable[[Mapping[str, Any], Vocabulary], _Model]] = {
     "gpt2": BytePairEncoding,
     "gemma4": BytePairEncoding,
@@ -32,11 +33,19 @@ class Tokenizer:
         chat_template: Jinja source, or None.
     """
 
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
-        """Raises ModelFormatError for a vocabulary that makes no sense; warns of what is left out of one."""
-        vocabulary = Vocabulary.read(metadata)
+    def __init__(self, metadata: Mapping[str, Any], folder: str | None = None) -> None:
+        """Of a GGUF file's metadata, or of a ``folder`` that has tokenizer.json.
+
+        Raises:
+            ModelFormatError: a vocabulary makes no sense. What is left out of one is warned of.
+        """
+        template = metadata.get("tokenizer.chat_template")
+        if folder is None:
+            vocabulary = Vocabulary.read(metadata)
+            self._model: _Model = _MODELS[vocabulary.kind](metadata, vocabulary)
+        else:
+            vocabulary, self._model, template = read_directory(folder)
         self._vocabulary = vocabulary
-        self._model = _MODELS[vocabulary.kind](metadata, vocabulary)
         of_type: dict[int, dict[str, int]] = {CONTROL: {}, UNKNOWN: {}, USER_DEFINED: {}}
         for (token, i), kind in zip(vocabulary.ids.items(), vocabulary.types, strict=True):
             if kind in of_type:
@@ -49,7 +58,6 @@ class Tokenizer:
         self.bos_id = vocabulary.bos_id
         self.eos_id = vocabulary.eos_id
         self.stop_ids = set(vocabulary.end_ids)
-        template = metadata.get("tokenizer.chat_template")
         self.chat_template = template if isinstance(template, str) else None
 
     def encode(self, text: str, add_special_tokens: bool = True, *, parse_special: bool = True) -> list[int]:
@@ -73,11 +81,14 @@ class Tokenizer:
     def _encode(self, text: str, plain: Sequence[Span]) -> list[int]:
         """Nothing is added. In the spans that are ``plain`` there are no control tokens."""
         ids: list[int] = []
+        model = self._model
         for part in self._partition.split(text, plain):
             if isinstance(part, int):
                 ids.append(part)
+            elif ids and isinstance(model, LibraryModel):
+                ids += model.encode_behind(part)
             else:
-                ids += self._model.encode(part)
+                ids += model.encode(part)
         return ids
 
     def encode_bytes(self, data: bytes) -> list[int]:

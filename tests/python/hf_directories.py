@@ -1,0 +1,187 @@
+"""Model directories in Hugging Face's form, of the same models as the GGUF files of ``families.py``.
+
+The names and orders are those before llama.cpp's converter: what it does to weights is undone here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import synthetic
+import tokenizers
+from families import HEADS, KV_HEADS, Array, Family
+
+REORDERED = {"llama", "smollm3", "mistral3", "granite", "internlm2"}  # Q and K, by converters
+LESS_ONE = {"gemma2", "gemma3"}  # scales of norms
+NAMES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+GEMMA = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+OWN_NAMES = {
+    "gemma2": GEMMA,
+    "gemma3": GEMMA,
+    "olmo2": {
+        "post_attention_norm": "post_attention_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+    "glm4": {
+        "post_attention_norm": "post_self_attn_layernorm",
+        "post_ffw_norm": "post_mlp_layernorm",
+        "ffn_up": "mlp.gate_up_proj",
+    },
+    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+    "starcoder2": {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+}
+CONFIGS: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "oracle" / "hf_configs.json").read_text(encoding="utf-8")
+)
+
+
+def their_name(arch: str, name: str) -> str:
+    top = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    stem, _, kind = name.rpartition(".")
+    if stem in top:
+        return f"{top[stem]}.{kind}"
+    _, layer, weight = stem.split(".")
+    return f"model.layers.{layer}.{(NAMES | OWN_NAMES.get(arch, {}))[weight]}.{kind}"
+
+
+def as_it_was(values: Array, heads: int) -> Array:
+    """Rows of Q or K in the order before the converter's: pairs (2i, 2i + 1) of a head back to (i, i + half)."""
+    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
+
+
+def their_tensors(arch: str, tensors: Mapping[str, Array], heads: int, kv_heads: int) -> dict[str, Array]:
+    """Of a GGUF file's tensors, under the names and in the order that they had before the converter."""
+    found: dict[str, Array] = {}
+    for name, values in tensors.items():
+        weight = name.rpartition(".")[0].rpartition(".")[2]
+        if name.startswith("rope_"):
+            continue
+        if weight == "attn_qkv" and arch != "phi3":
+            unit = values.shape[0] // (heads + 2 * kv_heads)
+            parts = np.split(values, [heads * unit, (heads + kv_heads) * unit])
+            found |= {
+                name.replace(weight, part): one for part, one in zip(("attn_q", "attn_k", "attn_v"), parts, strict=True)
+            }
+        else:
+            found[name] = values
+    result = {}
+    for name, values in found.items():
+        weight = name.rpartition(".")[0].rpartition(".")[2]
+        if arch in REORDERED and weight in ("attn_q", "attn_k"):
+            values = as_it_was(values, heads if weight == "attn_q" else kv_heads)
+        if arch in LESS_ONE and "norm" in weight:
+            values = values - 1
+        result[their_name(arch, name)] = np.ascontiguousarray(values)
+    return result
+
+
+def their_weights(family: Family) -> dict[str, Array]:
+    return their_tensors(family.arch, families.tensors_of(family), HEADS, KV_HEADS)
+
+
+def bf16(values: Array) -> npt.NDArray[np.uint16]:
+    """The bits of the nearest bf16, of ties the even one."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def rounded(values: Array, kind: str) -> Array:
+    """To "float16" or "bfloat16", as F32."""
+    if kind == "float16":
+        return values.astype(np.float16).astype(np.float32)
+    return (bf16(values).astype(np.uint32) << 16).view(np.float32)
+
+
+def save(path: Path, tensors: Mapping[str, Array], kind: str = "") -> None:
+    """By the library; "float16" and "bfloat16" round. numpy has no bfloat16, so that file is put together here."""
+    if kind != "bfloat16":
+        same = {name: np.ascontiguousarray(v.astype(kind) if kind else v) for name, v in tensors.items()}
+        safetensors.numpy.save_file(same, path, {"format": "pt"})
+        return
+    header, data = {}, b""
+    for name, values in tensors.items():
+        begin, data = len(data), data + bf16(values).tobytes()
+        header[name] = {"dtype": "BF16", "shape": list(values.shape), "data_offsets": [begin, len(data)]}
+    path.write_bytes(with_header(header, data))
+
+
+def with_header(header: Any, data: bytes) -> bytes:
+    """A safetensors file: the length of the header, itself as JSON filled up to eight bytes, and the data."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def write_directory(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Any], shards: int = 1, kind: str = ""
+) -> Path:
+    """config.json and the weights, in one file or in ``shards`` with their index; ``kind`` as ``save`` has it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    if shards == 1:
+        save(folder / "model.safetensors", tensors, kind)
+        return folder
+    index: dict[str, str] = {}
+    for i, names in enumerate(np.array_split(sorted(tensors), shards)):
+        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+        save(folder / file, {str(name): tensors[name] for name in names}, kind)
+        index |= {str(name): file for name in names}
+    text = json.dumps({"metadata": {"total_size": 0}, "weight_map": index})
+    (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def write(folder: Path, name: str, shards: int = 1) -> Path:
+    """The directory of one of ``FAMILIES``."""
+    return write_tokenizer(write_directory(folder, CONFIGS[name], their_weights(families.FAMILIES[name]), shards))
+
+
+def byte_level_tokenizer() -> tokenizers.Tokenizer:
+    """The library's own of ``synthetic.add_byte_tokenizer``: bytes, and ChatML's tokens beside them."""
+    names = synthetic.byte_tokens()
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({name: i for i, name in enumerate(names[:256])}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.add_special_tokens(names[256:])
+    return made
+
+
+def write_tokenizer(folder: Path, made: tokenizers.Tokenizer | None = None, **config: Any) -> Path:
+    """tokenizer.json and the files beside it; by default those of ``byte_level_tokenizer``."""
+    if made is None:
+        made = byte_level_tokenizer()
+        config = {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}, "add_bos_token": False} | config
+    made.save(str(folder / "tokenizer.json"))
+    generation = config.pop("generation", None)
+    template = config.pop("template", synthetic.CHATML)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
