@@ -52,6 +52,17 @@ void scaled(const Block& block, uint32_t group, float* to, Value value) {
     to[i] = scale * static_cast<float>(codes.scales[i / group]) * static_cast<float>(value(codes.q[i]));
 }
 
+/// Scale and group's scale over 2^shift, times a magnitude or less it. Each product is exact, whatever its order.
+template <uint32_t shift, int... magnitudes, class Block>
+void of_grid(const Block& block, uint32_t group, float* to) {
+  constexpr int kSigned[] = {magnitudes..., -magnitudes...};
+  Codes codes;
+  take_apart(block, codes);
+  const float scale = f16_to_f32(block.scale) / static_cast<float>(1u << shift);
+  for (uint32_t i = 0; i < 256; ++i)
+    to[i] = scale * static_cast<float>(codes.scales[i / group]) * static_cast<float>(kSigned[codes.q[i]]);
+}
+
 template <class Block>
 void scaled_less_minima(const Block& block, uint32_t group, float* to) {
   Codes codes;
@@ -101,6 +112,11 @@ void dequantise(const BlockQ3_K& block, float* to) {
 void dequantise(const BlockIQ4_XS& block, float* to) {
   scaled(block, 32, to, [](int q) { return kIq4Values[q]; });
 }
+void dequantise(const BlockIQ2_XXS& block, float* to) { of_grid<3, FOUNDRY_IQ2_MAGNITUDES>(block, 32, to); }
+void dequantise(const BlockIQ2_XS& block, float* to) { of_grid<3, FOUNDRY_IQ2_MAGNITUDES>(block, 16, to); }
+void dequantise(const BlockIQ2_S& block, float* to) { of_grid<3, FOUNDRY_IQ2_MAGNITUDES>(block, 16, to); }
+void dequantise(const BlockIQ3_XXS& block, float* to) { of_grid<2, FOUNDRY_IQ3_XXS_MAGNITUDES>(block, 32, to); }
+void dequantise(const BlockIQ3_S& block, float* to) { of_grid<0, FOUNDRY_IQ3_S_MAGNITUDES>(block, 32, to); }
 void dequantise(const BlockQ5_K& block, float* to) { scaled_less_minima(block, 32, to); }
 void dequantise(const BlockQ4_K& block, float* to) { scaled_less_minima(block, 32, to); }
 void dequantise(const BlockQ2_K& block, float* to) { scaled_less_minima(block, 16, to); }

@@ -1,5 +1,10 @@
 #include "formats/codes.h"
 
+#include <bit>
+#include <cstring>
+
+#include "formats/iq_grids.h"
+
 namespace foundry {
 namespace {
 
@@ -37,6 +42,24 @@ void put_scales_and_minima(const uint8_t* bytes, Codes& to) {
     to.scales[i + 4] = static_cast<int8_t>((bytes[i + 8] & 15) | (bytes[i] >> 6 << 4));
     to.minima[i + 4] = static_cast<uint8_t>((bytes[i + 8] >> 4) | (bytes[i + 4] >> 6 << 4));
   }
+}
+
+/// kCount values of a grid's entry, kBits each, with the signs of the lowest bits of `signs` above them.
+template <uint32_t kCount, uint32_t kBits>
+void put_grid(uint32_t entry, uint32_t signs, uint8_t* q) {
+  for (uint32_t i = 0; i < kCount; ++i)
+    q[i] = static_cast<uint8_t>((entry >> (kBits * i) & ((1u << kBits) - 1)) | (signs >> i & 1) << kBits);
+}
+
+/// Signs of eight values of which seven are kept: an even number is negative.
+uint32_t eight_signs(uint32_t seven) { return seven | static_cast<uint32_t>(std::popcount(seven) & 1) << 7; }
+
+int8_t odd_scale(uint32_t four_bits) { return static_cast<int8_t>(2 * four_bits + 1); }
+
+uint32_t word_at(const uint8_t* bytes) {
+  uint32_t word;
+  std::memcpy(&word, bytes, sizeof word);
+  return word;
 }
 
 }  // namespace
@@ -102,6 +125,48 @@ void take_apart(const BlockIQ4_XS& block, Codes& to) {
     const int low = block.scales[i / 2] >> (i % 2 * 4) & 15, high = block.high >> (i * 2) & 3;
     to.scales[i] = static_cast<int8_t>((low | high << 4) - 32);
   }
+}
+
+void take_apart(const BlockIQ2_XXS& block, Codes& to) {
+  for (uint32_t part = 0; part < 8; ++part) {
+    const uint8_t* codes = block.codes + part * 8;
+    const uint32_t rest = word_at(codes + 4);
+    for (uint32_t i = 0; i < 4; ++i)
+      put_grid<8, 2>(kIq2XxsGrid[codes[i]], eight_signs(rest >> (7 * i) & 127), to.q + part * 32 + i * 8);
+    to.scales[part] = odd_scale(rest >> 28);
+  }
+}
+
+void take_apart(const BlockIQ2_XS& block, Codes& to) {
+  for (uint32_t i = 0; i < 32; ++i)
+    put_grid<8, 2>(kIq2XsGrid[block.codes[i] & 511], eight_signs(block.codes[i] >> 9), to.q + i * 8);
+  for (uint32_t i = 0; i < 16; ++i) to.scales[i] = odd_scale(block.scales[i / 2] >> (i % 2 * 4) & 15);
+}
+
+void take_apart(const BlockIQ2_S& block, Codes& to) {
+  for (uint32_t i = 0; i < 32; ++i) {
+    const uint32_t code = block.low[i] | (block.high[i / 4] >> (i % 4 * 2) & 3) << 8;
+    put_grid<8, 2>(kIq2SGrid[code], block.signs[i], to.q + i * 8);
+  }
+  for (uint32_t i = 0; i < 16; ++i) to.scales[i] = odd_scale(block.scales[i / 2] >> (i % 2 * 4) & 15);
+}
+
+void take_apart(const BlockIQ3_XXS& block, Codes& to) {
+  for (uint32_t part = 0; part < 8; ++part) {
+    const uint32_t rest = word_at(block.signs + part * 4);
+    for (uint32_t i = 0; i < 8; ++i)
+      put_grid<4, 3>(kIq3XxsGrid[block.codes[part * 8 + i]], eight_signs(rest >> (i / 2 * 7) & 127) >> (i % 2 * 4),
+                     to.q + part * 32 + i * 4);
+    to.scales[part] = odd_scale(rest >> 28);
+  }
+}
+
+void take_apart(const BlockIQ3_S& block, Codes& to) {
+  for (uint32_t i = 0; i < 64; ++i) {
+    const uint32_t code = block.low[i] | (block.high[i / 8] >> (i % 8) & 1) << 8;
+    put_grid<4, 3>(kIq3SGrid[code], static_cast<uint32_t>(block.signs[i / 2]) >> (i % 2 * 4), to.q + i * 4);
+  }
+  for (uint32_t i = 0; i < 8; ++i) to.scales[i] = odd_scale(block.scales[i / 2] >> (i % 2 * 4) & 15);
 }
 
 /// bf16 has f32's exponents: normal ones from 2^-126 on, below them bits of the fraction.

@@ -23,6 +23,12 @@ void take_apart(const BlockQ4_K& block, Codes& to);
 void take_apart(const BlockQ3_K& block, Codes& to);
 void take_apart(const BlockQ2_K& block, Codes& to);
 void take_apart(const BlockIQ4_XS& block, Codes& to);
+// Of IQ2 and IQ3 a code is the magnitude's place in the format's list, and above that, in bit 2 or 3, the sign.
+void take_apart(const BlockIQ2_XXS& block, Codes& to);
+void take_apart(const BlockIQ2_XS& block, Codes& to);
+void take_apart(const BlockIQ2_S& block, Codes& to);
+void take_apart(const BlockIQ3_XXS& block, Codes& to);
+void take_apart(const BlockIQ3_S& block, Codes& to);
 
 /// MXFP4's scale, 2^(exponent - 128), as bf16 bits, which hold each of them exactly.
 uint16_t mxfp4_scale(uint8_t exponent);

@@ -10,12 +10,7 @@ constexpr TensorType kTypes[] = {
     // Those that Foundry computes with.
     FOUNDRY_FORMATS(FOUNDRY_TYPE)
     // Those that it knows the size of.
-    {16, "IQ2_XXS", 256, 66, false},
-    {17, "IQ2_XS", 256, 74, false},
-    {18, "IQ3_XXS", 256, 98, false},
     {19, "IQ1_S", 256, 50, false},
-    {21, "IQ3_S", 256, 110, false},
-    {22, "IQ2_S", 256, 82, false},
     {24, "I8", 1, 1, false},
     {25, "I16", 1, 2, false},
     {26, "I32", 1, 4, false},

@@ -12,6 +12,10 @@
 //   Q5_K, Q4_K  x[i] = scale * s[i / 32] * q[i] - minimum * m[i / 32]
 //   Q2_K  x[i] = scale * s[i / 16] * q[i] - minimum * m[i / 16]
 //   IQ4_XS  x[i] = scale * (s[i / 32] - 32) * IQ4_VALUES[q[i]]
+// Of IQ2 and IQ3 a code stands for eight values of IQ2_MAGNITUDES, or four of IQ3's, by a grid (cpp/formats/iq_grids.h),
+// and each value has a sign; scales are odd: t = 2 s + 1.
+//   IQ2_XXS  x[i] = scale * t[i / 32] / 8 * value    IQ2_XS, IQ2_S  x[i] = scale * t[i / 16] / 8 * value
+//   IQ3_XXS  x[i] = scale * t[i / 32] / 4 * value    IQ3_S  x[i] = scale * t[i / 32] * value
 // Where their bits lie, cpp/formats/codes.cpp says. Source: GGUF specification; the package gguf (quants.py).
 #pragma once
 #include "formats/formats.def"
@@ -121,9 +125,47 @@ struct BlockIQ4_XS {
   u8 nibbles[128];
 };
 
+struct BlockIQ2_XXS {
+  u16 scale;
+  u8 codes[64];  // for each 32 values: four codes, then four times seven bits of signs and four of the scale
+};
+
+struct BlockIQ2_XS {
+  u16 scale;
+  u16 codes[32];  // nine bits, and seven of signs
+  u8 scales[8];
+};
+
+struct BlockIQ2_S {
+  u16 scale;
+  u8 low[32];
+  u8 signs[32];
+  u8 high[8];
+  u8 scales[8];
+};
+
+struct BlockIQ3_XXS {
+  u16 scale;
+  u8 codes[64];
+  u8 signs[32];  // for each 32 values: four times seven bits of signs and four of the scale
+};
+
+struct BlockIQ3_S {
+  u16 scale;
+  u8 low[64];
+  u8 high[8];
+  u8 signs[32];
+  u8 scales[4];
+};
+
 // What the codes of the formats with a table stand for; MXFP4's are twice E2M1 (OCP Microscaling Formats 1.0).
 #define FOUNDRY_IQ4_VALUES -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 #define FOUNDRY_MXFP4_VALUES 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
+
+// What grids are made of; IQ2 has three, and a fourth that no grid has.
+#define FOUNDRY_IQ2_MAGNITUDES 8, 25, 43, 0
+#define FOUNDRY_IQ3_XXS_MAGNITUDES 4, 12, 20, 28, 36, 44, 52, 62
+#define FOUNDRY_IQ3_S_MAGNITUDES 1, 3, 5, 7, 9, 11, 13, 15
 
 #define FOUNDRY_ASSERT(name, Name, number, elements, bytes, ...) \
   static_assert(sizeof(Block##Name) == bytes, "Block" #Name " is as long as in the file");

@@ -59,6 +59,14 @@ NAMED = {
     "Q3_K": "Q3_K",
     "Q2_K": "Q2_K",
     "Q2_K_S": "Q2_K",
+    "IQ3_M": "IQ3_S",
+    "IQ3_S": "IQ3_S",
+    "IQ3_XS": "IQ3_S",
+    "IQ3_XXS": "IQ3_XXS",
+    "IQ2_M": "IQ2_S",
+    "IQ2_S": "IQ2_XS",
+    "IQ2_XS": "IQ2_XS",
+    "IQ2_XXS": "IQ2_XXS",
 }
 _READ = {f.file_name for f in _core.formats() if f.linear != _core.Readers.none}
 READABLE = tuple(name for name, form in NAMED.items() if form in _READ)

@@ -151,6 +151,26 @@ inline void randomise(BlockIQ4_XS& block, Random& random) {
   randomise_bytes(block.scales, random), randomise_bytes(block.nibbles, random);
 }
 
+inline void randomise(BlockIQ2_XXS& block, Random& random) {
+  block.scale = random_block_scale(random), randomise_bytes(block.codes, random);
+}
+inline void randomise(BlockIQ2_XS& block, Random& random) {
+  block.scale = random_block_scale(random);
+  for (uint16_t& code : block.codes) code = static_cast<uint16_t>(random.below(65536));
+  randomise_bytes(block.scales, random);
+}
+inline void randomise(BlockIQ2_S& block, Random& random) {
+  block.scale = random_block_scale(random), randomise_bytes(block.low, random), randomise_bytes(block.high, random);
+  randomise_bytes(block.signs, random), randomise_bytes(block.scales, random);
+}
+inline void randomise(BlockIQ3_XXS& block, Random& random) {
+  block.scale = random_block_scale(random), randomise_bytes(block.codes, random), randomise_bytes(block.signs, random);
+}
+inline void randomise(BlockIQ3_S& block, Random& random) {
+  block.scale = random_block_scale(random), randomise_bytes(block.low, random), randomise_bytes(block.high, random);
+  randomise_bytes(block.signs, random), randomise_bytes(block.scales, random);
+}
+
 /// The block with each term of its values positive. Of a format whose values are one term: the block itself.
 template <class Block>
 Block with_positive_terms(const Block& block) {

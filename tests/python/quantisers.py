@@ -133,6 +133,81 @@ def iq4_xs(blocks: Array) -> Array:
     return np.concatenate([d, high.reshape(-1, 1).view(np.uint8), low, _nibbles(_nearest_iq4(u), 16)], axis=1)
 
 
+def _on_grid(blocks: Array, of: Any, group: int, unit: float) -> tuple[Array, Array, Array, Array]:
+    """Of IQ2 and IQ3: f16 scales, scales of four bits of each group, places in the grid, and signs, a bit each.
+
+    Args:
+        of: the class of the package gguf that has the grid.
+        unit: x = scale * (2 s + 1) * unit * magnitude.
+    """
+    of.init_grid()
+    grid = of.grid.reshape(of.grid_shape).astype(np.float32)
+    n = grid.shape[1]
+    most = np.abs(blocks).reshape(len(blocks), -1, group).max(axis=2)
+    d, wide = _halves(most.max(axis=1) / (31 * unit * grid.max()))
+    s = np.rint((_over(most / (unit * grid.max()), wide) - 1) / 2).clip(0, 15).astype(np.uint8)
+    each = np.repeat(wide.reshape(-1, 1) * (2.0 * s + 1) * unit, group, axis=1)
+    u = (np.abs(blocks) / np.where(each == 0, 1, each)).reshape(-1, n)
+    places = np.argmin((grid**2).sum(axis=1) - 2 * u @ grid.T, axis=1).reshape(len(blocks), -1)
+    return d, s, places, (blocks < 0).astype(np.uint8)
+
+
+def _signs(negative: Array) -> Array:
+    """[n, 256] -> [n, 32], a bit of eight values each."""
+    return np.packbits(negative.reshape(len(negative), -1, 8), axis=2, bitorder="little")[..., 0]
+
+
+def _even_signs(negative: Array, blocks: Array) -> Array:
+    """Seven bits of each eight: an odd number of negative values loses the smallest one's sign."""
+    groups, values = negative.reshape(-1, 8).copy(), np.abs(blocks).reshape(-1, 8)
+    odd = groups.sum(axis=1) % 2 == 1
+    smallest = values.argmin(axis=1)
+    groups[np.arange(len(groups))[odd], smallest[odd]] ^= 1
+    return _signs(groups.reshape(negative.shape)) & 127
+
+
+def _words(even: Array, s: Array) -> Array:
+    """Of each 32 values: four times seven bits of signs and four of the scale, as bytes [n, 8, 4]."""
+    four = even.reshape(len(even), 8, 4).astype(np.uint32) << np.array([0, 7, 14, 21], np.uint32)
+    return (np.bitwise_or.reduce(four, axis=2) | s.astype(np.uint32) << 28)[..., None].view(np.uint8)
+
+
+def _four_bits(s: Array) -> Array:
+    return s[:, ::2] | s[:, 1::2] << 4
+
+
+def iq2_xxs(blocks: Array) -> Array:
+    d, s, q, negative = _on_grid(blocks, gguf.quants.IQ2_XXS, 32, 1 / 8)
+    codes = q.astype(np.uint8).reshape(len(q), 8, 4)
+    both = np.concatenate([codes, _words(_even_signs(negative, blocks), s)], axis=2)
+    return np.concatenate([d, both.reshape(len(q), -1)], axis=1)
+
+
+def iq2_xs(blocks: Array) -> Array:
+    d, s, q, negative = _on_grid(blocks, gguf.quants.IQ2_XS, 16, 1 / 8)
+    codes = (q | _even_signs(negative, blocks).astype(np.int64) << 9).astype(np.uint16)
+    return np.concatenate([d, codes.view(np.uint8), _four_bits(s)], axis=1)
+
+
+def iq2_s(blocks: Array) -> Array:
+    d, s, q, negative = _on_grid(blocks, gguf.quants.IQ2_S, 16, 1 / 8)
+    high = (q >> 8).reshape(len(q), -1, 4) << np.array([0, 2, 4, 6])
+    parts = [q & 255, _signs(negative), np.bitwise_or.reduce(high, axis=2), _four_bits(s)]
+    return np.concatenate([d, *(part.astype(np.uint8) for part in parts)], axis=1)
+
+
+def iq3_xxs(blocks: Array) -> Array:
+    d, s, q, negative = _on_grid(blocks, gguf.quants.IQ3_XXS, 32, 1 / 4)
+    words = _words(_even_signs(negative, blocks), s).reshape(len(q), -1)
+    return np.concatenate([d, q.astype(np.uint8), words], axis=1)
+
+
+def iq3_s(blocks: Array) -> Array:
+    d, s, q, negative = _on_grid(blocks, gguf.quants.IQ3_S, 32, 1)
+    high = np.packbits((q >> 8).astype(np.uint8), axis=1, bitorder="little")
+    return np.concatenate([d, (q & 255).astype(np.uint8), high, _signs(negative), _four_bits(s)], axis=1)
+
+
 QUANTISERS = {
     Kind.Q6_K: q6_k,
     Kind.Q5_K: q5_k,
@@ -141,4 +216,9 @@ QUANTISERS = {
     Kind.Q2_K: q2_k,
     Kind.IQ4_NL: iq4_nl,
     Kind.IQ4_XS: iq4_xs,
+    Kind.IQ3_S: iq3_s,
+    Kind.IQ3_XXS: iq3_xxs,
+    Kind.IQ2_S: iq2_s,
+    Kind.IQ2_XS: iq2_xs,
+    Kind.IQ2_XXS: iq2_xxs,
 }

@@ -64,6 +64,7 @@ inline F16 load_halves(const std::byte* p) { return load_f16(reinterpret_cast<co
 #include "device/cpu/formats/plain.inl"
 #include "device/cpu/formats/planes.inl"
 //
+#include "device/cpu/formats/grids.inl"
 #include "device/cpu/formats/k_quants.inl"
 #include "device/cpu/formats/q4_0.inl"
 #include "device/cpu/formats/q4_1.inl"
