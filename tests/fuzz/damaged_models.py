@@ -1,8 +1,9 @@
-"""Damaged model files, counted: each works, or is refused with a typed error. A crash, a hang or another error fails.
+"""Damaged model files of every format and family, split files and directories, counted: each works, or is refused with
+a typed error. A crash, a hang or another error fails.
 
     python tests/fuzz/damaged_models.py --count 3000
 
-Variants are numbered: the same number gives the same bytes, so `--first 1234 --count 1 --keep x.gguf` shows one again.
+Variants are numbered: the same number gives the same bytes, so `--first 1234 --keep folder` shows one again.
 Workers are processes of their own, which a crash or a hang ends; the next one goes on behind it.
 """
 
@@ -13,24 +14,20 @@ import collections
 import concurrent.futures
 import faulthandler
 import random
+import re
 import struct
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import synthetic
+from samples import Sample, groups
 
-SHAPES = (
-    synthetic.Shape(layers=1, type="q8_0"),
-    synthetic.Shape(layers=2, type="f16", rope_factors=True, tied=False),
-    synthetic.Shape(arch="qwen2", layers=1, type="q4_0"),
-    synthetic.Shape(arch="gemma3", layers=3, type="bf16", window=16),
-)
 # What may be said of a file. ValueError would call it the caller's fault, MemoryError and ConsistencyError ours.
 TYPED = ("ModelFormatError", "MemoryLimitError", "ContextOverflowError", "NumericError")
 SECONDS = 20  # of one variant, on a busy machine
@@ -131,17 +128,13 @@ def spliced(data: bytearray, random: random.Random, end: int) -> None:
         data[a:a] = data[b : b + random.randrange(1, 64)]
 
 
-def damaged(index: int, whole: list[bytes]) -> tuple[str, bytes]:
-    """The variant's kind and its bytes."""
-    r = random.Random(index)
-    data = bytearray(whole[index % len(whole)])
+def of_gguf(data: bytearray, r: random.Random) -> str:
+    """Damages a GGUF file; returns how."""
     header, start = fields(bytes(data))
     ways: dict[str, Callable[[], None]] = {
         "cut short": lambda: data.__delitem__(slice(r.randrange(r.choice((start, len(data)))), None)),
         "bits of the header": lambda: flipped(data, r, 0, start),
-        "bits of the weights": lambda: flipped(data, r, start, len(data)),
         "bytes of the header": lambda: overwritten(data, r, 0, start),
-        "bytes of the weights": lambda: overwritten(data, r, start, len(data)),
         "a field": lambda: edited(data, r, header),
         "several fields": lambda: [edited(data, r, header) for _ in range(3)] and None,
         "a type": lambda: with_other_types(data, r, header),
@@ -149,9 +142,97 @@ def damaged(index: int, whole: list[bytes]) -> tuple[str, bytes]:
         "two fields exchanged": lambda: with_numbers_exchanged(data, r, header),
         "taken out or put in": lambda: spliced(data, r, start),
     }
+    if start < len(data):  # or it is a part without tensors
+        ways |= {
+            "bits of the weights": lambda: flipped(data, r, start, len(data)),
+            "bytes of the weights": lambda: overwritten(data, r, start, len(data)),
+        }
     kind = r.choice(list(ways))
     ways[kind]()
-    return kind, bytes(data)
+    return kind
+
+
+def with_other_value(data: bytearray, r: random.Random, end: int) -> None:
+    """A number, word or list of the JSON in the first ``end`` bytes becomes another one."""
+    found = list(re.finditer(rb'-?\d+(\.\d+)?|true|false|null|"[^"]{0,60}"|\[[^][]{0,60}\]', bytes(data[:end])))
+    at = r.choice(found)
+    values = (
+        b"0",
+        b"-1",
+        b"1e999",
+        b"9" * 30,
+        b"null",
+        b"true",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b"1.5",
+        b"NaN",
+        b"[[1]]",
+        b'"\\ud800"',
+    )
+    data[at.start() : at.end()] = r.choice(values)
+
+
+def of_json(data: bytearray, r: random.Random, start: int = 0, end: int | None = None) -> str:
+    """Damages JSON, which stands from ``start`` to ``end``; returns how."""
+    last = len(data) if end is None else end
+    ways: dict[str, Callable[[], None]] = {
+        "bits of JSON": lambda: flipped(data, r, start, last),
+        "bytes of JSON": lambda: overwritten(data, r, start, last),
+        "a value of JSON": lambda: with_other_value(data, r, last),
+        "several values of JSON": lambda: [with_other_value(data, r, last) for _ in range(3)] and None,
+        "JSON taken out or put in": lambda: spliced(data, r, last),
+    }
+    kind = r.choice(list(ways))
+    ways[kind]()
+    return kind
+
+
+def of_safetensors(data: bytearray, r: random.Random) -> str:
+    end = 8 + int.from_bytes(data[:8], "little")
+    kind = r.choice(("cut short", "length", "weights", "JSON", "JSON", "values that fit"))
+    if kind == "cut short":
+        del data[r.randrange(r.choice((end, len(data)))) :]
+    elif kind == "length":
+        data[:8] = r.choice((0, 1, end, end + 8, 1 << 31, 1 << 63, r.randrange(end))).to_bytes(8, "little")
+    elif kind == "weights":
+        flipped(data, r, end, len(data))
+    elif kind == "JSON":
+        return of_json(data, r, 8, end)
+    else:  # so that the header's length stays right
+        text = bytearray(data[8:end])
+        with_other_value(text, r, len(text))
+        data[:end] = len(text).to_bytes(8, "little") + text
+    return kind
+
+
+def damaged(index: int, groups: Mapping[str, Sequence[Sample]]) -> tuple[str, Sample]:
+    """The variant's kind and its files."""
+    r = random.Random(index)
+    name = list(groups)[index % len(groups)]
+    sample = groups[name][index // len(groups) % len(groups[name])]
+    files = dict(sample.files)
+    if len(files) > 1 and r.random() < 0.08:
+        kind = r.choice(("a file missing", "two files exchanged"))
+        one, other = r.sample(sorted(files), 2)
+        if kind == "a file missing":
+            del files[one]
+        else:
+            files[one], files[other] = files[other], files[one]
+        return f"{name}: {kind}", Sample(files, sample.opened)
+    file = r.choice(sorted(files))
+    data = bytearray(files[file])
+    if file.endswith(".gguf"):
+        kind = of_gguf(data, r)
+    elif file.endswith(".safetensors"):
+        kind = of_safetensors(data, r)
+    elif file.endswith(".json"):
+        kind = of_json(data, r)
+    else:
+        kind = "bits of a template"
+        flipped(data, r, 0, len(data))
+    return f"{name}: {kind}", Sample({**files, file: bytes(data)}, sample.opened)
 
 
 def attempt(path: Path) -> str:
@@ -183,12 +264,12 @@ def work(first: int, end: int) -> None:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.gguf"
-        whole = [synthetic.write(path, shape).read_bytes() for shape in SHAPES]
+        whole = groups()
         for index in range(first, end):
-            kind, data = damaged(index, whole)
-            path.unlink()
-            path.write_bytes(data)
+            kind, sample = damaged(index, whole)
+            for old in Path(folder).iterdir():
+                old.unlink()
+            path = sample.write(Path(folder))
             print(f"begin {index} {kind}", flush=True)
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
@@ -237,17 +318,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="write the first variant there, and run nothing")
+    parser.add_argument("--keep", type=Path, help="write the first variant's files into this folder, and run nothing")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
         work(*arguments.worker)
         return 0
     if arguments.keep is not None:
-        whole = [synthetic.write(arguments.keep, shape).read_bytes() for shape in SHAPES]
-        kind, data = damaged(arguments.first, whole)
-        arguments.keep.write_bytes(data)
-        print(f"variant {arguments.first}: {kind}")
+        kind, sample = damaged(arguments.first, groups())
+        arguments.keep.mkdir(exist_ok=True)
+        print(f"variant {arguments.first}: {kind}: {sample.write(arguments.keep)}")
         return 0
     end = arguments.first + arguments.count
     starts = range(arguments.first, end, 100)
@@ -258,7 +338,7 @@ def main() -> int:
             counted += more
             failed += worse
     for outcome, n in sorted(counted.items()):
-        print(f"{outcome:<48}{n:>6}")
+        print(f"{outcome:<64}{n:>6}")
     for line in failed:
         print(f"FAILED {line}")
     print(f"damaged models: {counted.total()} tried, {len(failed)} failed")
