@@ -1,8 +1,12 @@
 // GGUF files for tests, built byte by byte: every part can be made wrong.
 #pragma once
 #include <doctest/doctest.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -153,5 +157,23 @@ std::vector<T> elements(const MetaValue& value) {
   std::get<MetaArray>(value).each([&](const MetaValue& element) { result.push_back(std::get<T>(element)); });
   return result;
 }
+
+class TempFile {
+ public:
+  explicit TempFile(const std::string& contents) {
+    std::string pattern = (std::filesystem::temp_directory_path() / "foundry-gguf-XXXXXX").string();
+    const int fd = mkstemp(pattern.data());
+    REQUIRE(fd >= 0);
+    ::close(fd);
+    path_ = pattern;
+    std::ofstream out(path_, std::ios::binary);
+    out << contents;
+  }
+  ~TempFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
 
 }  // namespace foundry::test

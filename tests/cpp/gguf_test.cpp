@@ -2,12 +2,9 @@
 #include "gguf/gguf.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <string>
 #include <vector>
@@ -20,24 +17,6 @@ namespace foundry {
 namespace {
 
 using namespace test;
-
-class TempFile {
- public:
-  explicit TempFile(const std::string& contents) {
-    std::string pattern = (std::filesystem::temp_directory_path() / "foundry-gguf-XXXXXX").string();
-    const int fd = mkstemp(pattern.data());
-    REQUIRE(fd >= 0);
-    ::close(fd);
-    path_ = pattern;
-    std::ofstream out(path_, std::ios::binary);
-    out << contents;
-  }
-  ~TempFile() { std::filesystem::remove(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 }  // namespace
 
