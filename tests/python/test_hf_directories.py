@@ -243,6 +243,15 @@ def test_keys_that_nobody_knows_are_warned_of(tmp_path: Path) -> None:
         CompiledModel.load(directory(tmp_path, attention_wobble=0.5))
 
 
+def test_a_window_that_is_not_used_is_none(tmp_path: Path) -> None:
+    """As Qwen's have it; where the key is missing it is not used either."""
+    for said in (False, "absent"):
+        folder = directory(tmp_path, sliding_window=4, use_sliding_window=said, layer_types="absent")
+        assert off_by("qwen3", logits_of(folder)) < BOUND
+    used = directory(tmp_path, sliding_window=4, use_sliding_window=True, max_window_layers=1, layer_types="absent")
+    assert off_by("qwen3", logits_of(used)) > 10 * BOUND
+
+
 def test_layers_without_positions_are_the_configurations(tmp_path: Path) -> None:
     same = directory(tmp_path, "smollm3", no_rope_layers=[1, 1, 1, 0])
     assert off_by("smollm3", logits_of(same)) < BOUND

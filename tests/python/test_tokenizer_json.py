@@ -125,6 +125,9 @@ def test_special_tokens_come_from_the_files_beside_it(tmp_path: Path) -> None:
     assert found.encode("a")[0] == 1  # its post-processor puts it there
     assert opened(tmp_path, scheme("prepend"), add_bos_token=False).encode("a")[0] != 1
     assert found.chat_template == synthetic.CHATML
+    unnamed = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "c": 2}, []))
+    (tmp_path / "generation_config.json").unlink()
+    assert opened(tmp_path, unnamed).stop_ids == set() and opened(tmp_path, scheme("never")).stop_ids == {2}
     single = {"name": "default", "template": "one"}
     of_config = opened(tmp_path, scheme("never"), chat_template=[{"name": "rag", "template": "two"}, single])
     assert of_config.chat_template == synthetic.CHATML  # the file of its own comes first

@@ -8,5 +8,5 @@ from foundry.models.rope import HALF_ROTATED
 
 
 class Qwen2(Decoder):
-    hub = Naming(("qwen2",))
+    hub = Naming(("qwen2",), defaults={"use_sliding_window": False})
     rope_style = HALF_ROTATED

@@ -9,7 +9,7 @@ from foundry.models.rope import HALF_ROTATED
 
 
 class Qwen3(Decoder):
-    hub = Naming(("qwen3",))
+    hub = Naming(("qwen3",), defaults={"use_sliding_window": False})
     rope_style = HALF_ROTATED
     norms_heads = True
 

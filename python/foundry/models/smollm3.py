@@ -11,7 +11,12 @@ EACH = 4  # layers; a GGUF file does not say so
 
 
 class SmolLM3(Decoder):
-    hub = Naming(("smollm3",), keys={"no_rope_layers": "rope.layers"}, defaults={"rope_theta": 2000000.0}, tied=True)
+    hub = Naming(
+        ("smollm3",),
+        keys={"no_rope_layers": "rope.layers"},
+        defaults={"rope_theta": 2000000.0, "use_sliding_window": False},
+        tied=True,
+    )
     rope_style = REORDERED
 
     def __init__(self, header: Header) -> None:

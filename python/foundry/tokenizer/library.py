@@ -17,6 +17,7 @@ from tokenizers import Tokenizer as Backend
 
 from foundry.errors import ModelFormatError
 from foundry.files import bounded_json
+from foundry.tokenizer.markers import ENDS
 from foundry.tokenizer.partition import Strips
 from foundry.tokenizer.vocabulary import (
     BYTE,
@@ -87,7 +88,7 @@ def read_directory(folder: str) -> tuple[Vocabulary, LibraryModel, str | None]:
     generation = _beside(folder, "generation_config.json")
     try:
         tokens, types, strips = _tokens(described)
-        metadata, byte_level, prefix = _metadata(described, config, tokens, types)
+        metadata, prefix = _metadata(described, config, tokens, types)
         vocabulary = Vocabulary.read(metadata)
         model = LibraryModel(
             _of_text(described, {tokens[i] for i, kind in enumerate(types) if kind == CONTROL}), prefix
@@ -96,6 +97,9 @@ def read_directory(folder: str) -> tuple[Vocabulary, LibraryModel, str | None]:
         raise ModelFormatError(f"{path}: expected a tokenizer, found what makes none: {error!r}"[:500]) from None
     special = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "unknown", "padding")}
     ends = _ids(special["eos"]) | _ids(generation.get("eos_token_id"))
+    # Of a file that says nothing this is where SentencePiece has its EOS: here it is one only by its spelling.
+    numbered = _ids(vocabulary.eos_id) - _ids(special["eos"])
+    ends |= vocabulary.end_ids - {i for i in numbered if tokens[i] not in ENDS}
     return (
         replace(
             vocabulary,
@@ -103,7 +107,7 @@ def read_directory(folder: str) -> tuple[Vocabulary, LibraryModel, str | None]:
             eos_id=special["eos"],
             unknown_id=special["unknown"],
             padding_id=special["padding"],
-            end_ids=(vocabulary.end_ids - ({2} if not byte_level and 2 not in ends else set())) | ends,
+            end_ids=frozenset(ends),
             adds_bos=vocabulary.adds_bos and special["bos"] is not None,
             adds_eos=vocabulary.adds_eos and special["eos"] is not None,
             strips=strips,
@@ -156,10 +160,8 @@ def _tokens(described: Json) -> tuple[list[str], list[int], Strips]:
     return tokens, types, Strips(left=frozenset(left), right=frozenset(right))
 
 
-def _metadata(
-    described: Json, config: Json, tokens: list[str], types: list[int]
-) -> tuple[dict[str, Any], bool, Prefix]:
-    """The vocabulary in GGUF's keys, whether tokens are spelled in bytes, and what a text begins with."""
+def _metadata(described: Json, config: Json, tokens: list[str], types: list[int]) -> tuple[dict[str, Any], Prefix]:
+    """The vocabulary in GGUF's keys, and what a text begins with."""
     ids = {token: i for i, token in enumerate(tokens)}
     parts = [*_steps(described.get("pre_tokenizer")), *_steps(described.get("decoder"))]
     byte_level = any(step.get("type") == "ByteLevel" for step in parts)
@@ -187,7 +189,7 @@ def _metadata(
     for name, token in named.items():
         if token in ids:
             metadata[f"tokenizer.ggml.{keys[name]}_token_id"] = ids[token]
-    return metadata, byte_level, prefix
+    return metadata, prefix
 
 
 def _flag(config: Json, name: str, default: bool) -> bool:
