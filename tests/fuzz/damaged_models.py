@@ -217,7 +217,7 @@ def damaged(index: int, groups: Mapping[str, Sequence[Sample]]) -> tuple[str, Sa
         kind = r.choice(("a file missing", "two files exchanged"))
         one, other = r.sample(sorted(files), 2)
         if kind == "a file missing":
-            del files[one]
+            del files[one if one != sample.opened else other]  # no such file at all is an OSError
         else:
             files[one], files[other] = files[other], files[one]
         return f"{name}: {kind}", Sample(files, sample.opened)
