@@ -178,25 +178,36 @@ def _refuse_a_full_disk(repo: str, folder: Path, needed: int) -> None:
 
 
 def _gather(repo: str, revision: str, file: HubFile, part: Path, token: str | None) -> None:
-    """Appends what is missing. huggingface_hub goes on by itself where the connection is cut for a moment."""
+    """Appends what is missing, and goes on where a connection is cut for as long as each one has brought something."""
+    part.touch()
+    while True:
+        held = _size(part)
+        if held > file.size:  # of no use, whatever it is
+            held = 0
+            os.truncate(part, held)
+        try:
+            with telling(repo), _quiet():
+                _append(repo, revision, file, part, token)
+            return
+        except ConnectionError:
+            if _size(part) <= held:
+                raise
+
+
+def _append(repo: str, revision: str, file: HubFile, part: Path, token: str | None) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    if _size(part) > file.size:
-        part.unlink()
-    with telling(repo), _quiet(), part.open("ab") as empty:
-        empty.close()
-        with part.open("r+b", buffering=0) as gathered:
-            held = gathered.seek(0, os.SEEK_END)
-            http_get(
-                hf_hub_url(repo, file.path, revision=revision),
-                gathered,
-                resume_size=held,
-                headers=build_hf_headers(token=token),
-                expected_size=file.size,
-            )
-            os.fsync(gathered.fileno())
+    with part.open("r+b", buffering=0) as gathered:
+        http_get(
+            hf_hub_url(repo, file.path, revision=revision),
+            gathered,
+            resume_size=gathered.seek(0, os.SEEK_END),
+            headers=build_hf_headers(token=token),
+            expected_size=file.size,
+        )
+        os.fsync(gathered.fileno())
 
 
 def _put(file: HubFile, part: Path, path: Path) -> None:
