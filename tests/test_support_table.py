@@ -27,20 +27,27 @@ def test_what_is_missing_or_too_much_is_told() -> None:
     assert fault_of(README.partition(BEGIN)[0] + BEGIN + END) is not None
 
 
-CASES = """<testsuites><testsuite>
-<testcase><properties><property name="cell" value="formats|Q4_K|cpu"/><property name="checked" value="75"/></properties></testcase>
-<testcase><properties><property name="cell" value="families|llama|fork,families|qwen2|fork"/><property name="checked" value="700"/></properties></testcase>
-<testcase><properties><property name="cell" value="families|llama|fork"/><property name="checked" value="800"/></properties></testcase>
-<testcase><properties><property name="cell" value="families|qwen2|save"/></properties><failure message="x"/></testcase>
-<testcase><properties><property name="cell" value="families|qwen2|save"/><property name="checked" value="1"/></properties></testcase>
-<testcase><properties><property name="cell" value="families|glm4|save"/></properties><skipped/></testcase>
-<testcase name="of something else"/>
-</testsuite></testsuites>"""
+def case(cell: str, checked: int | None = None, outcome: str = "") -> str:
+    """A test's result, as pytest writes it."""
+    noted = {"cell": cell} | ({} if checked is None else {"checked": str(checked)})
+    properties = "".join(f'<property name="{name}" value="{value}"/>' for name, value in noted.items())
+    return f"<testcase><properties>{properties}</properties>{outcome}</testcase>"
+
+
+CASES = [
+    case("formats|Q4_K|cpu", 75),
+    case("families|llama|fork,families|qwen2|fork", 700),
+    case("families|llama|fork", 800),
+    case("families|qwen2|save", None, '<failure message="x"/>'),
+    case("families|qwen2|save", 1),
+    case("families|glm4|save", None, "<skipped/>"),
+    '<testcase name="of something else"/>',
+]
 
 
 def test_cells_are_sums_and_one_failure_is_enough(tmp_path: Path) -> None:
     path = tmp_path / "results.xml"
-    path.write_text(CASES, encoding="utf-8")
+    path.write_text(f"<testsuites><testsuite>{''.join(CASES)}</testsuite></testsuites>", encoding="utf-8")
     results = Results()
     results.add(path)
     lines = table_of(results).splitlines()
