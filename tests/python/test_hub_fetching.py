@@ -73,7 +73,7 @@ def test_a_file_by_its_format(played: Hub, capsys: pytest.CaptureFixture[str]) -
     assert played.asked == [("m-Q6_K.gguf", ""), ("m-Q4_K_M.gguf", "")]
 
 
-def test_all_parts_of_a_split_model(played: Hub) -> None:
+def test_all_parts_of_a_split_model(played: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     told: list[tuple[int, int]] = []
     first = foundry.pull("owner/m-GGUF:Q8_0", lambda done, of: told.append((done, of)))
     assert [first.with_name(Path(name).name).read_bytes() for name in PARTS] == [FILES[name] for name in PARTS]
@@ -84,6 +84,8 @@ def test_all_parts_of_a_split_model(played: Hub) -> None:
     second.unlink()
     assert foundry.pull("owner/m-GGUF:Q8_0") == first and second.read_bytes() == FILES[PARTS[1]]
     assert [name for name, _ in played.asked] == [*PARTS, PARTS[1]]
+    assert main(["pull", "owner/m-GGUF:Q8_0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": str(first), "bytes": 900 * KIB}
 
 
 def test_a_cut_connection_goes_on(played: Hub) -> None:

@@ -35,6 +35,7 @@ from tokenizer_cases import distinct_pres, pre_texts, vocabulary_texts, with_pre
 Note = Callable[[str, object], None]
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 256, 75)]
 WINDOW = 24
+DEVICES = [pytest.param(name, marks=[] if name == "cpu" else pytest.mark.slow) for name in exact_devices()]
 
 # What files of a family hold: a vocabulary of llama.cpp's own tests, or the name of their pre-tokenizer.
 TOKENIZERS = {
@@ -166,7 +167,7 @@ def test_template(note: Note, monkeypatch: pytest.MonkeyPatch, arch: str, templa
     note("checked", compared)
 
 
-@pytest.mark.parametrize("device", exact_devices())
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("arch", [*WINDOWED, "gemma3"])
 def test_windows(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: str, device: str) -> None:
     """Token by token far past the window, where a layer that has one holds no more than it and a page: the same bits as
@@ -182,7 +183,7 @@ def test_windows(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arc
     note("checked", len(IDS))
 
 
-@pytest.mark.parametrize("device", exact_devices())
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("arch", architectures)
 def test_save(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: str, device: str) -> None:
     note("cell", f"families|{arch}|save")
@@ -197,7 +198,7 @@ def test_save(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: 
     note("checked", len(expected))
 
 
-@pytest.mark.parametrize("device", exact_devices())
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("arch", architectures)
 def test_fork(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: str, device: str) -> None:
     """Either side goes on as a session that was never forked."""

@@ -11,12 +11,16 @@ from rich.text import Text
 
 from foundry.cli.opening import path_of
 from foundry.hub import kept_models, remove
+from foundry.hub.choosing import models_in
 from foundry.memory import format_bytes
 
 
 def pull(arguments: argparse.Namespace) -> int:
     path = path_of(arguments.model, verify=True, token=arguments.token)
-    print(json.dumps({"path": str(path), "bytes": path.stat().st_size}) if arguments.json else path)
+    beside = models_in(file.name for file in path.parent.iterdir())
+    parts = next((model for model in beside if path.name in model), (path.name,))
+    size = sum(path.with_name(part).stat().st_size for part in parts)
+    print(json.dumps({"path": str(path), "bytes": size}) if arguments.json else path)
     return 0
 
 

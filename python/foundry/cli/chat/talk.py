@@ -100,7 +100,8 @@ class Talk:
         except KeyboardInterrupt:
             if not interactive or not any(said):
                 raise
-            print(flush=True)
+            if not (self.arguments.json or self.arguments.json_lines):
+                print(flush=True)
             stderr.print("stopped; what was said so far stays in the conversation", style="dim")
             conversation.answered(question, "".join(said))
             return
