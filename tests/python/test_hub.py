@@ -15,7 +15,7 @@ import pytest
 from foundry import ModelFormatError, hub
 from foundry.cli import main
 from foundry.hub import packaged, places
-from foundry.hub.repository import telling
+from foundry.hub.telling import telling
 
 CONTENT = b"GGUF and so on" * 1000
 

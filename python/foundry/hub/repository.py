@@ -9,11 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.util
-import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +18,7 @@ from foundry.errors import ModelFormatError
 from foundry.hub.cache import files_of, folder_of, part_of, parts_of, sum_file, sum_of
 from foundry.hub.choosing import choose
 from foundry.hub.files import Progress, digest_of, sha256_of, watched
-from foundry.hub.shortages import shortage_in
+from foundry.hub.telling import quiet, telling
 from foundry.memory import format_bytes
 
 
@@ -186,7 +183,7 @@ def _gather(repo: str, revision: str, file: HubFile, part: Path, token: str | No
             held = 0
             os.truncate(part, held)
         try:
-            with telling(repo), _quiet():
+            with telling(repo), quiet():
                 _append(repo, revision, file, part, token)
             return
         except ConnectionError:
@@ -234,47 +231,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """huggingface_hub's own bars and its words of retries are not shown."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    shown, logger = not are_progress_bars_disabled(), logging.getLogger("huggingface_hub")
-    level = logger.level
-    try:
-        if shown:
-            disable_progress_bars()
-        logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        logger.setLevel(level)
-        if shown:
-            enable_progress_bars()
-
-
-@contextmanager
-def telling(repo: str) -> Iterator[None]:
-    """This machine's shortages stay what they are; the hub's many errors become a few, which say what helps."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        if (short := shortage_in(error)) is not None:
-            raise OSError(short.errno, f"{repo}: {short.strerror}", short.filename) from error
-        response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        if status in (401, 403) or type(error).__name__ == "GatedRepoError":
-            gated = getattr(response, "headers", {}).get("X-Error-Code") == "GatedRepo"
-            why = (
-                "its owner wants a licence to be accepted on its page, and a token"
-                if gated
-                else "there is none for everybody: a private one wants a token"
-            )
-            raise PermissionError(f"{repo}: {why} that may read it, as HF_TOKEN or --token (HTTP {status})") from error
-        if status == 404:
-            raise ValueError(f"{repo}: expected a repository of the hub, found none") from error
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConnectionError(f"{repo}: {said[0]}") from error
