@@ -68,6 +68,7 @@ PYTHON_ORDER = [
     "asynchronous",
     "session",
     "model",
+    "contexts",
     "__init__",
     "server",
     "cli",
