@@ -30,6 +30,7 @@ class Work:
         max_new: tokens at most; None goes to the context's end.
         n: answers, which share the prompt.
         append: ``ids`` go behind the history instead of being all of it.
+        keeps_cancelled: of a prompt that nobody waits for any more, the prefix tree keeps what was computed.
     """
 
     ids: list[int]
@@ -38,21 +39,28 @@ class Work:
     n: int = 1
     matcher: Matcher | None = None
     append: bool = False
+    keeps_cancelled: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class Room:
-    """The sessions of a request: the first, and empty ones that hold the promise of the other choices."""
+    """The sessions of a request: the first, and empty ones that hold the promise of the other choices.
+
+    ``again(n_tokens, more)`` makes another, with room for so many tokens in all and perhaps more, for an answer that
+    had to give its own back. ``keeps``: the first is somebody's, and stays open, with its pages.
+    """
 
     first: Session
+    again: Callable[[int, int], Session]
     others: list[Session] = field(default_factory=list)
-    keeps: bool = False  # the first is somebody's, and stays open
+    keeps: bool = False
 
     def close(self) -> None:
         for one in self.others if self.keeps else [self.first, *self.others]:
             one.close()
 
 
+_MORE_TOKENS = 256  # an answer that goes on is not parked again before so many, unless its own bound is nearer
 Told = tuple[int, "Piece | BaseException | None"]
 
 
@@ -161,15 +169,15 @@ class Run:
                     choice,
                 )
                 for piece in pieces:
-                    if piece.finish_reason is not None and choice.index == 0:
-                        self.history = session.token_ids
+                    if piece.finish_reason is not None and choice.index == 0 and not choice.session.closed:
+                        self.history = choice.session.token_ids
                     self._tell(choice.index, piece)
                     if choice.gone:
                         break
         except BaseException as error:
             self._fail(choice, error)
         finally:
-            self._close(choice, session)
+            self._close(choice, choice.session)
 
     def _fail(self, choice: _Choice, error: BaseException) -> None:
         """Others end with it: choices that never began too."""
@@ -219,11 +227,36 @@ class _Choice:
         self.ending = False  # with what it has
         self.gone = False  # nobody reads it
         self.over = False
+        self.tried = -1
+        self._found: MemoryLimitError | None = None  # what kept it from going on
+
+    @property
+    def keeps_cancelled(self) -> bool:
+        return self._run._work.keeps_cancelled
 
     def ends(self) -> bool:
         return self.ending or self.gone
 
-    def short(self, error: MemoryLimitError) -> bool:
-        if not self._run._parking.wait(self) and not self.gone:
-            self._run.short[self.index] = error
+    def short(self, error: MemoryLimitError, n_tokens: int) -> Session:
+        """Its pages go where others may need them, but for a session that a client holds."""
+        parking, room = self._run._parking, self._run._room
+        assert self.session is not None
+        kept = room.keeps and self.index == 0
+        if parking.alone(self):
+            self.ending = not parking.may_try_alone(self)
+        else:
+            if not kept:
+                self.session.close()
+            parking.wait(self, (lambda alone: True) if kept else (lambda alone: self._again(n_tokens, alone)))
+        if self.ending and not self.gone:
+            self._run.short[self.index] = self._found or error
+        return self.session
+
+    def _again(self, n_tokens: int, alone: bool) -> bool:
+        """Room for its tokens and the next one; and for more, unless it has to do with what there is."""
+        try:
+            self.session = self._run._room.again(n_tokens + 1, 0 if alone else _MORE_TOKENS)
+        except MemoryLimitError as error:
+            self._found = error
+            return False
         return True
