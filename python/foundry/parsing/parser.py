@@ -40,6 +40,7 @@ class Parser:
         """``opened``: the prompt has begun the reasoning, so that the answer begins inside it."""
         self.family = family
         self.offers = tools.offered
+        self.thinking = opened  # what comes next is reasoning, as far as can be told
         self._tools = tools
         self._opened = opened
         self._reader = Reader()
@@ -125,12 +126,13 @@ class Parser:
         forms = self._forms if self.family.calls_end_reasoning else {}
         marks = Marks([closes, *filter(None, forms)])
         calls = self._index
-        self._reasoned = True
+        self._reasoned = self.thinking = True
         while self._index == calls:
             mark = yield from self._reader.until(marks, self.reasoning)
             if mark is None or mark == closes:
                 break
             yield from self.attempt(forms[mark].read(self._reader, self), mark, inside=True)
+        self.thinking = False
         self._reasoning = _Part()
         self._fresh = True
 
