@@ -1,4 +1,4 @@
-"""Debian's Chromium without a head, spoken to over a pipe by its own protocol (chromedevtools.github.io). Run as a program
+"""Debian's Chromium without a head, spoken to over a pipe by its own protocol (chromedevtools.github.io). As a program
 it says whether there is one."""
 
 from __future__ import annotations
