@@ -30,7 +30,6 @@ from foundry.parsing.family import Family, Writing
 from foundry.parsing.forms import BareForm, EitherForm, JsonForm, NamedForm, TaggedForm
 from foundry.parsing.pythonic import PythonicForm
 
-
 _BARE = BareForm((("{", JsonForm("", more=";")), ("[", PythonicForm(""))))
 _NAMED = '{"name": "$NAME", "arguments": $ARGS}'
 _DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁end｜>", "<｜tool▁outputs▁begin｜>")
