@@ -14,9 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import Tiny
-from crowd import Crowd, questions
+from crowd import Crowd, Question, questions
 from foundry.server.settings import Settings
-from served import NAME, process, serve, until
+from foundry.server.shortage import Parking
+from served import CHAT, NAME, process, serve, until
+from test_server_memory import served_with
 
 SECONDS = float(os.environ.get("FOUNDRY_LOAD_SECONDS", "60"))
 MORE_BYTES = 16 << 20
@@ -36,6 +38,29 @@ def test_a_crowd_leaves_nothing_behind_and_everybody_gets_the_answer_that_he_wou
         for name in ("running", "waiting", "parked"):
             assert served.metric(f"num_requests_{name}") == 0
         assert served.metric("kv_cache_usage_perc") == 0
+
+
+def test_a_crowd_that_outgrows_memory_waits_for_one_another(tiny_path: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers without a bound, of which two or three fit: all go to the context's end, with the bits of each alone."""
+    settings = Settings(default_max_tokens=8, max_context=400)
+    endless = {"temperature": 1.0, "ignore_eos": True, "presence_penalty": 0.3}
+    messages = [[{"role": "user", "content": f"Tell me all, {i}."}] for i in range(2)]
+    asked = [
+        Question(CHAT, {"messages": one, "seed": i, **endless} | ({"n": 2} if i % 2 else {}))
+        for i, one in enumerate(messages)
+    ]
+    parked, real = [], Parking.wait
+    monkeypatch.setattr(Parking, "wait", lambda *args: parked.append(1) or real(*args))
+    with served_with(tiny_path, 2, settings) as served:
+        crowd = Crowd(served.url, NAME, 400)
+        crowd.ask_alone(asked)
+        served.idle()
+        before = served.model.memory()
+        seen = crowd.run(8, 2)
+        assert seen.wrong == []
+        assert len(parked) > 2
+        served.idle(30)
+        assert served.model.memory() == before
 
 
 def test_overlong_prompts_are_refused_with_figures_in_each_dialect(tiny_path: Tiny) -> None:
