@@ -1,0 +1,36 @@
+# requires: openai-agents
+"""``openai-agents``: an agent that must call a tool and then answers, over chat completions and over responses."""
+
+import sys
+
+import openai
+from agents import (
+    Agent,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
+
+URL, MODEL = sys.argv[1:3]
+set_tracing_disabled(True)
+client = openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key="-")
+called = []
+
+
+@function_tool
+def weather(city: str) -> str:
+    """The weather in a city."""
+    called.append(city)
+    return "Rain."
+
+
+for model in (OpenAIChatCompletionsModel(MODEL, client), OpenAIResponsesModel(MODEL, client)):
+    called.clear()
+    settings = ModelSettings(temperature=0, max_tokens=80, tool_choice="required")
+    agent = Agent(name="Meteorologist", instructions="Be short.", model=model, tools=[weather], model_settings=settings)
+    found = Runner.run_sync(agent, "What is the weather in Oslo?", max_turns=6)
+    assert called, type(model)
+    assert found.final_output
