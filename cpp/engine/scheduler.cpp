@@ -171,7 +171,7 @@ bool Scheduler::shared(Clock::time_point now) const {
 }
 
 /// Who is in the next step, with how many rows. Those who decoded in the last one are waited for a moment: their owners are at the token
-/// that they have just got.
+/// that they have just got. Without it one who decodes beside a prompt would come too late for each second step, and wait for two.
 std::vector<Scheduler::Part> Scheduler::compose() {
   RankedLock lock(mutex_);
   const auto waits = [](const Request* r) { return !r->ended && !r->abandoned; };
@@ -180,7 +180,7 @@ std::vector<Scheduler::Part> Scheduler::compose() {
                                                [&](const Request* r) { return waits(r) && r->rows() - r->done == 1; }));
   };
   const auto until = std::chrono::system_clock::now() + std::min<Clock::duration>(kLinger, last_took_ / 4);
-  while (last_decodes_ > 1 && decodes() < last_decodes_ && Clock::now() - last_end_ < kLinger)
+  while (decodes() < last_decodes_ && Clock::now() - last_end_ < kLinger)
     if (changed_.wait_until(lock.native(), until) == std::cv_status::timeout) break;
   std::vector<uint64_t> left;
   std::vector<Part> parts;

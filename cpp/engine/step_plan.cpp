@@ -4,9 +4,9 @@
 
 namespace foundry {
 namespace {
-constexpr uint32_t kLeastRows = 8;      // of a chunk: fewer cost nearly as much
-constexpr double kSharedSeconds = 0.1;  // of a step that a decode may have to wait for
-constexpr double kSmooth = 0.3;         // share of the newest step
+constexpr uint32_t kLeastRows = 8;       // of a chunk: fewer cost nearly as much
+constexpr double kSharedSeconds = 0.08;  // of a step that a decode may have to wait for
+constexpr double kSmooth = 0.3;          // share of the newest step
 }  // namespace
 
 std::vector<uint32_t> plan_step(std::span<const uint64_t> rows_left, uint32_t most_rows, uint32_t prompt_rows) {

@@ -15,7 +15,7 @@ class ChunkSize {
  public:
   explicit ChunkSize(uint32_t most_rows) : most_(most_rows) {}
   void learn(uint32_t rows, double seconds);
-  /// `shared`: somebody decodes beside, who should not wait longer than about a tenth of a second.
+  /// `shared`: somebody decodes beside, who should not wait for much longer than a tenth of a second.
   uint32_t rows(bool shared) const;
 
  private:

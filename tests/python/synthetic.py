@@ -38,6 +38,7 @@ class Shape:
     window: int = 0  # gemma3
     full_every: int = 3
     rope_scaling: float = 1.0
+    distinct_rows: int = 0  # of each matrix, repeated to its size, so that a large file is quickly made; 0: all
 
 
 def of_type(kind: str) -> dict[str, Any]:
@@ -114,9 +115,11 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         writer.add_tensor(name, values.astype(np.float32))
 
     def matrix(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
-        values = (random.standard_normal((rows, cols)) * scale / np.sqrt(cols)).astype(np.float32)
+        drawn = min(rows, shape.distinct_rows or rows)
+        values = (random.standard_normal((drawn, cols)) * scale / np.sqrt(cols)).astype(np.float32)
         kind = TYPES[shape.type]
-        writer.add_tensor(name, quantisers.quantise(values, kind), raw_dtype=kind)
+        blocks = quantisers.quantise(values, kind)
+        writer.add_tensor(name, blocks if drawn == rows else np.resize(blocks, (rows, blocks.shape[1])), raw_dtype=kind)
 
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     matrix("token_embd.weight", VOCAB, shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
