@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Tiny, room_of
-from foundry import CompiledModel
+from foundry import CompiledModel, MemoryLimitError
 from foundry.server.settings import Settings
 from served import CHAT, COMPLETIONS, Served, chat, leave, serve, until
 
@@ -92,6 +92,22 @@ def test_a_client_that_leaves_the_queue_leaves_it(tiny_path: Tiny) -> None:
     with served_with(tiny_path, 1, Settings(queue_seconds=30)) as served, served.model.session(SLAB_TOKENS, 0):
         leave(served, CHAT, chat())
         until(lambda: served.engine.admission.waiting == 0)
+
+
+def test_who_is_being_let_in_counts_as_one_that_runs(tiny_path: Tiny) -> None:
+    """An answer that is short meanwhile is not alone: it waits for the newcomer, and does not end."""
+    with served_with(tiny_path, 1, Settings()) as served:
+        parking, engine = served.engine.parking, served.engine
+        parking.begin(served)
+        assert parking.alone(served)  # type: ignore[arg-type]
+        room = engine._open(4, 4, 1, None)
+        assert not parking.alone(served)  # type: ignore[arg-type]
+        room.close()
+        assert parking.alone(served)  # type: ignore[arg-type]
+        with served.model.session(SLAB_TOKENS, 0), pytest.raises(MemoryLimitError):
+            engine._open(4, 4, 1, None)
+        assert parking.alone(served)  # type: ignore[arg-type]
+        parking.end(served)
 
 
 HELD = 7

@@ -141,11 +141,17 @@ class Engine:
     def _open(self, prompt: int, new: int, n: int, held: Session | None) -> Room:
         """On a thread. MemoryLimitError opens nothing."""
         policy = _OnDemand()
-        if held is None:
-            room = Room(self.model.session(prompt, new, policy), self._again)
-        else:
-            held.reserve(max(held.reserved_tokens, min(self.model.arch.max_seq_len, prompt + new)))
-            room = Room(held, self._again, keeps=True)
+        room = Room(self._again, self.parking, keeps=held is not None)
+        self.parking.begin(room)
+        try:
+            if held is None:
+                room.first = self.model.session(prompt, new, policy)
+            else:
+                held.reserve(max(held.reserved_tokens, min(self.model.arch.max_seq_len, prompt + new)))
+                room.first = held
+        except BaseException:
+            self.parking.leave(room)
+            raise
         try:
             for _ in range(n - 1):  # each has a page of its own where the prompt's last one ends
                 room.others.append(self.model.session(0, new, policy))
@@ -171,12 +177,10 @@ class Engine:
         self.check_memory(len(ids), 1)
         room = await self.admission.enter(1, lambda: self._open(len(ids), 1, 1, None))
         session = room.first
-        self.parking.begin(room)
         try:
             return await beside(session, lambda: session.score_top(ids, top))
         finally:
             await asyncio.to_thread(room.close)
-            self.parking.end(room)
             self.admission.leave(1)
 
     async def matcher(self, params: SamplingParams) -> Matcher | None:

@@ -50,14 +50,16 @@ class Room:
     had to give its own back. ``keeps``: the first is somebody's, and stays open, with its pages.
     """
 
-    first: Session
     again: Callable[[int, int], Session]
+    parking: Parking  # where it counts as one that runs, from before it is opened until its answers do
+    first: Session = field(init=False)
     others: list[Session] = field(default_factory=list)
     keeps: bool = False
 
     def close(self) -> None:
         for one in self.others if self.keeps else [self.first, *self.others]:
             one.close()
+        self.parking.end(self)
 
 
 _MORE_TOKENS = 256  # an answer that goes on is not parked again before so many, unless its own bound is nearer
@@ -91,6 +93,9 @@ class Run:
         self.constrained = work.params.constrained
         self.choices = [_Choice(self, i) for i in range(work.n)]
         self._finished = asyncio.Event()
+        for choice in self.choices:
+            parking.begin(choice)
+        parking.leave(room)
         params = work.params.seeded()
         pool.submit(self._first, replace(params))
 
@@ -153,7 +158,6 @@ class Run:
         fed: Callable[[], None],
     ) -> None:
         choice.session = session
-        self._parking.begin(choice)
         matcher = self._work.matcher
         try:
             if not choice.gone:
@@ -193,13 +197,12 @@ class Run:
                 kept.close()
         if choice.index or not self._room.keeps:
             session.close()
-        choice.over = True
-        self._parking.end(choice)
         ended = [choice]
         if choice.index == 0:  # those that have not begun now never will
             ended += [other for other in self.choices[1:] if other.session is None]
         for one in ended:
             one.over = True
+            self._parking.end(one)
             self._tell(one.index, None)
 
     def _tell(self, index: int, told: Piece | BaseException | None) -> None:

@@ -37,8 +37,15 @@ class Parking:
         self._given = 0  # how often memory was given back
 
     def begin(self, one: object) -> None:
+        """It has memory, or is about to take it, and will give it back."""
         with self._changed:
             self._running.add(one)
+
+    def leave(self, one: object) -> None:
+        """Others stand for it, with what it had."""
+        with self._changed:
+            self._running.discard(one)
+            self._changed.notify_all()
 
     def end(self, one: object) -> None:
         """It has given its memory back."""
