@@ -273,7 +273,7 @@ def test_a_completion_goes_on_with_a_session(served: Served) -> None:
     assert whole["usage"]["prompt_tokens_details"]["cached_tokens"] == len("Once upon")
     events = served.events(COMPLETIONS, {"prompt": "Once upon", "session_id": session, **body})
     assert "".join(one["choices"][0]["text"] for one in events) == said
-    assert not served.client.get(f"{SESSIONS}/{session}").json()["busy"]
+    until(lambda: not served.client.get(f"{SESSIONS}/{session}").json()["busy"])
 
 
 @pytest.mark.parametrize(
