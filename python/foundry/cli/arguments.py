@@ -119,6 +119,13 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         " anything is refused",
     )
     model.add_argument(
+        "--keep",
+        choices=("prefix", "nothing"),
+        default="prefix",
+        help="what becomes of a prompt whose client leaves while it is computed: what there is of it is kept as others'"
+        " prefixes are, or nothing (default prefix)",
+    )
+    model.add_argument(
         "--models",
         metavar="DIR",
         help="its GGUF files are served too: loaded when they are asked for, within one memory limit. The model named"
