@@ -70,6 +70,7 @@ PYTHON_ORDER = [
     "asynchronous",
     "session",
     "model",
+    "contexts",
     "__init__",
     "server",
     "cli",

@@ -135,7 +135,9 @@ void bind_generation(nb::module_& m) {
       .def_rw("sampling", &Generation::Options::sampling)
       .def_rw("stop_ids", &Generation::Options::stop_ids)
       .def_rw("top_logprobs", &Generation::Options::top_logprobs)
-      .def_rw("constrained", &Generation::Options::constrained);
+      .def_rw("constrained", &Generation::Options::constrained)
+      .def_rw("answered", &Generation::Options::answered)
+      .def_rw("keeps_cancelled", &Generation::Options::keeps_cancelled);
   nb::class_<Generation::Next>(m, "NextToken")
       .def_ro("token_id", &Generation::Next::token)
       .def_prop_ro("finish_reason",

@@ -13,9 +13,11 @@ namespace foundry {
 Generation::Generation(Session& session, Options options, std::span<const int32_t> history, uint64_t cancels)
     : session_(session),
       options_(std::move(options)),
-      edits_(options_.sampling, history),
+      edits_(options_.sampling, history.first(history.size() - options_.answered)),
       cancels_(cancels),
-      left_(options_.max_new_tokens) {}
+      left_(options_.max_new_tokens) {
+  for (const int32_t token : history.last(options_.answered)) edits_.answered(token);
+}
 
 Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> mask) {
   Session& s = session_;

@@ -30,6 +30,10 @@ class Generation final : public AheadMember {
     // So many of the most likely, beside the token's own; of the logits as the model gives them.
     std::optional<uint32_t> top_logprobs{};
     bool constrained = false;  // next() may be given masks
+    // So many of the prompt's last tokens are the answer's first ones: it goes on where its pages had to be given back.
+    uint32_t answered = 0;
+    // Of a prompt that is cancelled on an empty session, the prefix tree keeps what has been computed.
+    bool keeps_cancelled = false;
   };
   struct Next {
     int32_t token = -1;

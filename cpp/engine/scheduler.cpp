@@ -245,6 +245,7 @@ std::exception_ptr Scheduler::step(Request* own, const Poll& interrupt) {
     run_parts(parts, poll);
   } catch (const Abandoned&) {
     runner_.abandon();
+    for (Part& part : parts) part.rows = 0;  // none of them has run
   } catch (...) {
     runner_.abandon();
     for (Part& part : parts)

@@ -210,12 +210,28 @@ void Session::commit(Request::Item& item) {
 }
 
 void Session::advance(std::span<const int32_t> tokens, const Hooks& heard, const LogitsSink& sink, LogitsOf which,
-                      uint32_t back) {
+                      uint32_t back, bool keeps_cancelled) {
   validate(tokens, back);
   Request request;
   request.items.push_back(item_of(tokens, back));
   request.which = which, request.sink = sink, request.check = model_->checks_every_step();
-  run(request, {this}, heard);
+  try {
+    run(request, {this}, heard);
+  } catch (const CancelledError&) {
+    if (keeps_cancelled) keep_cancelled(request);
+    throw;
+  }
+}
+
+void Session::keep_cancelled(Request& request) {
+  Request::Item& item = request.items.front();
+  if (!item.reservation || request.done == 0) return;
+  item.reservation->commit(item.tokens.first(request.done));
+  try {
+    sequence_->keep_prefix();
+  } catch (const std::bad_alloc&) {  // then it is not kept
+  }
+  sequence_->rewind(0);
 }
 
 void Session::forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
@@ -293,11 +309,15 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
   rows.insert(rows.end(), prompt.begin(), prompt.end());
   std::vector<int32_t> history = sequence_->tokens();
   history.insert(history.end(), rows.begin(), rows.end());
+  if (options.answered > prompt.size())
+    throw ValueError("answered: expected at most the prompt's " + std::to_string(prompt.size()) + " tokens, found " +
+                     std::to_string(options.answered));
   const std::shared_ptr<Generation> generation(new Generation(*this, std::move(options), history, cancels));
   if (generation_ != nullptr) generation_->forget_first();
   generation_ = nullptr;
   validate(rows);
   generation->charge_first();
+  const bool keeps_cancelled = generation->options_.keeps_cancelled && position() == 0;
   const std::shared_ptr<const SavedHistory> unread = unread_;
   uint32_t cached = 0;
   if (position() == 0) {
@@ -307,8 +327,10 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
   cached_tokens_ = 0;
   const uint32_t start = position();
   try {
-    advance(std::span(rows).subspan(cached), heard,
-            [&](size_t, size_t row, std::span<const float> logits) { generation->take_first(logits, start + row); });
+    advance(
+        std::span(rows).subspan(cached), heard,
+        [&](size_t, size_t row, std::span<const float> logits) { generation->take_first(logits, start + row); },
+        LogitsOf::last, 0, keeps_cancelled);
   } catch (...) {
     if (cached != 0) sequence_->drop_prefix();
     if (unread != nullptr && position() == 0) unread_ = unread, has_unread_ = true;  // its pages may come back

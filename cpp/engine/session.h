@@ -110,7 +110,9 @@ class Session {
   static void run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard);
   /// Runs one request over these tokens and commits; nothing is pending then.
   void advance(std::span<const int32_t> tokens, const Hooks& heard, const LogitsSink& sink,
-               LogitsOf which = LogitsOf::last, uint32_t back = 0);
+               LogitsOf which = LogitsOf::last, uint32_t back = 0, bool keeps_cancelled = false);
+  /// Of a request that was cancelled, the prefix tree keeps the rows that have run; the history is empty then.
+  void keep_cancelled(Request& request);
 
   std::shared_ptr<CompiledModel> model_;
   FairLock calls_{LockRank::calls};  // one at a time

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from foundry.answer import Answer
+from foundry.checks import is_default, whole
 from foundry.errors import MemoryLimitError
 from foundry.parsing import Message
 from foundry.sampling import SamplingParams
@@ -85,11 +86,16 @@ class Completion:
 class Control(Protocol):
     """Whoever runs a stream for others: asked before each token."""
 
+    @property
+    def keeps_cancelled(self) -> bool:
+        """Of a prompt that is cancelled, the prefix tree keeps what has been computed."""
+
     def ends(self) -> bool:
         """The answer is to end here; its finish_reason is "length"."""
 
-    def short(self, error: MemoryLimitError) -> bool:
-        """The next step finds no memory, and nothing has changed. True to try it again, False to raise."""
+    def short(self, error: MemoryLimitError, n_tokens: int) -> Session:
+        """The next step finds no memory, and nothing has changed. Returns the session to try it with again: the same,
+        or an empty one, in which the history of ``n_tokens`` is computed again."""
 
 
 def stream(
@@ -118,13 +124,14 @@ def stream(
     stops = [stop for stop in params.stop if tokenizer.control_id(stop) is None]
     matcher = matcher or matcher_for(session.model, params)
     keep = session.common_with(prompt_ids) if replaces else None
-    tokens = session.begin(prompt_ids[keep or 0 :], max_new_tokens, params, sorted(stop_ids), progress, keep)
+    tokens = _Drawing(session, max_new_tokens, params, sorted(stop_ids), control)
+    tokens.begin(prompt_ids[keep or 0 :], progress, keep)
     cached_tokens = (keep or 0) + session.cached_tokens
     computed = len(prompt_ids) - cached_tokens
     if fed is not None:
         fed()
     first = now = time.perf_counter()
-    history = session.token_ids.tolist()
+    history = tokens.history
     spelled = {i for i in map(tokenizer.control_id, params.spelled) if i is not None}
     answer = Answer(tokenizer, stops, not all(map(tokenizer.is_control, history)), spelled)
     holds = bool(stops) and session.has_windows
@@ -132,8 +139,8 @@ def stream(
     reason: FinishReason | None = None
     while reason is None:
         if holds:
-            session.hold(len(history) + answer.first_held)
-        drawn, reason = _next(tokens, None if matcher is None else matcher.mask(), control)
+            tokens.session.hold(len(history) + answer.first_held)
+        drawn, reason = tokens.next(None if matcher is None else matcher.mask())
         token_id = drawn.token_id if drawn is not None and reason is None else None
         logprobs = None
         now = time.perf_counter()
@@ -145,7 +152,7 @@ def stream(
                 logprobs = TokenLogprobs(token_id, drawn.logprob, drawn.top_logprobs)
             text, cut = answer.push(token_id)
             if cut is not None:
-                session.end_at(len(history) + cut[0], tokenizer.encode_bytes(cut[1]))
+                tokens.session.end_at(len(history) + cut[0], tokenizer.encode_bytes(cut[1]))
                 reason = "stop"
             elif matcher is not None and matcher.ends_with(token_id):
                 reason, text = "stop", text + answer.flush()
@@ -166,17 +173,61 @@ def stream(
             )
 
 
-def _next(
-    tokens: TokenStream, mask: npt.NDArray[np.uint32] | None, control: Control | None
-) -> tuple[_core.NextToken | None, FinishReason | None]:
-    """The next token; none where ``control`` ends the answer before it, which it may do while memory is short."""
-    while control is None or not control.ends():
-        try:
-            return tokens.next(mask)
-        except MemoryLimitError as error:
-            if control is None or not control.short(error):
-                raise
-    return None, "length"
+class _Drawing:
+    """The tokens of an answer, drawn on the session that it has: another one than at first where memory was short."""
+
+    def __init__(
+        self,
+        session: Session,
+        max_new_tokens: int | None,
+        params: SamplingParams,
+        stop_ids: list[int],
+        control: Control | None,
+    ) -> None:
+        self.session = session
+        self.history: list[int] = []  # before the answer
+        self._most, self._params, self._stop_ids, self._control = max_new_tokens, params, stop_ids, control
+        self._answer: list[int] = []
+        self._tokens: TokenStream | None = None
+
+    def begin(self, prompt_ids: list[int], progress: Progress | None, keep: int | None) -> None:
+        keeps = self._control is not None and self._control.keeps_cancelled
+        self._tokens = self.session.begin(
+            prompt_ids, self._most, self._params, self._stop_ids, progress, keep, keeps_cancelled=keeps
+        )
+        self.history = self.session.token_ids.tolist()
+
+    def next(self, mask: npt.NDArray[np.uint32] | None) -> tuple[_core.NextToken | None, FinishReason | None]:
+        """The next token; none where ``control`` ends the answer before it, which it may do while memory is short."""
+        control = self._control
+        while control is None or not control.ends():
+            try:
+                if self._tokens is None:
+                    self._again()
+                assert self._tokens is not None
+                drawn, reason = self._tokens.next(mask)
+            except MemoryLimitError as error:
+                if control is None:
+                    raise
+                session = control.short(error, len(self.history) + len(self._answer))
+                if session is not self.session:
+                    self.session, self._tokens = session, None
+            else:
+                if reason is None:
+                    self._answer.append(drawn.token_id)
+                return drawn, reason
+        return None, "length"
+
+    def _again(self) -> None:
+        """All of it is computed again: the same tokens have the same bits, so that the answer goes on as it would."""
+        most = self._most
+        self._tokens = self.session.begin(
+            [*self.history, *self._answer],
+            most if is_default(most) else whole("max_new_tokens", most) - len(self._answer),
+            self._params,
+            self._stop_ids,
+            answered=len(self._answer),
+        )
 
 
 def collect(pieces: Iterator[Piece]) -> Completion:

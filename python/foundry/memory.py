@@ -120,8 +120,9 @@ class MemoryPlan:
             fits=bool(p.fits),
         )
 
-    def __str__(self) -> str:
-        rows = [
+    def rows(self) -> list[tuple[str, int]]:
+        """What a reader is shown: names and bytes, the total before what is estimated beside it."""
+        return [
             ("weights, mapped", self.weights_mapped),
             ("weights, private", self.weights_private),
             (f"K/V for {self.reserved_tokens} tokens", self.kv),
@@ -132,6 +133,12 @@ class MemoryPlan:
             ("total", self.total),
             ("estimated beside it", self.estimated),
         ]
-        lines = [f"{name:<28}{format_bytes(n):>12}" for name, n in rows]
+
+    def verdict(self) -> str:
+        """ "fits", or what it is short of."""
         short = f"does not fit: {format_bytes(self.needed)} needed, {format_bytes(self.available)} available"
-        return "\n".join([*lines, "fits" if self.fits else short])
+        return "fits" if self.fits else short
+
+    def __str__(self) -> str:
+        lines = [f"{name:<28}{format_bytes(n):>12}" for name, n in self.rows()]
+        return "\n".join([*lines, self.verdict()])

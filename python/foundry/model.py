@@ -56,7 +56,7 @@ def kv_types(kv_dtype: str | tuple[str, str]) -> tuple[str, str]:
 _Context = tuple[str | Mapping[str, Any] | None, float | None, int | None]  # rope_scaling, rope_base, max_seq_len
 
 
-def _opened(
+def opened(
     path: str | os.PathLike[str],
     device: str,
     memory_limit: int | None,
@@ -177,7 +177,7 @@ class CompiledModel:
             ValueError: an argument makes no sense.
         """
         with telling_how_to_mend(path):
-            files, graph, options = _opened(
+            files, graph, options = opened(
                 path,
                 device,
                 memory_limit,
@@ -221,7 +221,7 @@ class CompiledModel:
             ValueError: an argument makes no sense.
         """
         with telling_how_to_mend(path):
-            files, graph, options = _opened(
+            files, graph, options = opened(
                 path,
                 device,
                 memory_limit,

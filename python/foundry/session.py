@@ -323,10 +323,15 @@ class Session:
         stop_ids: list[int],
         progress: Progress | None = None,
         keep: int | None = None,
+        *,
+        answered: int = 0,
+        keeps_cancelled: bool = False,
     ) -> TokenStream:
         """Feeds the prompt of a generation, which then gives its tokens one after the other.
 
         With ``keep``, behind the first so many tokens of the history: the others give way, and come back if it fails.
+        ``answered``: so many of the prompt's last tokens are an answer's that goes on. ``keeps_cancelled``: of a prompt
+        that is cancelled on an empty session, the model's prefix cache keeps what has been computed.
         """
         everything = self.model.arch.max_seq_len
         most = everything if is_default(max_new_tokens) else whole("max_new_tokens", max_new_tokens)
@@ -336,6 +341,8 @@ class Session:
         options.stop_ids = stop_ids
         options.top_logprobs = params.logprobs
         options.constrained = params.constrained
+        options.answered = whole("answered", answered)
+        options.keeps_cancelled = keeps_cancelled
         with named(self):
             core = self._core.generate(as_ids(prompt_ids), options, progress, keep)
         return TokenStream(self, core)

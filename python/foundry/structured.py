@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -25,9 +26,10 @@ _making = threading.Lock()
 class Matcher:
     """Where an answer stands in its grammar."""
 
-    def __init__(self, core: Any, vocab_size: int) -> None:
+    def __init__(self, core: Any, vocab_size: int, tokenizer: Tokenizer) -> None:
         self._core = core
         self._vocab_size = vocab_size
+        self._tokenizer = tokenizer  # which the vocabulary of ``core`` asks
 
     def mask(self) -> npt.NDArray[np.uint32]:
         """[ceil(vocab / 32)] uint32: a bit for each token that may come, lowest first."""
@@ -43,7 +45,7 @@ class Matcher:
         return bool(self._core.is_stopped())
 
     def copy(self) -> Matcher:
-        return Matcher(self._core.deep_copy(), self._vocab_size)
+        return Matcher(self._core.deep_copy(), self._vocab_size, self._tokenizer)
 
     def _check(self) -> None:
         if self._core.is_error():
@@ -68,7 +70,7 @@ def matcher_for(model: CompiledModel, params: SamplingParams) -> Matcher | None:
     core = llguidance.LLMatcher(vocabulary, grammar, log_level=0, limits=limits)
     if core.is_error():
         raise ValueError(f"grammar: {core.get_error()}")
-    return Matcher(core, model.arch.vocab_size)
+    return Matcher(core, model.arch.vocab_size, model.tokenizer)
 
 
 def _grammar(matcher: Any, params: SamplingParams) -> str:
@@ -82,7 +84,8 @@ def _grammar(matcher: Any, params: SamplingParams) -> str:
 
 
 class _Wrapped:
-    """The vocabulary as llguidance asks for it."""
+    """The vocabulary as llguidance asks for it. It doesn't keep the tokenizer alive, which is the key that it is kept
+    under: who asks has that."""
 
     bos_token_id = None
 
@@ -91,16 +94,19 @@ class _Wrapped:
         self.eos_token_id = tokenizer.eos_id if tokenizer.eos_id is not None else min(tokenizer.stop_ids, default=0)
         self.tokens = [tokenizer.piece(i) for i in ids]
         self.special_token_ids = [i for i in ids if tokenizer.is_control(i)]
-        self._tokenizer = tokenizer
+        self._tokenizer = weakref.ref(tokenizer)
 
     def __call__(self, text: bytes | str) -> list[int]:
         """As the model was trained to spell it: marks of calls, where they are tokens that text has, are those tokens.
         Text never is a control token."""
         data = text if isinstance(text, bytes) else text.encode()
-        ids = self._tokenizer.encode(data.decode(errors="replace"), add_special_tokens=False)
-        if b"".join(map(self._tokenizer.piece, ids)) == data and not any(map(self._tokenizer.is_control, ids)):
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            raise ReferenceError("the tokenizer of this vocabulary is gone")
+        ids = tokenizer.encode(data.decode(errors="replace"), add_special_tokens=False)
+        if b"".join(map(tokenizer.piece, ids)) == data and not any(map(tokenizer.is_control, ids)):
             return ids
-        return self._tokenizer.encode_bytes(data)
+        return tokenizer.encode_bytes(data)
 
 
 def _vocabulary(llguidance: Any, model: CompiledModel) -> Any:

@@ -35,12 +35,12 @@ TEST_CASE("decodes come first, then prompts in their order") {
   CHECK(planned({1, 1, 1, 50}, 2, 8) == Turns{1, 1, 0, 0});
 }
 
-TEST_CASE("chunks shrink while others decode, to about a tenth of a second") {
+TEST_CASE("chunks shrink while others decode, to less than a tenth of a second") {
   ChunkSize chunk(512);
   CHECK(chunk.rows(false) == 512);
   CHECK(chunk.rows(true) == 8);  // nothing is known yet
   chunk.learn(512, 0.512);       // a millisecond a row
-  CHECK(chunk.rows(true) == 96);
+  CHECK(chunk.rows(true) == 80);
   CHECK(chunk.rows(false) == 512);
   for (int i = 0; i < 30; ++i) chunk.learn(96, 0.96);
   CHECK(chunk.rows(true) == 8);

@@ -1,4 +1,5 @@
-"""Debian's Chromium without a head, spoken to over a pipe by its own protocol (chromedevtools.github.io)."""
+"""Debian's Chromium without a head, spoken to over a pipe by its own protocol (chromedevtools.github.io). As a program
+it says whether there is one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATH = shutil.which("chromium")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATH = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Page:
@@ -91,3 +94,7 @@ def chromium() -> Iterator[Page]:
             found.wait()
             for one in (to_read, to_write, back_read, back_write):
                 os.close(one)
+
+
+if __name__ == "__main__":
+    sys.exit(f"expected one of {', '.join(NAMES)}, found none" if PATH is None else 0)

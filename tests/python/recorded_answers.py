@@ -52,6 +52,9 @@ QWEN_NOTE = (
 )
 QWEN_NOW = "<tool_call>\n<function=now>\n</function>\n</tool_call>"
 LLAMA = '{"name": f, "parameters": dictionary of argument name and its value} <|python_tag|>'
+COHERE = "<|START_ACTION|> <|START_THINKING|><|END_THINKING|>"
+MINIMAX = "<minimax:tool_call> <think></think>"
+PYTHONIC = "[func_name1(params_name1=params_value1)]"
 MISTRAL = "[TOOL_CALLS] f [ARGS] [THINK] [/THINK]"
 GEMMA = "<|tool_call>call: <|channel>thought"
 GEMMA_NOTE = (
@@ -237,6 +240,90 @@ ANSWERS = [
         '{"city": "Oslo", "days": 2}<|tool_call_end|><|tool_calls_section_end|>',
         [OSLO],
         "Well.",
+    ),
+    Answer(
+        "cohere: thoughts, then two calls with ids",
+        COHERE,
+        '<|START_THINKING|>Oslo, and a note.<|END_THINKING|><|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": '
+        '"weather", "parameters": {"city": "Oslo", "days": 2}},\n    {"tool_call_id": "1", "tool_name": "note", '
+        f'"parameters": {NOTE_ARGUMENTS}}}\n]<|END_ACTION|>',
+        [OSLO, NOTE],
+        reasoning="Oslo, and a note.",
+        bound=True,
+    ),
+    Answer(
+        "command-r: a plan, a call",
+        "Action: ```json tool_name parameters",
+        'Plan: I look.\nAction: ```json\n[\n    {\n        "tool_name": "weather",\n        "parameters": {\n'
+        '            "city": "Oslo",\n            "days": 2\n        }\n    }\n]```',
+        [OSLO],
+        "Plan: I look.",
+    ),
+    Answer(
+        "command-r: as it is bound",
+        "Action: ```json tool_name parameters",
+        'Action: ```json\n[\n    {"tool_name": "weather", "parameters": {"city": "Oslo", "days": 2}}\n]```',
+        [OSLO],
+        bound=True,
+    ),
+    Answer(
+        "minimax: thoughts, then two calls",
+        MINIMAX,
+        "<think>\nOslo.\n</think>\n\n<minimax:tool_call>\n"
+        '<invoke name="weather">\n<parameter name="city">Oslo</parameter>\n'
+        '<parameter name="days">2</parameter>\n</invoke>\n<invoke name="note">\n<parameter name="body">say "hi"\n'
+        '</tool_call> <think> é日</parameter>\n<parameter name="tags">["a", "b"]</parameter>\n'
+        '<parameter name="private">true</parameter>\n</invoke>\n</minimax:tool_call>',
+        [OSLO, NOTE],
+        reasoning="Oslo.",
+    ),
+    Answer(
+        "minimax: as it is bound",
+        MINIMAX,
+        '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Oslo</parameter>\n'
+        '<parameter name="days">2</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
+        [OSLO, NOW],
+        bound=True,
+    ),
+    Answer("minimax: tags of the text's own", MINIMAX, "<invoke it> & go", content="<invoke it> & go"),
+    Answer(
+        "pythonic: two calls",
+        PYTHONIC,
+        '[weather(city="Oslo", days=2), '
+        'note(body="say \\"hi\\"\\n</tool_call> <think> é日", tags=["a", "b"], private=True)]',
+        [OSLO, NOTE],
+        bound=True,
+    ),
+    Answer(
+        "pythonic: other quotes, white space, escapes, a comma too many",
+        PYTHONIC,
+        "<|python_start|>[ weather( city = 'Oslo' ,days= 2,),\n "
+        "note(body='say \"hi\"\\x0a</tool_call> <think> \\u00e9日', "
+        "tags=('a', 'b',), private = True),now( )]<|python_end|>",
+        [OSLO, NOTE, NOW],
+    ),
+    Answer("pythonic: a list of its own", PYTHONIC, "[1, 2] and [Oslo(3)]", content="[1, 2] and [Oslo(3)]"),
+    Answer("llama: 4, as Python", LLAMA, "[weather(city='Oslo', days=2)]", [OSLO]),
+    Answer(
+        "olmo: two calls, each on its line",
+        "<functions> <function_calls>",
+        'I look.<function_calls>weather(city="Oslo", days=2)\nnow()</function_calls>',
+        [OSLO, NOW],
+        "I look.",
+    ),
+    Answer(
+        "olmo: as it is bound",
+        "<functions> <function_calls>",
+        '<function_calls>weather(city="Oslo", days=2)\nnow()</function_calls>',
+        [OSLO, NOW],
+        bound=True,
+    ),
+    Answer(
+        "lfm2",
+        "<|tool_call_start|> <|tool_call_end|>",
+        '<|tool_call_start|>[weather(city="Oslo", days=2)]<|tool_call_end|>',
+        [OSLO],
+        bound=True,
     ),
     Answer("plain: a bound call", "", OSLO_JSON, [OSLO], bound=True),
 ]

@@ -20,7 +20,9 @@ class ScriptedSession(Session):
         self._pending: list[int] = []
         self._ends: set[int] = set()
 
-    def begin(self, prompt_ids: TokenIds, max_new_tokens: int, params: Any, stop_ids: list[int], *_: Any) -> Any:
+    def begin(
+        self, prompt_ids: TokenIds, max_new_tokens: int, params: Any, stop_ids: list[int], *_: Any, **__: Any
+    ) -> Any:
         self.forward([*self._pending, *prompt_ids])
         self._pending, self._ends = [], set(stop_ids)
         return self  # it gives its tokens itself

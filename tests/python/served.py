@@ -1,10 +1,12 @@
-"""A server of a tiny model, on a thread of the test's own process, spoken to over a real socket."""
+"""A server on a thread of the test's own process, or as a process, spoken to over a real socket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,3 +123,18 @@ def serve(path: Path, settings: Settings | None = None, **options: Any) -> Itera
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
+    """The process, and what it said once it listened."""
+    command = [sys.executable, "-m", "foundry", "serve", *arguments, "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as found:
+        assert found.stdout is not None
+        assert found.stderr is not None
+        try:
+            line = found.stdout.readline()
+            assert line, found.stderr.read()
+            yield found, json.loads(line)
+        finally:
+            found.kill()

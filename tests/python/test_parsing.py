@@ -321,3 +321,13 @@ def test_any_arguments_come_through(value: Any, indent: int | None, ascii_only: 
     text = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>'
     message = parsing.message_of(events_of(parsing.parser_for(HERMES, TOOLS), text))
     assert [call.arguments for call in message.tool_calls] == [arguments]
+
+
+@recorded
+def test_a_parser_knows_that_it_is_in_reasoning(answer: Answer) -> None:
+    parser = parser_of(answer)
+    thought = parser.thinking
+    for piece in answer.text:
+        parser.push(piece)
+        thought = thought or parser.thinking
+    assert thought == bool(answer.reasoning)

@@ -69,6 +69,7 @@ def test_what_a_family_writes_is_accepted_and_wrong_arguments_are_not(answer: An
     for right, wrong in [
         ('"days": 2', '"days": "2"'),
         ("days:2", "days:true"),
+        ("days=2", 'days="2"'),
         (">\n2\n<", ">\ntwo\n<"),
         (">2<", ">two<"),
     ]:

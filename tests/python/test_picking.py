@@ -164,3 +164,21 @@ def test_scores_come_with_the_likeliest_tokens_in_their_place(tiny: CompiledMode
         assert one is not None
         assert (one.token_id, np.float32(one.logprob)) == (ids[i], scores[i])
         assert [token for token, _ in one.top] == np.argsort(-logits[i - 1], kind="stable")[:3].tolist()
+
+
+def test_an_answer_goes_on_in_another_session_as_it_would_in_its_own(tiny: CompiledModel) -> None:
+    """Penalties count its first tokens as the answer's, not as the prompt's."""
+    prompt = list(b"Tell me. Tell me.")
+    penalties = {"presence_penalty": 1.0, "frequency_penalty": 1.0, "repetition_penalty": 1.3}
+    params = SamplingParams(temperature=1.0, seed=5, **penalties)  # type: ignore[arg-type]
+
+    def drawn(ids: list[int], most: int, answered: int) -> list[int]:
+        with tiny.session() as session:
+            tokens = session.begin(ids, most, params, [], answered=answered)
+            return [tokens.next()[0].token_id for _ in range(most)]
+
+    whole = drawn(prompt, 60, 0)
+    assert drawn([*prompt, *whole[:25]], 35, 25) == whole[25:]
+    assert drawn([*prompt, *whole[:25]], 35, 0) != whole[25:]  # what the figure is for
+    with tiny.session() as session, pytest.raises(ValueError, match="at most the prompt's 2 tokens, found 3"):
+        session.begin([1, 2], 1, params, [], answered=3)

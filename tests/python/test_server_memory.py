@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Tiny, room_of
-from foundry import CompiledModel
+from foundry import CompiledModel, MemoryLimitError
 from foundry.server.settings import Settings
 from served import CHAT, COMPLETIONS, Served, chat, leave, serve, until
 
@@ -94,23 +94,48 @@ def test_a_client_that_leaves_the_queue_leaves_it(tiny_path: Tiny) -> None:
         until(lambda: served.engine.admission.waiting == 0)
 
 
-def test_an_answer_that_outgrew_its_promise_waits_for_memory_and_has_the_same_bits(
-    tiny_path: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_is_being_let_in_counts_as_one_that_runs(tiny_path: Tiny) -> None:
+    """An answer that is short meanwhile is not alone: it waits for the newcomer, and does not end."""
+    with served_with(tiny_path, 1, Settings()) as served:
+        parking, engine = served.engine.parking, served.engine
+        parking.begin(served)
+        assert parking.alone(served)  # type: ignore[arg-type]
+        room = engine._open(4, 4, 1, None)
+        assert not parking.alone(served)  # type: ignore[arg-type]
+        room.close()
+        assert parking.alone(served)  # type: ignore[arg-type]
+        with served.model.session(SLAB_TOKENS, 0), pytest.raises(MemoryLimitError):
+            engine._open(4, 4, 1, None)
+        assert parking.alone(served)  # type: ignore[arg-type]
+        parking.end(served)
+
+
+HELD = 7
+
+
+def holding(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Answers with the seed HELD hold what they were promised until the event lets them go on."""
     from foundry.server import run
 
     release, real = threading.Event(), run.generation.stream
 
     def held(session: Any, ids: Any, most: Any, params: Any, *rest: Any) -> Iterator[Any]:
         for piece in real(session, ids, most, params, *rest):
-            if params.seed == 7:  # holds what it was promised until it is let go on
+            if params.seed == HELD:
                 release.wait(60)
             yield piece
 
     monkeypatch.setattr(run.generation, "stream", held)
+    return release
+
+
+def test_an_answer_that_outgrew_its_promise_waits_for_memory_and_has_the_same_bits(
+    tiny_path: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = holding(monkeypatch)
     settings = Settings(default_max_tokens=16, max_context=450)
     growing = chat(max_tokens=None, ignore_eos=True, temperature=1.0, seed=1)
-    bounded = chat(max_tokens=300, ignore_eos=True, temperature=1.0, seed=7)
+    bounded = chat(max_tokens=300, ignore_eos=True, temperature=1.0, seed=HELD)
     with served_with(tiny_path, 1, settings) as served, ThreadPoolExecutor(2) as pool:
         alone = served.ok(CHAT, growing)
         served.idle()
@@ -125,6 +150,89 @@ def test_an_answer_that_outgrew_its_promise_waits_for_memory_and_has_the_same_bi
         assert found["usage"]["total_tokens"] == alone["usage"]["total_tokens"] == 450
         assert first.result()["usage"]["completion_tokens"] == 300
         served.idle()
+
+
+def test_answers_that_outgrow_memory_together_all_end_with_the_bits_that_each_has_alone(tiny_path: Tiny) -> None:
+    """Penalties, log-probabilities and a grammar's state go on where they were when pages come back."""
+    settings = Settings(default_max_tokens=16, max_context=450)
+    sampled = chat(max_tokens=None, ignore_eos=True, temperature=1.0, frequency_penalty=0.5, presence_penalty=0.5)
+    bodies = [
+        sampled | {"seed": 1, "repetition_penalty": 1.1},
+        sampled | {"seed": 2, "logprobs": True},
+        sampled | {"seed": 3, "response_format": {"type": "regex", "regex": "([a-z]{2}[0-9]){200}"}},
+    ]
+    with served_with(tiny_path, 1, settings) as served, ThreadPoolExecutor(3) as pool:
+        alone = [served.ok(CHAT, body)["choices"] for body in bodies]
+        served.idle()
+        rows = served.model._core.counts.rows
+        found = [one.result() for one in [pool.submit(served.ok, CHAT, body) for body in bodies]]
+        assert [one["choices"] for one in found] == alone
+        assert [one["usage"]["total_tokens"] for one in found] == [450] * 3
+        assert served.model._core.counts.rows - rows > 3 * 450  # some were computed again
+        assert served.metric("num_requests_parked") == 0
+        served.idle()
+
+
+def test_who_is_parked_gives_its_pages_back_and_goes_before_those_who_come_later(
+    tiny_path: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = holding(monkeypatch)
+    settings = Settings(default_max_tokens=16, max_context=450, queue_seconds=0.3)
+    with served_with(tiny_path, 1, settings) as served, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(served.ok, CHAT, chat(max_tokens=300, ignore_eos=True, temperature=1.0, seed=HELD))
+        until(lambda: served.engine.admission.running == 1)
+        waiting = pool.submit(served.ok, CHAT, chat(max_tokens=None, ignore_eos=True))
+        until(lambda: served.engine.parking.parked == 1, 60)
+        memory = served.client.get("/v1/memory").json()["models"][0]
+        assert (memory["parked"], len(memory["answers"])) == (1, 1)  # who is parked holds nothing
+        answer = served.post(CHAT, chat())
+        assert answer.status_code == 503
+        assert answer.json()["error"]["parked"] == 1
+        release.set()
+        assert waiting.result()["usage"]["total_tokens"] == 450
+        first.result()
+        assert served.post(CHAT, chat()).status_code == 200
+        served.idle()
+
+
+def test_a_client_that_leaves_while_it_is_parked_leaves_nothing(
+    tiny_path: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = holding(monkeypatch)
+    settings = Settings(default_max_tokens=16, max_context=450)
+    with served_with(tiny_path, 1, settings) as served, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(served.ok, CHAT, chat(max_tokens=300, ignore_eos=True, temperature=1.0, seed=HELD))
+        until(lambda: served.engine.admission.running == 1)
+        with served.client.stream("POST", CHAT, json={"stream": True, **chat(max_tokens=None, ignore_eos=True)}):
+            until(lambda: served.engine.parking.parked == 1, 60)
+        until(lambda: served.engine.parking.parked == 0)
+        assert served.engine.admission.running == 1
+        release.set()
+        assert first.result()["usage"]["completion_tokens"] == 300
+        served.idle()
+
+
+def test_what_a_client_left_of_its_prompt_is_kept_as_a_prefix_or_not(tiny_path: Tiny) -> None:
+    ids = [i * 7919 % 256 for i in range(8000)]
+    body = {"prompt": ids, "max_tokens": 1}
+    for keep in ("prefix", "nothing"):
+        settings = Settings(keep=keep)  # type: ignore[arg-type]
+        path = tiny_path(layers=4, hidden=256, max_seq_len=8192)
+        with serve(path, settings, chunk_tokens=32, prefix_cache_bytes=64 << 20) as served:
+            leave(served, COMPLETIONS, body)
+            until(lambda: served.engine.admission.running == 0)
+            kept = served.model.memory()["prefix_cache"]
+            again = served.ok(COMPLETIONS, {"prompt": ids[:200], "max_tokens": 1})
+            cached = again["usage"]["prompt_tokens_details"]["cached_tokens"]
+            assert (kept > 0, cached) == ((True, 192) if keep == "prefix" else (False, 0))
+            fresh = served.model.session()
+            expected = fresh.generate(ids[:200], 1, temperature=0)
+            assert (
+                served.ok(COMPLETIONS, {"prompt": ids[:200], "max_tokens": 1, "temperature": 0})["choices"][0]["text"]
+                == expected.text
+            )
+            fresh.close()
+            served.idle()
 
 
 def test_an_answer_that_nobody_makes_room_for_ends_and_says_why(tiny_path: Tiny) -> None:

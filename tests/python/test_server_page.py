@@ -73,7 +73,9 @@ def test_the_tree_is_drawn_as_runs_that_branch(served: Served) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-@pytest.mark.skipif(chromium.PATH is None, reason="needs Debian's chromium")
+@pytest.mark.skipif(
+    chromium.PATH is None and "FOUNDRY_NEEDS_BROWSER" not in os.environ, reason="needs Debian's chromium"
+)
 def test_the_page_in_a_browser(smollm2_path: Path, tmp_path: Path) -> None:
     """Talks, stops, edits into a branch, and draws the memory. Pictures are kept where FOUNDRY_PICTURES says."""
     pictures = Path(os.environ.get("FOUNDRY_PICTURES", tmp_path))

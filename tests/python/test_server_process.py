@@ -7,29 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from conftest import Tiny
-from served import CHAT, chat, events_of
-
-
-@contextmanager
-def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
-    """The process, and what it said once it listened."""
-    command = [sys.executable, "-m", "foundry", "serve", *arguments, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as found:
-        assert found.stdout is not None
-        assert found.stderr is not None
-        try:
-            line = found.stdout.readline()
-            assert line, found.stderr.read()
-            yield found, json.loads(line)
-        finally:
-            found.kill()
+from served import CHAT, chat, events_of, process
 
 
 def test_a_process_says_where_it_is_and_ends_its_streams_on_sigterm(tiny_path: Tiny) -> None:

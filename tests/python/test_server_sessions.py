@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Tiny
 from foundry.server.settings import Settings
-from served import CHAT, NAME, Served, chat, events_of, serve, until
+from served import CHAT, COMPLETIONS, NAME, Served, chat, events_of, serve, until
 
 SESSIONS = "/v1/sessions"
 FIXED = {"temperature": 0, "ignore_eos": True, "max_tokens": 6}
@@ -250,3 +250,50 @@ def test_a_trace_of_turns_computes_what_is_new_and_a_page(served: Served) -> Non
 
 def _common(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def test_a_completion_goes_on_with_a_session(served: Served) -> None:
+    body = {**FIXED, "temperature": 1.0, "seed": 3}
+    session = make(served)["id"]
+    first = served.ok(COMPLETIONS, {"prompt": "Once upon", "session_id": session, **body})
+    assert first["session_id"] == session
+    said = first["choices"][0]["text"]
+    again = served.ok(COMPLETIONS, {"prompt": " a time", "session_id": session, "append": True, **body})
+    ids = served.model.tokenizer.encode_prompt("Once upon")
+    with served.model.session() as alone:
+        one = alone.generate(ids, 6, temperature=1.0, seed=3, ignore_eos=True)
+        two = alone.generate(" a time", 6, temperature=1.0, seed=3, ignore_eos=True)
+    assert (said, again["choices"][0]["text"]) == (one.text, two.text)
+    assert again["usage"]["prompt_tokens"] == len(" a time")
+    about = served.client.get(f"{SESSIONS}/{session}").json()
+    assert (about["busy"], about["messages"]) == (False, None)
+    assert about["position"] == len(ids) + 6 + len(" a time") + 5  # the last token is drawn, and not fed
+    served.model.drop_prefixes()
+    whole = served.ok(COMPLETIONS, {"prompt": "Once upon the hill", "session_id": session, **body})
+    assert whole["usage"]["prompt_tokens_details"]["cached_tokens"] == len("Once upon")
+    events = served.events(COMPLETIONS, {"prompt": "Once upon", "session_id": session, **body})
+    assert "".join(one["choices"][0]["text"] for one in events) == said
+    until(lambda: not served.client.get(f"{SESSIONS}/{session}").json()["busy"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "expected"),
+    [
+        ({"prompt": ["a", "b"]}, 400, "at most 1 prompts, found 2"),
+        ({"prompt": "a", "echo": True, "logprobs": 1}, 400, "session_id: expected a prompt that is answered"),
+        ({"prompt": "a" * 5000}, 400, "context: expected a prompt of at most 4095 tokens"),
+        ({"prompt": "a", "session_id": "nobody"}, 404, "session: expected one that is open"),
+        ({"prompt": "a", "session_id": None, "append": True}, 400, "append: expected a session_id"),
+    ],
+)
+def test_a_completion_that_is_refused_leaves_its_session(
+    served: Served, fields: dict[str, Any], status: int, expected: str
+) -> None:
+    session = make(served)["id"]
+    say(served, session, "Hello")
+    for stream in (False, True):
+        answer = served.post(COMPLETIONS, {"session_id": session, "stream": stream and "echo" not in fields, **fields})
+        assert answer.status_code == status
+        assert expected in answer.json()["error"]["message"]
+        about = served.client.get(f"{SESSIONS}/{session}").json()
+        assert (about["busy"], about["messages"]) == (False, 2)

@@ -35,7 +35,7 @@ def test_no_descriptor_is_left(
     tiny_path: Callable[..., Path], tiny: CompiledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for a file that ``pull`` put there: nothing is the matter with it, so nobody is told to fetch it again."""
-    monkeypatch.setattr(hub, "user_cache_dir", lambda name: str(tmp_path))
+    monkeypatch.setattr("foundry.hub.places.user_cache_dir", lambda name: str(tmp_path))
     path, file = hub.models_dir() / hub.PACKAGED["smollm2"].member, tmp_path / "chat.kv"
     path.parent.mkdir(parents=True)
     path.write_bytes(tiny_path().read_bytes())

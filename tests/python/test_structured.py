@@ -91,3 +91,23 @@ def test_masks_are_checked_before_they_are_used(tiny: CompiledModel) -> None:
         mask = np.zeros(words, np.uint32)
         mask[1] = 1 << 5
         assert tokens.next(mask)[0].token_id == 37  # what failed before took nothing
+
+
+def test_a_vocabulary_goes_with_its_model(tiny_path: Any) -> None:
+    import gc
+    import weakref
+
+    from foundry import structured
+
+    def used() -> weakref.ref[Any]:
+        model = CompiledModel.load(tiny_path(), threads=1)
+        with model.session() as session:
+            assert session.generate(PROMPT, 3, regex="abc").text == "abc"
+        return weakref.ref(model.tokenizer)
+
+    gc.collect()
+    before = len(structured._vocabularies)
+    gone = used()
+    gc.collect()
+    assert gone() is None
+    assert len(structured._vocabularies) <= before

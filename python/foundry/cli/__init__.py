@@ -1,4 +1,4 @@
-"""The command ``foundry``: generate, chat, plan, inspect, pull."""
+"""The command ``foundry``: generate, chat, plan, inspect, pull, list, rm, serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UsageError(ValueError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status; what goes wrong is one line on stderr, or JSON on stdout."""
+    """Runs one command and returns its exit status; what goes wrong is one line on stderr, or of JSON on stdout."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         _prepare_streams()
@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from foundry.cli.arguments import parser  # here, for Ctrl-C is heard from here on
 
         arguments = parser().parse_args(argv)
-        from foundry.cli.commands import COMMANDS
+        from foundry.cli.commands import command
 
-        return COMMANDS[arguments.command](arguments)
+        return command(arguments.command)(arguments)
     except KeyboardInterrupt:
         print("foundry: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except (FoundryError, ValueError, OSError) as error:
-        if "--json" in argv:
+        if {"--json", "--json-lines"} & {*argv}:
             print(error_as_json(error), flush=True)
         else:
             print(f"foundry: {error}", file=sys.stderr)

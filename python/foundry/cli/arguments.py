@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import foundry
 from foundry import _core
-from foundry.cli import UsageError, template_options
+from foundry.cli import UsageError, sampling_options, template_options
 from foundry.hub import DEFAULT_MODEL
 
 _KV_FORMATS = ", ".join(f.name for f in _core.formats() if f.kv != _core.Readers.none)
@@ -31,6 +31,9 @@ def kv_types(text: str) -> str | tuple[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # what a script says means the same when there are more options
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
@@ -51,8 +54,16 @@ def parser() -> argparse.ArgumentParser:
         _model(command)
         _device(command)
         _context(command)
-        _sampling(command)
+        _max_new_tokens(command)
+        command.add_argument("--system", metavar="TEXT", help="a system message, in place of the model's own")
+        sampling_options.add(command)
         template_options.add(command)
+        command.add_argument(
+            "--json-lines",
+            action="store_true",
+            help="print a JSON object a token, as they come, and the result as the last one",
+        )
+    chat.add_argument("--no-history", action="store_true", help="don't keep what is typed for the next chat")
 
     plan = commands.add_parser("plan", help="the memory that a run will take, from the file's header alone")
     _model(plan)
@@ -64,9 +75,17 @@ def parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="what a model file holds")
     inspect.add_argument("--tensors", action="store_true", help="list every tensor")
+    inspect.add_argument("--graph", action="store_true", help="the ops that the model runs, with shapes")
     pull = commands.add_parser("pull", help="fetch a model and print its path")
+    pull.add_argument(
+        "--token",
+        help="for private and gated repositories; by default HF_TOKEN, which no other user sees",
+    )
     for command in (inspect, pull):
         _model_argument(command)
+    commands.add_parser("list", help="the models that are kept on this machine")
+    rm = commands.add_parser("rm", help="let go of models that are kept")
+    rm.add_argument("models", nargs="+", metavar="model", help="as `foundry list` names it; owner/repo: all of it")
     _serve(commands.add_parser("serve", help="answer over HTTP, as OpenAI's and Anthropic's servers do"))
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -100,6 +119,13 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         " anything is refused",
     )
     model.add_argument(
+        "--keep",
+        choices=("prefix", "nothing"),
+        default="prefix",
+        help="what becomes of a prompt whose client leaves while it is computed: what there is of it is kept as others'"
+        " prefixes are, or nothing (default prefix)",
+    )
+    model.add_argument(
         "--models",
         metavar="DIR",
         help="its GGUF files are served too: loaded when they are asked for, within one memory limit. The model named"
@@ -126,7 +152,10 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     )
 
 
-_MODEL_HELP = f"path of a GGUF file, owner/repo[:file] on the hub, or {DEFAULT_MODEL} (the default)"
+_MODEL_HELP = (
+    "path of a GGUF file; owner/repo, owner/repo:Q4_K_M or owner/repo:<file> on the hub; or"
+    f" {DEFAULT_MODEL} (the default)"
+)
 
 
 def _model(command: argparse.ArgumentParser) -> None:
@@ -158,15 +187,3 @@ def _max_new_tokens(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-n", "--max-new-tokens", type=int, default=256, metavar="N", help="default 256; -1: to the context's end"
     )
-
-
-def _sampling(command: argparse.ArgumentParser) -> None:
-    _max_new_tokens(command)
-    command.add_argument("--system", help="a system message, in place of the model's own")
-    command.add_argument("--temperature", type=float, default=0.0, help="default 0: the most likely token")
-    command.add_argument("--top-k", type=int, metavar="K", help="of the K most likely; by default all")
-    command.add_argument("--top-p", type=float, default=1.0, metavar="P")
-    command.add_argument("--min-p", type=float, default=0.0, metavar="P")
-    command.add_argument("--seed", type=int, help="the same seed gives the same answer; by default a new one each time")
-    command.add_argument("--ignore-eos", action="store_true", help="go on past the model's own end tokens")
-    command.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text; may be repeated")

@@ -24,13 +24,23 @@ stderr = Console(stderr=True, highlight=False)
 
 @contextmanager
 def bar(title: str, *columns: ProgressColumn) -> Iterator[Callable[[float, float], None]]:
-    """Yields a function of (done, total)."""
+    """Yields a function of (done, total); the bar is there once it is called."""
     progress = Progress(
         TextColumn(title), BarColumn(), *columns, console=stderr, transient=True, disable=not stderr.is_terminal
     )
-    with progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    task = None
+
+    def told(done: float, total: float) -> None:
+        nonlocal task
+        if task is None:
+            progress.start()
+            task = progress.add_task(title, total=None)
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield told
+    finally:
+        progress.stop()
 
 
 def downloading(title: str) -> Bar:

@@ -42,6 +42,7 @@ def serve(arguments: argparse.Namespace, path: Path) -> int:
         grace_seconds=arguments.grace_seconds,
         sessions_dir=None if arguments.sessions_dir is None else Path(arguments.sessions_dir),
         idle_unload_seconds=arguments.idle_unload,
+        keep=arguments.keep,
     )
     most = None if arguments.models is None else _limit(arguments) // 2
     model = _load(arguments, path, most, arguments.chat_template)

@@ -20,24 +20,21 @@ def everything() -> str:
 
 
 class Lines:
-    """The lines of a person or a pipe, one at a time."""
+    """The lines of a pipe, one at a time."""
+
+    interactive = False
 
     def __init__(self) -> None:
         self._offset = 0  # bytes before the next line
 
     def next(self) -> str | None:
-        """A line without its end; None at the end of input or at Ctrl-C.
+        """A line without its end; None at the end of input.
 
         Raises:
             ValueError: a line that is no text. The next call goes on behind it.
         """
-        try:
-            if sys.stdin.isatty():
-                return _whole_characters(input("> "))  # with the editing and history that readline gives
-            start = self._offset
-            line = self._read()
-        except (EOFError, KeyboardInterrupt):
-            return None
+        start = self._offset
+        line = self._read()
         if line == "":
             return None
         return (line.removeprefix(MARK) if start == 0 else line).removesuffix("\n").removesuffix("\r")
@@ -69,12 +66,3 @@ def _decoded(raw: bytes, offset: int) -> str:
     except UnicodeDecodeError as error:
         expected, byte, at = error.encoding.upper(), raw[error.start], offset + error.start
         raise ValueError(f"standard input: expected {expected}, found byte {byte:#x} at {at}") from None
-
-
-def _whole_characters(line: str) -> str:
-    """Bytes that are no text come from a terminal as halves of surrogate pairs, where the locale is lenient."""
-    for at, character in enumerate(line):
-        if "\udc80" <= character <= "\udcff":
-            byte, before = ord(character) - 0xDC00, len(line[:at].encode(errors="surrogateescape"))
-            raise ValueError(f"standard input: expected UTF-8, found byte {byte:#x} at {before} of the line")
-    return line

@@ -1,13 +1,15 @@
-"""What the command line hands to a chat template: tools, documents, and variables by name."""
+"""The chat template that the command line names, and what it hands to it: tools, documents, and variables by name."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 
 def add(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--chat-template", metavar="FILE", help="a Jinja template in place of the file's own")
     for name, what in (("tools", "JSON schemas of functions that the model may call"), ("documents", "documents")):
         command.add_argument(f"--{name}", metavar="FILE", help=f"{what}: a list in JSON, for the chat template")
     command.add_argument(
@@ -17,6 +19,17 @@ def add(command: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="for the chat template, such as enable_thinking=false; the value is JSON, or else text; may be repeated",
     )
+
+
+def template(arguments: argparse.Namespace) -> str | None:
+    """The template's text; None for the model's own. ValueError for a file that is no text, OSError for none."""
+    if arguments.chat_template is None:
+        return None
+    try:
+        return Path(arguments.chat_template).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        found = f"byte {error.object[error.start]:#x} at {error.start}"
+        raise ValueError(f"--chat-template: expected UTF-8 in {arguments.chat_template}, found {found}") from None
 
 
 def read(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from foundry.parsing.events import (
     ToolCallEnd,
     message_of,
 )
-from foundry.parsing.families import FAMILIES, Family, family_named, family_of
+from foundry.parsing.families import FAMILIES, family_named, family_of
+from foundry.parsing.family import Family
 from foundry.parsing.grammars import bound
 from foundry.parsing.parser import Parser
 from foundry.parsing.tools import Tools

@@ -14,74 +14,23 @@ of the families' own documents and chat templates:
 - granite: ibm.com/granite/docs, 3.0 to 3.3
 - harmony: see ``harmony``
 - glm: the templates of GLM-4.5 to 4.7; kimi: of Kimi-K2; functionary: of functionary-medium-v3.1; nemotron: of
-  Nemotron-Nano-v2; apriel: of Apriel-1.6
+  Nemotron-Nano-v2; apriel: of Apriel-1.6; minimax: of MiniMax-M2
+- cohere: docs.cohere.com and the templates of Command R7B, Command A and later; command-r: of Command R and R+
+- pythonic, olmo, lfm2: see ``pythonic``
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from foundry.parsing import harmony
 from foundry.parsing.braces import BracesForm
-from foundry.parsing.forms import EitherForm, Form, JsonForm, NamedForm, TaggedForm
+from foundry.parsing.family import Family, Writing
+from foundry.parsing.forms import BareForm, EitherForm, JsonForm, NamedForm, TaggedForm
+from foundry.parsing.pythonic import PythonicForm
 
-
-@dataclass(frozen=True)
-class Writing:
-    """How a call is to be written where a grammar binds it: one of the ways that the family's parser reads.
-
-    Attributes:
-        call: $NAME, $ARGS and perhaps $INDEX are where the tool's name, its arguments and the call's number stand.
-        before, between, after: around all calls.
-        several: there may be more than one.
-        parameter: of $ARGS, where they are no JSON object: one parameter, with $KEY, $VALUE and perhaps $IS_STRING.
-        when: a string of the templates that want this way; the first that fits is taken.
-    """
-
-    call: str
-    before: str = ""
-    between: str = ""
-    after: str = ""
-    several: bool = True
-    parameter: str = ""
-    when: str = ""
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a model writes.
-
-    Attributes:
-        name: of the table below; "plain" for a model that writes no calls.
-        told_by: strings which a chat template of the family has, all of one of these groups.
-        forms: of calls; each has a mark of its own.
-        writings: the ways to bind them; the last one fits every template.
-        closers: marks around calls that say nothing more.
-        others: marks inside calls, which a vocabulary may have as control tokens too.
-        reasoning: the marks around it.
-        calls_end_reasoning: a call inside of the reasoning is one, and ends it.
-        id_length: letters and digits of a call's id, where the template wants no other; 0 for any.
-    """
-
-    name: str
-    told_by: tuple[tuple[str, ...], ...] = ()
-    forms: tuple[Form, ...] = ()
-    writings: tuple[Writing, ...] = ()
-    closers: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-    reasoning: tuple[str, str] | None = None
-    calls_end_reasoning: bool = False
-    id_length: int = 0
-    harmony: bool = False
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """All of them, each as a token may spell it."""
-        opens = [form.opens for form in self.forms if form.opens]
-        return tuple(dict.fromkeys([*opens, *self.closers, *self.others, *(self.reasoning or ())]))
-
-
+_BARE = BareForm((("{", JsonForm("", more=";")), ("[", PythonicForm(""))))
 _NAMED = '{"name": "$NAME", "arguments": $ARGS}'
 _DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁end｜>", "<｜tool▁outputs▁begin｜>")
 _KIMI = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_end|>")
@@ -305,18 +254,95 @@ FAMILIES: Sequence[Family] = (
         closers=("</tool_call>",),
     ),
     Family(
+        "cohere",
+        (("<|START_ACTION|>",),),
+        (JsonForm("<|START_ACTION|>", name="tool_name", id="tool_call_id"),),
+        (
+            Writing(
+                '{"tool_call_id": "$INDEX", "tool_name": "$NAME", "parameters": $ARGS}',
+                before="<|START_ACTION|>[\n    ",
+                between=",\n    ",
+                after="\n]<|END_ACTION|>",
+            ),
+        ),
+        closers=("<|END_ACTION|>",),
+    ),
+    Family(
+        "command-r",
+        (("Action:", "```json", "tool_name"),),
+        tuple(JsonForm(f"Action:{space}```json", name="tool_name", tail="```") for space in (" ", "", "\n")),
+        (
+            Writing(
+                '{"tool_name": "$NAME", "parameters": $ARGS}',
+                before="Action: ```json\n[\n    ",
+                between=",\n    ",
+                after="\n]```",
+            ),
+        ),
+    ),
+    Family(
+        "minimax",
+        (("minimax:tool_call",),),
+        (
+            TaggedForm(
+                opens="<invoke",
+                lead='name="',
+                name_end='"',
+                empty="/>",
+                parameter="<parameter",
+                key=r'\s*name="(?P<key>[^"]*)"',
+                key_end=">",
+                value_end="</parameter>",
+                close="</invoke>",
+            ),
+        ),
+        (
+            Writing(
+                '<invoke name="$NAME">\n$ARGS</invoke>\n',
+                before="<minimax:tool_call>\n",
+                after="</minimax:tool_call>",
+                parameter='<parameter name="$KEY">$VALUE</parameter>\n',
+            ),
+        ),
+        closers=("<minimax:tool_call>", "</minimax:tool_call>"),
+        calls_end_reasoning=True,
+    ),
+    Family(
+        "olmo",
+        (("<functions>", "<function_calls>"),),
+        (PythonicForm("<function_calls>", listed=False),),
+        (Writing("$NAME($ARGS)", "<function_calls>", "\n", "</function_calls>"),),
+        closers=("</function_calls>",),
+    ),
+    Family(
+        "lfm2",
+        (("<|tool_call_start|>",),),
+        (PythonicForm("<|tool_call_start|>"),),
+        (Writing("$NAME($ARGS)", "<|tool_call_start|>[", ", ", "]<|tool_call_end|>"),),
+        closers=("<|tool_call_end|>",),
+    ),
+    Family(
+        "pythonic",
+        (("[func_name1(",), ("<|python_start|>", "(params")),
+        (PythonicForm("<|python_start|>"), _BARE),
+        (Writing("$NAME($ARGS)", "[", ", ", "]"),),
+        closers=("<|python_end|>",),
+    ),
+    Family(
         "llama",
         (("<|python_tag|>",), ('"parameters": dictionary of argument name',)),
-        (JsonForm("<|python_tag|>", more=";"), JsonForm("", more=";")),
+        (JsonForm("<|python_tag|>", more=";"), PythonicForm("<|python_start|>"), _BARE),
         (Writing('{"name": "$NAME", "parameters": $ARGS}', several=False),),
+        closers=("<|python_end|>",),
     ),
 )
 # Its template knows nothing of tools: somebody may have told the model of them, and a grammar may bind it.
-PLAIN = Family("plain", forms=(JsonForm("", more=";"),), writings=(Writing(_NAMED, several=False),))
+PLAIN = Family("plain", forms=(BareForm((("{", JsonForm("", more=";")),)),), writings=(Writing(_NAMED, several=False),))
 # The marks around reasoning; a template has one of them where it parts an earlier answer's, or begins one.
 REASONING: Sequence[tuple[str, str]] = (
     ("<|channel>thought", "<channel|>"),
     ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
     ("<think>", "</think>"),
 )

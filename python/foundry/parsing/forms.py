@@ -44,6 +44,9 @@ class JsonForm:
 
     opens: str
     more: str = ""  # between objects that stand in no list
+    name: str = "name"
+    id: str = "id"
+    tail: str = ""  # which may close it
 
     def read(self, reader: Reader, calls: Calls) -> Waiting[None]:
         yield from reader.spaces()
@@ -52,8 +55,10 @@ class JsonForm:
                 yield from self._object(reader, calls)
                 yield from reader.spaces()
                 if not self.more or not (yield from reader.accepts(self.more)):
-                    return
+                    break
                 yield from reader.spaces()
+            yield from self._close(reader)
+            return
         yield from reader.spaces()
         while True:
             yield from self._object(reader, calls)
@@ -62,6 +67,12 @@ class JsonForm:
                 break
             yield from reader.spaces()
         yield from reader.expect("]")
+        yield from reader.spaces()
+        yield from self._close(reader)
+
+    def _close(self, reader: Reader) -> Waiting[None]:
+        if self.tail:
+            yield from reader.accepts(self.tail)
 
     def _object(self, reader: Reader, calls: Calls) -> Waiting[None]:
         name = call_id = held = None
@@ -73,7 +84,7 @@ class JsonForm:
             yield from reader.spaces()
             yield from reader.expect(":")
             yield from reader.spaces()
-            if key == "name" and name is None:
+            if key == self.name and name is None:
                 name = yield from json_text.string(reader)
                 if not (name if self.opens else calls.knows(name)):
                     raise MalformedError("no tool")
@@ -86,10 +97,10 @@ class JsonForm:
                     calls.begin(name, call_id)
                     begun = True
                     yield from json_text.arguments(reader, calls.arguments)
-            elif self.opens or key in ("type", "id", "function"):
+            elif self.opens or key in ("type", self.id, "function"):
                 text = yield from json_text.held_value(reader)
                 found = json_text.loaded(text)
-                if key == "id" and isinstance(found, str):
+                if key == self.id and isinstance(found, str):
                     call_id = found
             else:
                 raise MalformedError(key)
@@ -104,6 +115,20 @@ class JsonForm:
             calls.begin(name, call_id)
             calls.arguments(held or "{}")
         calls.end()
+
+
+@dataclass(frozen=True)
+class BareForm:
+    """Calls without a mark: the first character tells in which of the forms."""
+
+    by_first: tuple[tuple[str, Form], ...]
+    opens: str = ""
+
+    def begins(self, character: str) -> bool:
+        return any(first == character for first, _ in self.by_first)
+
+    def read(self, reader: Reader, calls: Calls) -> Waiting[None]:
+        yield from dict(self.by_first)[reader.peek()].read(reader, calls)
 
 
 @dataclass(frozen=True)

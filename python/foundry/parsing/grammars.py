@@ -13,9 +13,9 @@ from typing import Any
 
 from foundry.parsing import harmony
 from foundry.parsing.braces import BracesForm
-from foundry.parsing.families import Family, Writing
+from foundry.parsing.family import Family, Writing
 from foundry.parsing.json_text import quoted
-from foundry.parsing.notation import Notation
+from foundry.parsing.notation import Notation, keyword_arguments
 from foundry.parsing.rules import Rules
 from foundry.parsing.tools import Tools, properties_of, types_of, values_of
 
@@ -54,6 +54,8 @@ def _call(rules: Rules, family: Family, writing: Writing, name: str, schema: Map
             return "/[0-9]{1,2}/"
         if writing.parameter:
             return _parameters(rules, writing.parameter, schema)
+        if "($ARGS)" in writing.call:
+            return keyword_arguments(rules, schema)
         form = next((form for form in family.forms if isinstance(form, BracesForm)), None)
         return rules.json({"type": "object", **schema}) if form is None else Notation(rules, form.quote, schema).root()
 

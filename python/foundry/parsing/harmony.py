@@ -34,6 +34,7 @@ class Parts(Calls, Protocol):
     """Who is told. ``attempt`` makes what is read content where it is malformed."""
 
     offers: bool
+    thinking: bool
 
     def content(self, text: str) -> None: ...
     def reasoning(self, text: str) -> None: ...
@@ -71,7 +72,9 @@ def _message(reader: Reader, parts: Parts) -> Waiting[None]:
     else:
         yield from reader.expect("<|message|>")
         reader.record = None
-        yield from _text(reader, parts, final=found["channel"] != "analysis")
+        parts.thinking = found["channel"] == "analysis"
+        yield from _text(reader, parts, final=not parts.thinking)
+        parts.thinking = False
 
 
 def _text(reader: Reader, parts: Parts, final: bool) -> Waiting[None]:

@@ -1,13 +1,13 @@
-"""Gemma's notation as a grammar: see ``braces``."""
+"""Notations of a call's arguments that are no JSON, as grammars: Gemma's, see ``braces``, and Python's."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from foundry.parsing.rules import Rules
-from foundry.parsing.tools import resolved, types_of, values_of
+from foundry.parsing.tools import properties_of, resolved, types_of, values_of
 
 _MOST_DEPTH = 8  # of schemas in schemas; behind that any value
 _NUMBER = r"/-?(0|[1-9][0-9]{0,15})"
@@ -63,17 +63,9 @@ class Notation:
         properties = schema.get("properties")
         if not isinstance(properties, Mapping) or not properties:
             return '"{" "}"' if schema.get("additionalProperties") is False else self._any_object()
-        required = schema.get("required", [])
-        first, next_one = '""', '""'  # the rest of the members, at the beginning and behind another
-        for key in sorted(properties, key=str.lower, reverse=True):
-            member = f"{self._rules.text(key + ':')} {self.value(properties[key])} {next_one}"
-            at_first, behind = self._rules.rule(member), self._rules.rule(f'"," {member}')
-            if key not in required:
-                at_first, behind = (
-                    self._rules.rule(f"{at} | {rest}") for at, rest in ((at_first, first), (behind, next_one))
-                )
-            first, next_one = at_first, behind
-        return f'"{{" {first} "}}"'
+        keys = sorted(properties, key=str.lower)
+        members = {key: f"{self._rules.text(key + ':')} {self.value(properties[key])}" for key in keys}
+        return f'"{{" {_in_order(self._rules, members, schema.get("required", []), ",")} "}}"'
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, str):
@@ -93,3 +85,30 @@ class Notation:
 
     def _plain(self) -> str:
         return self._either([self._of("string", {}), *_WORDS.values()])
+
+
+def keyword_arguments(rules: Rules, schema: Mapping[str, Any]) -> str:
+    """Python's: ``key=value, ...`` in the schema's order. Its words stand where a value is a truth or nothing; what is
+    within lists and dictionaries is written as JSON, which ``pythonic`` reads too."""
+    words = {"boolean": '("True" | "False")', "null": '"None"'}
+    definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    members = {}
+    for key, one in properties_of(schema).items():
+        kinds = types_of(one)
+        value = " | ".join(words[kind] for kind in sorted(kinds & set(words)))
+        if not value or kinds - set(words):
+            value = " | ".join(filter(None, (value, rules.json({**one, **definitions}))))
+        members[key] = f"{rules.text(key + '=')} ({value})"
+    return _in_order(rules, members, schema.get("required", []), ", ")
+
+
+def _in_order(rules: Rules, members: Mapping[str, str], required: Collection[str], comma: str) -> str:
+    """All members with commas between; those that are not required may be left out."""
+    first, next_one = '""', '""'  # the rest of the members, at the beginning and behind another
+    for key, text in reversed(list(members.items())):
+        member = f"{text} {next_one}"
+        at_first, behind = rules.rule(member), rules.rule(f"{rules.text(comma)} {member}")
+        if key not in required:
+            at_first, behind = (rules.rule(f"{at} | {rest}") for at, rest in ((at_first, first), (behind, next_one)))
+        first, next_one = at_first, behind
+    return first

@@ -24,8 +24,8 @@ from foundry.parsing.events import (
     ToolCallBroken,
     ToolCallEnd,
 )
-from foundry.parsing.families import Family
-from foundry.parsing.forms import Form
+from foundry.parsing.family import Family
+from foundry.parsing.forms import BareForm
 from foundry.parsing.json_text import MOST_HELD
 from foundry.parsing.reader import SPACES, MalformedError, Marks, Reader, Waiting
 from foundry.parsing.tools import Tools
@@ -40,6 +40,7 @@ class Parser:
         """``opened``: the prompt has begun the reasoning, so that the answer begins inside it."""
         self.family = family
         self.offers = tools.offered
+        self.thinking = opened  # what comes next is reasoning, as far as can be told
         self._tools = tools
         self._opened = opened
         self._reader = Reader()
@@ -91,8 +92,9 @@ class Parser:
     def _answer(self) -> Waiting[None]:
         if self._opened:
             yield from self._reason()
-        if "" in self._forms:
-            yield from self._bare(self._forms[""])
+        bare = self._forms.get("")
+        if isinstance(bare, BareForm):
+            yield from self._bare(bare)
         while (mark := (yield from self._reader.until(self._marks, self.content))) is not None:
             if mark in self._forms:
                 yield from self.attempt(self._forms[mark].read(self._reader, self), mark)
@@ -106,14 +108,14 @@ class Parser:
             else:
                 self.content(mark)
 
-    def _bare(self, form: Form) -> Waiting[None]:
+    def _bare(self, form: BareForm) -> Waiting[None]:
         """Calls without a mark, at the beginning, one after the other."""
         while (yield from self._reader.more()):
             if self._reader.peek() in SPACES:
                 self.content(self._reader.take(1))
                 continue
             calls = self._index
-            if self._reader.peek() == "{":
+            if form.begins(self._reader.peek()):
                 yield from self.attempt(form.read(self._reader, self))
             if self._index == calls:
                 break
@@ -125,12 +127,13 @@ class Parser:
         forms = self._forms if self.family.calls_end_reasoning else {}
         marks = Marks([closes, *filter(None, forms)])
         calls = self._index
-        self._reasoned = True
+        self._reasoned = self.thinking = True
         while self._index == calls:
             mark = yield from self._reader.until(marks, self.reasoning)
             if mark is None or mark == closes:
                 break
             yield from self.attempt(forms[mark].read(self._reader, self), mark, inside=True)
+        self.thinking = False
         self._reasoning = _Part()
         self._fresh = True
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from foundry.errors import MemoryLimitError
 from foundry.server.refusals import Refusal
 from foundry.server.settings import Settings
+from foundry.server.shortage import Parking
 
 T = TypeVar("T")
 
@@ -22,8 +23,9 @@ class Admission:
         waiting: requests in the line.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, parking: Parking) -> None:
         self._settings = settings
+        self._parking = parking  # those who are parked there go first
         self._turn = asyncio.Lock()  # fair: whoever came first has it first
         self._freed = asyncio.Event()
         self._stopping = False
@@ -61,7 +63,7 @@ class Admission:
             self._freed.clear()
             if self._stopping:
                 raise _stopping()
-            if self.running + n <= max(n, self._settings.max_running):
+            if self.running + n <= max(n, self._settings.max_running) and not self._parking.parked:
                 try:
                     made = await _whole(open_)
                     self.running += n
@@ -78,6 +80,15 @@ class Admission:
         waited = f"after {self._settings.queue_seconds:.0f} s in the queue"
         retry = self._settings.queue_seconds / 2
         figures = {"running": self.running, "waiting": self.waiting}
+        if parked := self._parking.parked:
+            return Refusal(
+                503,
+                f"memory: expected no answers that wait for it to go on, found {parked} {waited}",
+                None,
+                "memory_limit",
+                figures | {"parked": parked},
+                retry,
+            )
         if short is None:
             most = self._settings.max_running
             return Refusal(

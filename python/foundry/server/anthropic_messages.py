@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
@@ -12,12 +11,13 @@ from starlette.responses import Response
 
 from foundry.generate import Usage
 from foundry.server import anthropic_blocks, fields
+from foundry.server.answering import answered
 from foundry.server.asking import Asked, ask, prompt_of
 from foundry.server.identity import fresh_id
 from foundry.server.parts import Part, Parts, Told
 from foundry.server.refusals import JsonResponse, Refusal, refusal_of
 from foundry.server.state import State, state_of
-from foundry.server.streams import EventStream, event, unless_gone
+from foundry.server.streams import event
 from foundry.server.tools import NamedFunction, NamedTool, Offer, Tool, ToolFunction
 from foundry.server.turn import Ended
 from foundry.server.usage import shortage
@@ -59,14 +59,7 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
 
 
 async def messages(request: Request) -> Response:
-    began = time.monotonic()
-    state = state_of(request)
-    body = await state.read(request, MessagesRequest)
-    asked = await unless_gone(request, _begin(state, body, began))
-    told = _Told(asked, body)
-    if body.stream:
-        return EventStream(told.stream(), asked.close)
-    return JsonResponse(await unless_gone(request, told.whole()))
+    return await answered(request, MessagesRequest, _begin, _Told)
 
 
 async def count_tokens(request: Request) -> Response:
@@ -147,15 +140,9 @@ class _Told:
 
     async def whole(self) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        try:
-            async for one in self._asked.heard:
-                if isinstance(one, Ended):
-                    list(self._parts.finish(one.reason != "length"))
-                    made = self._end(one)
-                else:
-                    list(self._parts.hear(one.events))
-        finally:
-            await self._asked.close()
+        async for one in self._parts.told(self._asked.heard):
+            if isinstance(one, Ended):
+                made = self._end(one)
         content = [anthropic_blocks.whole(part) for part in self._parts.all]
         message: dict[str, Any] = self._message | made["delta"] | {"content": content, "usage": made["usage"]}
         return message | self._asked.notes()
@@ -163,13 +150,12 @@ class _Told:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         try:
             yield event({"type": "message_start", "message": self._message}, "message_start")
-            async for one in self._asked.heard:
-                told = self._parts.finish(one.reason != "length") if isinstance(one, Ended) else None
-                for each in told if told is not None else self._parts.hear(one.events):  # type: ignore[union-attr]
-                    for made in self._tell(each):
-                        yield event(made, made["type"])
+            async for one in self._parts.told(self._asked.heard):
                 if isinstance(one, Ended):
                     yield event(self._end(one) | self._asked.notes(), "message_delta")
+                else:
+                    for made in self._tell(one):
+                        yield event(made, made["type"])
             yield event({"type": "message_stop"}, "message_stop")
         except Exception as error:
             yield event(refusal_of(error).body(anthropic=True), "error")

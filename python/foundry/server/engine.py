@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -47,8 +48,9 @@ class Engine:
         self.metrics = metrics
         self.created = int(time.time())
         self.used = time.monotonic()
-        self.admission = Admission(settings)
-        self.parking = Parking()
+        self.parking = Parking(self._cleared)
+        self.admission = Admission(settings, self.parking)
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it runs on
         self.runs: set[Run] = set()
         self._pool = ThreadPoolExecutor(
             settings.max_running + settings.max_choices, thread_name_prefix="foundry-answer"
@@ -96,6 +98,8 @@ class Engine:
         promised = work.max_new if bounded else min(room, self.settings.default_max_tokens)
         assert promised is not None
         self.check_memory(len(work.ids), promised, work.n)
+        work = replace(work, keeps_cancelled=self.settings.keep == "prefix")
+        self._loop = asyncio.get_running_loop()
         asked = time.monotonic()
         opened = await self.admission.enter(work.n, lambda: self._open(len(work.ids), promised, work.n, held))
         self.used = asked
@@ -137,11 +141,17 @@ class Engine:
     def _open(self, prompt: int, new: int, n: int, held: Session | None) -> Room:
         """On a thread. MemoryLimitError opens nothing."""
         policy = _OnDemand()
-        if held is None:
-            room = Room(self.model.session(prompt, new, policy))
-        else:
-            held.reserve(max(held.reserved_tokens, min(self.model.arch.max_seq_len, prompt + new)))
-            room = Room(held, keeps=True)
+        room = Room(self._again, self.parking, keeps=held is not None)
+        self.parking.begin(room)
+        try:
+            if held is None:
+                room.first = self.model.session(prompt, new, policy)
+            else:
+                held.reserve(max(held.reserved_tokens, min(self.model.arch.max_seq_len, prompt + new)))
+                room.first = held
+        except BaseException:
+            self.parking.leave(room)
+            raise
         try:
             for _ in range(n - 1):  # each has a page of its own where the prompt's last one ends
                 room.others.append(self.model.session(0, new, policy))
@@ -149,6 +159,17 @@ class Engine:
             room.close()
             raise
         return room
+
+    def _again(self, n_tokens: int, more: int) -> Session:
+        """On a thread, for an answer that had been parked."""
+        most = self.model.arch.max_seq_len
+        return self.model.session(min(n_tokens, most), min(more, max(self.context - n_tokens, 0)), _OnDemand())
+
+    def _cleared(self) -> None:
+        """On a thread: nobody is parked any more, so that others may begin."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is over
+                self._loop.call_soon_threadsafe(self.admission.freed)
 
     async def score(self, ids: list[int], top: int) -> list[TokenLogprobs | None]:
         """What the model makes of a prompt, computed anew: nothing comes from the prefix cache."""
@@ -160,7 +181,6 @@ class Engine:
             return await beside(session, lambda: session.score_top(ids, top))
         finally:
             await asyncio.to_thread(room.close)
-            self.parking.freed()
             self.admission.leave(1)
 
     async def matcher(self, params: SamplingParams) -> Matcher | None:

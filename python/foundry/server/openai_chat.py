@@ -9,20 +9,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from foundry.parsing import (
-    ContentDelta,
-    Event,
-    ReasoningDelta,
-    ToolCallArguments,
-    ToolCallBegin,
-    ToolCallBroken,
-)
+from foundry import parsing
+from foundry.parsing import Event
 from foundry.server import conversation, fields, tokens
+from foundry.server.answering import answered
 from foundry.server.asking import Asked, ask
 from foundry.server.identity import fresh_id
-from foundry.server.refusals import JsonResponse, Refusal, refusal_of
-from foundry.server.state import State, state_of
-from foundry.server.streams import DONE, EventStream, event, unless_gone
+from foundry.server.refusals import Refusal, refusal_of
+from foundry.server.state import State
+from foundry.server.streams import DONE, event
 from foundry.server.tools import NamedTool, Offer, Tool
 from foundry.server.turn import Call, Ended, Heard, Turn, collect, total
 from foundry.server.usage import openai_usage, shortage
@@ -53,14 +48,7 @@ class ChatRequest(fields.Sampling, kw_only=True):
 
 
 async def chat_completions(request: Request) -> Response:
-    began = time.monotonic()
-    state = state_of(request)
-    asked = await state.read(request, ChatRequest)
-    found = await unless_gone(request, _begin(state, asked, began))
-    if asked.stream:
-        usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        return EventStream(_Chunks(found, usage).events(), found.close)
-    return JsonResponse(await unless_gone(request, _whole(found)))
+    return await answered(request, ChatRequest, _begin, _Chat)
 
 
 async def _begin(state: State, asked: ChatRequest, began: float) -> Asked:
@@ -92,31 +80,6 @@ async def _begin(state: State, asked: ChatRequest, began: float) -> Asked:
     )
 
 
-async def _whole(asked: Asked) -> dict[str, Any]:
-    try:
-        turns = await collect(asked.heard, asked.n)
-    finally:
-        await asked.close()
-    ended = [turn.ended for turn in turns if turn.ended is not None]
-    tokenizer = asked.engine.model.tokenizer
-    choices = []
-    for index, (turn, end) in enumerate(zip(turns, ended, strict=True)):
-        logprobs = tokens.of_chat(tokenizer, turn.logprobs) if asked.wants_logprobs else None
-        message = _message(turn)
-        choice = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": end.reason}
-        choices.append(choice | shortage(end))
-    made = {
-        "id": fresh_id("chatcmpl"),
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": asked.engine.name,
-        "system_fingerprint": asked.engine.fingerprint,
-        "choices": choices,
-        "usage": openai_usage(total(ended)),
-    }
-    return made | asked.notes()
-
-
 def _message(turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": turn.content}
     if turn.reasoning:
@@ -131,22 +94,35 @@ def _call(call: Call) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-class _Chunks:
-    """A stream of chunks with one id."""
+class _Chat:
+    """A completion, whole or as a stream of chunks with one id."""
 
-    def __init__(self, asked: Asked, tells_usage: bool) -> None:
+    def __init__(self, asked: Asked, body: ChatRequest) -> None:
         self._asked = asked
-        self._tells_usage = tells_usage
+        self._tells_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         self._begun: set[tuple[int, int]] = set()  # calls, by choice
         self._base = {
             "id": fresh_id("chatcmpl"),
-            "object": "chat.completion.chunk",
+            "object": "chat.completion.chunk" if body.stream else "chat.completion",
             "created": int(time.time()),
             "model": asked.engine.name,
             "system_fingerprint": asked.engine.fingerprint,
         }
 
-    async def events(self) -> AsyncGenerator[bytes, None]:
+    async def whole(self) -> dict[str, Any]:
+        asked = self._asked
+        turns = await collect(asked.heard, asked.n)
+        ended = [turn.ended for turn in turns if turn.ended is not None]
+        tokenizer = asked.engine.model.tokenizer
+        choices = []
+        for index, (turn, end) in enumerate(zip(turns, ended, strict=True)):
+            logprobs = tokens.of_chat(tokenizer, turn.logprobs) if asked.wants_logprobs else None
+            message = _message(turn)
+            choice = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": end.reason}
+            choices.append(choice | shortage(end))
+        return self._base | {"choices": choices, "usage": openai_usage(total(ended))} | asked.notes()
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         ended: list[Ended] = []
         try:
             for index in range(self._asked.n):
@@ -192,16 +168,16 @@ class _Chunks:
 
     def _delta(self, choice: int, told: Event) -> dict[str, Any] | None:
         match told:
-            case ContentDelta(text):
+            case parsing.ContentDelta(text):
                 return {"content": text}
-            case ReasoningDelta(text):
+            case parsing.ReasoningDelta(text):
                 return {"reasoning_content": text}
-            case ToolCallBegin(index, id, name):
+            case parsing.ToolCallBegin(index, id, name):
                 self._begun.add((choice, index))
                 function = {"name": name, "arguments": ""}
                 return {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}
-            case ToolCallArguments(index, text):
+            case parsing.ToolCallArguments(index, text):
                 return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
-            case ToolCallBroken(index, text) if (choice, index) not in self._begun:
+            case parsing.ToolCallBroken(index, text) if (choice, index) not in self._begun:
                 return {"content": text}
         return None

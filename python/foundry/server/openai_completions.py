@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from foundry.errors import FoundryError
-from foundry.generate import TokenLogprobs, Usage
+from foundry.generate import TokenLogprobs
 from foundry.parsing import ContentDelta, Parser, parser_for
 from foundry.sampling import SamplingParams
 from foundry.server import fields, tokens
@@ -20,9 +20,10 @@ from foundry.server.engine import Engine
 from foundry.server.identity import fresh_id
 from foundry.server.refusals import JsonResponse, Refusal, refusal_of
 from foundry.server.run import Run, Work
+from foundry.server.sessions import Held
 from foundry.server.state import State, state_of
 from foundry.server.streams import DONE, EventStream, event, unless_gone
-from foundry.server.turn import Ended, Heard, collect, listen, total
+from foundry.server.turn import Ended, Heard, Spent, collect, listen, summed, total
 from foundry.server.usage import openai_usage, shortage
 from foundry.tokenizer import Tokenizer
 
@@ -39,6 +40,8 @@ class CompletionRequest(fields.Sampling, kw_only=True):
     echo: bool | None = None
     suffix: str | None = None
     response_format: fields.ResponseFormat | None = None
+    session_id: str | None = None
+    append: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What every prompt of a request is asked."""
+    """What every prompt of a request is asked. With a session, which ``release`` lets others have, there is one prompt:
+    the whole text, of which what the session holds is kept, or with ``append`` what comes behind that."""
 
     engine: Engine
     params: SamplingParams
@@ -57,6 +61,12 @@ class _Plan:
     n: int
     echo: bool
     began: float
+    held: Held | None = None
+    append: bool = False
+
+    def release(self) -> None:
+        if self.held is not None:
+            self.held.release()
 
     @property
     def scores(self) -> bool:
@@ -69,14 +79,20 @@ async def completions(request: Request) -> Response:
     asked = await state.read(request, CompletionRequest)
     plan, prompts = await _checked(state, asked, began)
     if not asked.stream:
-        return JsonResponse(await unless_gone(request, _whole(plan, prompts)))
-    if plan.scores:
-        raise Refusal(400, "stream: expected no stream where echo and logprobs score the prompt", "stream")
+        try:
+            return JsonResponse(await unless_gone(request, _whole(plan, prompts)))
+        finally:
+            plan.release()
     usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-    runs = await unless_gone(request, _start_all(plan, prompts))
+    try:
+        runs = await unless_gone(request, _start_all(plan, prompts))
+    except BaseException:
+        plan.release()
+        raise
 
     async def close() -> None:
         await asyncio.gather(*(run.stop() for run in runs))
+        plan.release()
 
     return EventStream(_Chunks(plan, prompts, runs, usage).events(), close)
 
@@ -96,13 +112,38 @@ async def _checked(state: State, asked: CompletionRequest, began: float) -> tupl
     echo = bool(asked.echo)
     if most == 1 and echo and params.logprobs is not None:
         params = replace(params, ignore_eos=True)  # an end token is the one token asked for, so that there is one
+    plan = _Plan(engine, params, 16 if most is None else most, n, echo, began)
+    if plan.scores and asked.stream:
+        raise Refusal(400, "stream: expected no stream where echo and logprobs score the prompt", "stream")
+    if asked.session_id is not None:
+        return await _continued(state, plan, asked, asked.session_id)
+    if asked.append:
+        raise Refusal(400, "append: expected a session_id beside it, found none", "append")
     prompts = await _prompts(engine, asked.prompt, state.settings.max_prompts)
     for prompt in prompts:
         engine.check_prompt(len(prompt.ids), "prompt")
-    return _Plan(engine, params, 16 if most is None else most, n, echo, began), prompts
+    return plan, prompts
 
 
-async def _prompts(engine: Engine, given: str | list[str | int | list[int]] | None, most: int) -> list[_Prompt]:
+async def _continued(
+    state: State, plan: _Plan, asked: CompletionRequest, session_id: str
+) -> tuple[_Plan, list[_Prompt]]:
+    """With the session taken."""
+    if plan.scores or plan.max_new == 0:
+        raise Refusal(400, "session_id: expected a prompt that is answered, for one that is scored is computed anew")
+    held = state.sessions.take(session_id, plan.engine)
+    try:
+        begins = not asked.append or held.session.position == 0
+        prompts = await _prompts(plan.engine, asked.prompt, 1, begins)
+    except BaseException:
+        held.release()
+        raise
+    return replace(plan, held=held, append=bool(asked.append)), prompts
+
+
+async def _prompts(
+    engine: Engine, given: str | list[str | int | list[int]] | None, most: int, begins: bool = True
+) -> list[_Prompt]:
     if given is None or given == []:
         raise Refusal(400, "prompt: expected text, token ids or a list of either, found none", "prompt")
     listed: list[Any] = [given] if isinstance(given, str) or all(isinstance(one, int) for one in given) else list(given)
@@ -110,14 +151,14 @@ async def _prompts(engine: Engine, given: str | list[str | int | list[int]] | No
         raise Refusal(400, "prompt: expected text or token ids, found them mixed", "prompt")
     if len(listed) > most:
         raise Refusal(400, f"prompt: expected at most {most} prompts, found {len(listed)}", "prompt")
-    return await asyncio.to_thread(lambda: [_prompt(engine, one) for one in listed])
+    return await asyncio.to_thread(lambda: [_prompt(engine, one, begins) for one in listed])
 
 
-def _prompt(engine: Engine, given: str | list[int]) -> _Prompt:
+def _prompt(engine: Engine, given: str | list[int], begins: bool) -> _Prompt:
     tokenizer = engine.model.tokenizer
     if isinstance(given, str):
         try:
-            return _Prompt(tokenizer.encode_prompt(given), given)
+            return _Prompt(tokenizer.encode_prompt(given, begins=begins), given)
         except (ValueError, FoundryError) as error:
             raise Refusal(400, f"prompt: {error}", "prompt") from None
     check_ids(given, engine.model.arch.vocab_size, "prompt")
@@ -137,7 +178,11 @@ def check_ids(ids: list[int], vocab_size: int, name: str) -> None:
 
 async def _start(plan: _Plan, prompt: _Prompt) -> Run:
     matcher = await plan.engine.matcher(plan.params)
-    return await plan.engine.start(Work(prompt.ids, plan.max_new, plan.params, plan.n, matcher), param="prompt")
+    work = Work(prompt.ids, plan.max_new, plan.params, plan.n, matcher, plan.append)
+    run = await plan.engine.start(work, None if plan.held is None else plan.held.session, "prompt")
+    if plan.held is not None:
+        plan.held.messages = None  # what it holds from here on is text, and no conversation
+    return run
 
 
 async def _start_all(plan: _Plan, prompts: list[_Prompt]) -> list[Run]:
@@ -164,17 +209,17 @@ async def _whole(plan: _Plan, prompts: list[_Prompt]) -> dict[str, Any]:
     choices = [choice for several, _ in found for choice in several]
     for index, choice in enumerate(choices):
         choice["index"] = index
-    usage = Usage(*(sum(getattr(u, name) for _, u in found) for name in Usage.__dataclass_fields__))
-    return _base(plan) | {"choices": choices, "usage": openai_usage(usage)}
+    usage = openai_usage(summed([spent for _, spent in found]))
+    return _base(plan) | {"choices": choices, "usage": usage}
 
 
-async def _choices(plan: _Plan, prompt: _Prompt) -> tuple[list[dict[str, Any]], Usage]:
+async def _choices(plan: _Plan, prompt: _Prompt) -> tuple[list[dict[str, Any]], Spent]:
     tokenizer = plan.engine.model.tokenizer
     scored: list[TokenLogprobs | None] | None = None
     if plan.scores:
         scored = await plan.engine.score(prompt.ids, plan.params.logprobs or 0)
     if plan.max_new == 0:
-        return [_choice(plan, prompt, tokenizer, "", [], "length", scored)], Usage(len(prompt.ids), 0)
+        return [_choice(plan, prompt, tokenizer, "", [], "length", scored)], Spent(len(prompt.ids), 0)
     run = await _start(plan, prompt)
     turns = await collect(listen(plan.engine, run, _plain, plan.began), plan.n)
     made, ended = [], [turn.ended for turn in turns if turn.ended is not None]
@@ -208,7 +253,7 @@ def _base(plan: _Plan) -> dict[str, Any]:
         "created": int(time.time()),
         "model": plan.engine.name,
         "system_fingerprint": plan.engine.fingerprint,
-    }
+    } | ({} if plan.held is None else {"session_id": plan.held.id})
 
 
 class _Chunks:
@@ -243,9 +288,8 @@ class _Chunks:
                 else:
                     yield self._heard(place * self._plan.n + one.index, one)
             if self._tells_usage:
-                found = [total(each) for each in ended]
-                usage = Usage(*(sum(getattr(u, name) for u in found) for name in Usage.__dataclass_fields__))
-                yield event(self._base | {"choices": [], "usage": openai_usage(usage)})
+                usage = openai_usage(summed([total(each) for each in ended]))
+                yield event(self._base | {"choices": [], "usage": usage})
         except Exception as error:
             yield event(refusal_of(error).body())
         finally:

@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from foundry.server import fields, response_items
+from foundry.server.answering import answered
 from foundry.server.asking import Asked, ask
 from foundry.server.identity import fresh_id
 from foundry.server.parts import Parts, Told
-from foundry.server.refusals import JsonResponse, Refusal, refusal_of
-from foundry.server.state import State, state_of
-from foundry.server.streams import EventStream, event, unless_gone
+from foundry.server.refusals import Refusal, refusal_of
+from foundry.server.state import State
+from foundry.server.streams import event
 from foundry.server.tools import NamedFunction, NamedTool, Offer, Tool, ToolFunction
 from foundry.server.turn import Ended
 from foundry.server.usage import shortage
@@ -72,14 +73,7 @@ class ResponsesRequest(fields.Sampling, kw_only=True):
 
 
 async def responses(request: Request) -> Response:
-    began = time.monotonic()
-    state = state_of(request)
-    body = await state.read(request, ResponsesRequest)
-    asked = await unless_gone(request, _begin(state, body, began))
-    told = _Response(asked, body)
-    if body.stream:
-        return EventStream(told.stream(), asked.close)
-    return JsonResponse(await unless_gone(request, told.whole()))
+    return await answered(request, ResponsesRequest, _begin, _Response)
 
 
 async def _begin(state: State, asked: ResponsesRequest, began: float) -> Asked:
@@ -166,11 +160,8 @@ class _Response:
         }
 
     async def whole(self) -> dict[str, Any]:
-        try:
-            async for _ in self._events():
-                pass
-        finally:
-            await self._asked.close()
+        async for _ in self._events():
+            pass
         return self._response
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -185,16 +176,12 @@ class _Response:
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         yield self._of("response.created", response=self._response)
         yield self._of("response.in_progress", response=self._response)
-        async for one in self._asked.heard:
+        async for one in self._parts.told(self._asked.heard):
             if isinstance(one, Ended):
-                for told in self._parts.finish(one.reason != "length"):
-                    for made in self._tell(told):
-                        yield made
                 yield self._end(one)
             else:
-                for told in self._parts.hear(one.events):
-                    for made in self._tell(told):
-                        yield made
+                for made in self._tell(one):
+                    yield made
 
     def _end(self, ended: Ended) -> dict[str, Any]:
         usage = ended.usage
@@ -202,7 +189,7 @@ class _Response:
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": usage.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         }
         status = "incomplete" if ended.reason == "length" else "completed"

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from foundry.parsing import (
-    ContentDelta,
-    Event,
-    ReasoningDelta,
-    ToolCallArguments,
-    ToolCallBegin,
-    ToolCallBroken,
-    ToolCallEnd,
-)
+from foundry import parsing
+from foundry.parsing import Event
+from foundry.server.turn import Ended, Heard
 
 Kind = Literal["text", "reasoning", "call"]
 
@@ -48,21 +42,29 @@ class Parts:
         self._open: Part | None = None
         self._calls: set[int] = set()
 
+    async def told(self, heard: AsyncIterable[Heard | Ended]) -> AsyncIterator[Told | Ended]:
+        """An answer's parts as they come; behind the last, how it ended."""
+        async for one in heard:
+            for told in self.finish(one.reason != "length") if isinstance(one, Ended) else self.hear(one.events):
+                yield told
+            if isinstance(one, Ended):
+                yield one
+
     def hear(self, events: Iterable[Event]) -> Iterator[Told]:
         for event in events:
             match event:
-                case ContentDelta(text):
+                case parsing.ContentDelta(text):
                     yield from self._more("text", text)
-                case ReasoningDelta(text):
+                case parsing.ReasoningDelta(text):
                     yield from self._more("reasoning", text)
-                case ToolCallBegin(index, id, name):
+                case parsing.ToolCallBegin(index, id, name):
                     self._calls.add(index)
                     yield from self._begin("call", id, name)
-                case ToolCallArguments(_, text):
+                case parsing.ToolCallArguments(_, text):
                     yield from self._more("call", text)
-                case ToolCallEnd():
+                case parsing.ToolCallEnd():
                     yield from self._close(whole=True)
-                case ToolCallBroken(index, text):
+                case parsing.ToolCallBroken(index, text):
                     if index in self._calls:  # what was told of it stays
                         yield from self._close(whole=False)
                     else:

@@ -30,6 +30,7 @@ class Work:
         max_new: tokens at most; None goes to the context's end.
         n: answers, which share the prompt.
         append: ``ids`` go behind the history instead of being all of it.
+        keeps_cancelled: of a prompt that nobody waits for any more, the prefix tree keeps what was computed.
     """
 
     ids: list[int]
@@ -38,21 +39,30 @@ class Work:
     n: int = 1
     matcher: Matcher | None = None
     append: bool = False
+    keeps_cancelled: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class Room:
-    """The sessions of a request: the first, and empty ones that hold the promise of the other choices."""
+    """The sessions of a request: the first, and empty ones that hold the promise of the other choices.
 
-    first: Session
+    ``again(n_tokens, more)`` makes another, with room for so many tokens in all and perhaps more, for an answer that
+    had to give its own back. ``keeps``: the first is somebody's, and stays open, with its pages.
+    """
+
+    again: Callable[[int, int], Session]
+    parking: Parking  # where it counts as one that runs, from before it is opened until its answers do
+    first: Session = field(init=False)
     others: list[Session] = field(default_factory=list)
-    keeps: bool = False  # the first is somebody's, and stays open
+    keeps: bool = False
 
     def close(self) -> None:
         for one in self.others if self.keeps else [self.first, *self.others]:
             one.close()
+        self.parking.end(self)
 
 
+_MORE_TOKENS = 256  # an answer that goes on is not parked again before so many, unless its own bound is nearer
 Told = tuple[int, "Piece | BaseException | None"]
 
 
@@ -83,6 +93,9 @@ class Run:
         self.constrained = work.params.constrained
         self.choices = [_Choice(self, i) for i in range(work.n)]
         self._finished = asyncio.Event()
+        for choice in self.choices:
+            parking.begin(choice)
+        parking.leave(room)
         params = work.params.seeded()
         pool.submit(self._first, replace(params))
 
@@ -145,7 +158,6 @@ class Run:
         fed: Callable[[], None],
     ) -> None:
         choice.session = session
-        self._parking.begin(choice)
         matcher = self._work.matcher
         try:
             if not choice.gone:
@@ -161,15 +173,15 @@ class Run:
                     choice,
                 )
                 for piece in pieces:
-                    if piece.finish_reason is not None and choice.index == 0:
-                        self.history = session.token_ids
+                    if piece.finish_reason is not None and choice.index == 0 and not choice.session.closed:
+                        self.history = choice.session.token_ids
                     self._tell(choice.index, piece)
                     if choice.gone:
                         break
         except BaseException as error:
             self._fail(choice, error)
         finally:
-            self._close(choice, session)
+            self._close(choice, choice.session)
 
     def _fail(self, choice: _Choice, error: BaseException) -> None:
         """Others end with it: choices that never began too."""
@@ -185,13 +197,12 @@ class Run:
                 kept.close()
         if choice.index or not self._room.keeps:
             session.close()
-        choice.over = True
-        self._parking.end(choice)
         ended = [choice]
         if choice.index == 0:  # those that have not begun now never will
             ended += [other for other in self.choices[1:] if other.session is None]
         for one in ended:
             one.over = True
+            self._parking.end(one)
             self._tell(one.index, None)
 
     def _tell(self, index: int, told: Piece | BaseException | None) -> None:
@@ -219,11 +230,36 @@ class _Choice:
         self.ending = False  # with what it has
         self.gone = False  # nobody reads it
         self.over = False
+        self.tried = -1
+        self._found: MemoryLimitError | None = None  # what kept it from going on
+
+    @property
+    def keeps_cancelled(self) -> bool:
+        return self._run._work.keeps_cancelled
 
     def ends(self) -> bool:
         return self.ending or self.gone
 
-    def short(self, error: MemoryLimitError) -> bool:
-        if not self._run._parking.wait(self) and not self.gone:
-            self._run.short[self.index] = error
+    def short(self, error: MemoryLimitError, n_tokens: int) -> Session:
+        """Its pages go where others may need them, but for a session that a client holds."""
+        parking, room = self._run._parking, self._run._room
+        assert self.session is not None
+        kept = room.keeps and self.index == 0
+        if parking.alone(self):
+            self.ending = not parking.may_try_alone(self)
+        else:
+            if not kept:
+                self.session.close()
+            parking.wait(self, (lambda alone: True) if kept else (lambda alone: self._again(n_tokens, alone)))
+        if self.ending and not self.gone:
+            self._run.short[self.index] = self._found or error
+        return self.session
+
+    def _again(self, n_tokens: int, alone: bool) -> bool:
+        """Room for its tokens and the next one; and for more, unless it has to do with what there is."""
+        try:
+            self.session = self._run._room.again(n_tokens + 1, 0 if alone else _MORE_TOKENS)
+        except MemoryLimitError as error:
+            self._found = error
+            return False
         return True

@@ -14,6 +14,7 @@ from foundry.server.settings import Settings
 from foundry.server.state import State
 
 _MORE_S = 10.0  # after the grace, for answers to end and be read
+_IDLE_S = 75  # a connection is kept: longer than clients keep theirs, or they would ask on one that is being closed
 
 
 class Server(uvicorn.Server):
@@ -31,6 +32,7 @@ class Server(uvicorn.Server):
             ws="none",
             timeout_graceful_shutdown=int(settings.grace_seconds + _MORE_S),
             server_header=False,
+            timeout_keep_alive=_IDLE_S,
         )
         super().__init__(config)
         self._state: State = app.state.foundry

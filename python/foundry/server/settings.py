@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Settings:
         grace_seconds: after SIGTERM answers may go on that long; then they end with what they have.
         sessions_dir: where saved sessions are; None saves none.
         max_sessions: open by ``/v1/sessions`` at once.
+        keep: of a prompt whose client leaves while it is computed, what has been computed is kept in the prefix tree
+            ("prefix"), or "nothing" is.
         idle_unload_seconds: a model that was loaded on demand goes when nobody has used it for that long; None never.
     """
 
@@ -48,3 +51,4 @@ class Settings:
     sessions_dir: Path | None = None
     max_sessions: int = 64
     idle_unload_seconds: float | None = None
+    keep: Literal["prefix", "nothing"] = "prefix"

@@ -34,6 +34,13 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Spent(Usage):
+    """``reasoning_tokens``: of those of the answer, the ones of its reasoning, with the marks around it."""
+
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Ended:
     """An answer is whole, or cut: ``reason`` is "stop", "length" or "tool_calls".
 
@@ -42,7 +49,7 @@ class Ended:
 
     index: int
     reason: str
-    usage: Usage
+    usage: Spent
     short: MemoryLimitError | None = None
     seed: int | None = None
     by_string: bool = False
@@ -111,6 +118,7 @@ async def listen(
     parsers = [parser_for() for _ in run.choices]
     calls = [False for _ in run.choices]
     last = [0.0 for _ in run.choices]
+    thought = [0 for _ in run.choices]
     try:
         async for index, piece in run:
             now = time.monotonic()
@@ -119,7 +127,10 @@ async def listen(
             else:
                 engine.metrics.next_token(engine, now - last[index])
             last[index] = now
+            thinks = parsers[index].thinking
             events = parsers[index].push(piece.text) if piece.text else []
+            thinks = thinks or parsers[index].thinking or any(isinstance(event, ReasoningDelta) for event in events)
+            thought[index] += thinks and piece.token_id is not None
             if piece.finish_reason is not None:
                 events = [*events, *parsers[index].finish()]
             calls[index] = calls[index] or any(isinstance(event, ToolCallEnd) for event in events)
@@ -131,7 +142,8 @@ async def listen(
                     reason = "tool_calls"
                 engine.metrics.ended(engine, reason, piece.usage, now - began, counts_prompt=index == 0)
                 by_string = reason == "stop" and piece.token_id is not None and not run.constrained
-                yield Ended(index, reason, piece.usage, run.short.get(index), piece.seed, by_string)
+                spent = Spent(**vars(piece.usage), reasoning_tokens=thought[index])
+                yield Ended(index, reason, spent, run.short.get(index), piece.seed, by_string)
     finally:
         await run.stop()
 
@@ -154,8 +166,13 @@ async def collect(heard: AsyncGenerator[Heard | Ended, None], n: int) -> list[Tu
     return turns
 
 
-def total(ended: list[Ended]) -> Usage:
+def total(ended: list[Ended]) -> Spent:
     """Of several answers to one prompt, which counts once."""
-    first = min(ended, key=lambda each: each.index)
+    first = min(ended, key=lambda each: each.index).usage
     new = sum(each.usage.completion_tokens for each in ended)
-    return Usage(first.usage.prompt_tokens, new, first.usage.cached_tokens)
+    return Spent(first.prompt_tokens, new, first.cached_tokens, sum(each.usage.reasoning_tokens for each in ended))
+
+
+def summed(spent: list[Spent]) -> Spent:
+    """Of several prompts."""
+    return Spent(*(sum(getattr(each, name) for each in spent) for name in Spent.__dataclass_fields__))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from foundry.generate import Usage
-from foundry.server.turn import Ended
+from foundry.server.turn import Ended, Spent
 
 
-def openai_usage(usage: Usage) -> dict[str, Any]:
+def openai_usage(usage: Spent) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 

@@ -1,0 +1,158 @@
+"""Foundry's server beside llama.cpp's on one file, in turns within one run: ``python -m bench.peers.servers [model]``.
+
+Needs ``httpx``, and ``xllamacpp`` (PyPI; llama.cpp's server, built). Each round asks completions of mixed lengths over
+HTTP with 1, 4 and 16 clients, first of one server, then of the other; the medians over the rounds of tokens a second
+and of the time to the first token are printed, with their ratio and the spread of the rounds' own ratios. Prompts are
+never the same twice, so that nothing is found in a cache. Then the masks of a grammar are timed, on this model's
+vocabulary. Figures of different runs are not to be compared: machines drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import foundry
+import httpx
+
+WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "group")
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+LLAMA_CPP = """
+import sys, time, xllamacpp
+path, threads, parallel, context = sys.argv[1], *map(int, sys.argv[2:])
+p = xllamacpp.CommonParams()
+p.model.path, p.n_parallel, p.n_ctx, p.port = path, parallel, parallel * context, 0
+p.cpuparams.n_threads = p.cpuparams_batch.n_threads = threads
+server = xllamacpp.Server(p)
+print(server.listening_address, flush=True)
+time.sleep(1 << 30)
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    tokens_per_s: float
+    first_s: float  # the median of the requests'
+
+
+@contextmanager
+def server(command: list[str]) -> Iterator[str]:
+    """A process whose first line on stdout says where it listens; its address."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if "http://" in line:
+                    yield json.loads(line)["url"] if line.startswith("{") else line.strip()
+                    return
+            raise SystemExit(f"{command[0]} has ended before it listened")
+        finally:
+            process.kill()
+
+
+async def measure(url: str, clients: int, requests: int, seed: int) -> Figures:
+    """So many requests of each of so many clients."""
+    first: list[float] = []
+    tokens = 0
+
+    async def one(client: httpx.AsyncClient, draw: random.Random) -> None:
+        nonlocal tokens
+        for _ in range(requests):
+            prompt = " ".join(draw.choice(WORDS) for _ in range(draw.choice((16, 64, 256, 512))))
+            body = {"prompt": f"{draw.random()} {prompt}", "max_tokens": draw.choice((16, 32, 64)), "stream": True}
+            body |= {"temperature": 0, "ignore_eos": True}
+            began, seen = time.perf_counter(), False
+            async with client.stream("POST", "/v1/completions", json=body) as answer:
+                answer.raise_for_status()
+                async for line in answer.aiter_lines():
+                    if line.startswith("data: {") and not seen:
+                        seen = True
+                        first.append(time.perf_counter() - began)
+            tokens += int(body["max_tokens"])
+
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+        began = time.perf_counter()
+        await asyncio.gather(*(one(client, random.Random(f"{seed} {i}")) for i in range(clients)))
+        return Figures(tokens / (time.perf_counter() - began), statistics.median(first))
+
+
+def masks(model: foundry.CompiledModel, answers: int) -> tuple[int, float, float]:
+    """Masks of a JSON schema while a model answers under it: how many, the median and the 99th percentile in ms."""
+    from foundry.structured import matcher_for
+
+    took: list[float] = []
+    with model.session() as session:
+        for seed in range(answers):
+            params = foundry.SamplingParams(schema=SCHEMA, temperature=1.0, seed=seed)
+            matcher = matcher_for(model, params)
+            assert matcher is not None
+            session.rewind(0)
+            for token in session.generate("A person:", 60, params=params).token_ids:
+                began = time.perf_counter()
+                matcher.mask()
+                took.append(1000 * (time.perf_counter() - began))
+                if matcher.ends_with(token):
+                    break
+    took.sort()
+    return len(took), statistics.median(took), took[len(took) * 99 // 100]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default=foundry.hub.DEFAULT_MODEL)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--requests", type=int, default=4, help="of each client in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--answers", type=int, default=20, help="under the grammar whose masks are timed")
+    a = parser.parse_args()
+    path = str(foundry.pull(a.model))
+    ours = [sys.executable, "-m", "foundry", "serve", path, "--port", "0", "--json", "--max-context", "2048"]
+    theirs = [sys.executable, "-c", LLAMA_CPP, path, str(a.threads), str(max(a.clients)), "2048"]
+    with server([*ours, "--threads", str(a.threads)]) as one, server(theirs) as other:
+        for url in (one, other):
+            asyncio.run(measure(url, 1, 1, -1))
+        for clients in a.clients:
+            found: list[tuple[Figures, Figures]] = []
+            for i in range(a.rounds):
+                turn = [asyncio.run(measure(url, clients, a.requests, i)) for url in (one, other)]
+                found.append((turn[0], turn[1]))
+            tell(clients, found)
+    n, median, late = masks(foundry.CompiledModel.load(path, threads=a.threads), a.answers)
+    vocabulary = foundry.CompiledModel.load(path).arch.vocab_size
+    print(f"masks   {n} of a vocabulary of {vocabulary}: median {median:.3f} ms, 99th percentile {late:.3f} ms")
+
+
+def tell(clients: int, found: list[tuple[Figures, Figures]]) -> None:
+    for name, unit in (("tokens_per_s", "tokens/s"), ("first_s", "s to the first token")):
+        ours, theirs = ([getattr(figures, name) for figures in of] for of in zip(*found, strict=True))
+        ratios = sorted(x / y for x, y in zip(ours, theirs, strict=True))
+        middle = [statistics.median(of) for of in (ours, theirs)]
+        print(
+            f"{clients:2} clients: foundry {middle[0]:8.2f}, llama.cpp {middle[1]:8.2f} {unit}: "
+            f"ratio {statistics.median(ratios):.2f} (rounds {ratios[0]:.2f} to {ratios[-1]:.2f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
