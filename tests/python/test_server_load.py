@@ -70,6 +70,7 @@ def test_overlong_prompts_are_refused_with_figures_in_each_dialect(tiny_path: Ti
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_none_of_ten_thousand_overlong_prompts_is_cut(tiny_path: Tiny) -> None:
     with serve(tiny_path(max_seq_len=512)) as served:
         rows = served.model._core.counts.rows
