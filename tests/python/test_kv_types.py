@@ -75,6 +75,7 @@ def test_a_head_that_is_no_whole_block_is_filled_up_and_others_types_are_refused
 
 @pytest.mark.model
 @pytest.mark.slow
+@pytest.mark.long
 def test_perplexity_of_7000_tokens(smollm2_path: Path, real_text: str) -> None:
     perplexity = {}
     for kv_dtype in ("f16", "q8_0", "q4_0"):

@@ -56,6 +56,7 @@ def test_cpu_is_near(tiny_path: Any, fields: dict[str, Any]) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
+@pytest.mark.long
 def test_smollm2_on_reference_within_a_thousandth(smollm2_path: Path, real_text: str) -> None:
     model = CompiledModel.load(smollm2_path, device="reference", kv_dtype="f32")
     ids = model.tokenizer.encode(real_text[:4000])[:500]

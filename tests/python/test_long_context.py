@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from foundry import CapacityPolicy, CompiledModel, ContextOverflowError, Session
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.long]
 PROMPT, NEW = 6000, 1000
 
 
