@@ -16,7 +16,7 @@ from foundry.files import open_model
 ORACLE: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "oracle" / "k_quants.json").read_text(encoding="utf-8")
 )
-pytestmark = [pytest.mark.model, pytest.mark.slow]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.long]
 PROMPTS = ("What is the capital of Italy?", "Why is the sky blue?", "Name the planets of the solar system.")
 
 
@@ -45,9 +45,7 @@ def test_filled_up_with_zeros_it_is_the_same_function(smollm2_path: Path, tmp_pa
     assert off < 0.005
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(mix, marks=[] if mix == "six types" else pytest.mark.long) for mix in padded.MIXES]
-)
+@pytest.mark.parametrize("name", padded.MIXES)
 def test_log_probabilities_of_real_text(smollm2_path: Path, tmp_path: Path, real_text: str, name: str) -> None:
     expected = ORACLE["mixes"][name]
     path = tmp_path / "m.gguf"
