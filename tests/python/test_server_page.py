@@ -80,7 +80,7 @@ def test_the_page_in_a_browser(smollm2_path: Path, tmp_path: Path) -> None:
     """Talks, stops, edits into a branch, and draws the memory. Pictures are kept where FOUNDRY_PICTURES says."""
     pictures = Path(os.environ.get("FOUNDRY_PICTURES", tmp_path))
     options = {"threads": None, "page_tokens": 64, "prefix_cache_bytes": 64 << 20}
-    with serve(smollm2_path, Settings(max_context=200), **options) as served, chromium.chromium() as page:
+    with serve(smollm2_path, Settings(max_context=4000), **options) as served, chromium.chromium() as page:
         page.open(served.url)
         page.until("document.querySelector('#model')?.options.length === 1 && !!document.querySelector('#memory .bar')")
         said = "[...document.querySelectorAll('.turn.assistant p')].map((p) => p.textContent)"
