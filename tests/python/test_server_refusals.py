@@ -163,11 +163,12 @@ def refused(answer: httpx.Response, status: int, named: str) -> None:
 
 
 def test_no_prompt_is_cut_in_silence(served: Served) -> None:
-    """Of whatever length: its tokens are all counted, or it is refused with the limit. 10,000 of them with -m slow."""
+    """Of whatever length: its tokens are all counted, or it is refused with the limit. 10,000 of them with -m long."""
     unmended(served, 200)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_prompt_of_many_is_cut_in_silence(served: Served) -> None:
     unmended(served, 10_000)
 
