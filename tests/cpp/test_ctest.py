@@ -27,4 +27,4 @@ def test_cpp_tests_pass() -> None:
         assert shutil.which(tool, path=PATH), f"{tool} is missing: pip install '.[test]'"
     run("cmake", "--preset", "dev")
     run("cmake", "--build", "--preset", "dev")
-    assert "100% tests passed" in run("ctest", "--preset", "dev", "--no-tests=error")
+    assert "100% tests passed" in run("ctest", "--preset", "dev", "--no-tests=error", "--parallel", str(os.cpu_count() or 1))
