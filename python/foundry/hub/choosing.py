@@ -67,8 +67,8 @@ def models_in(files: Iterable[str]) -> list[tuple[str, ...]]:
         if found := PART.search(name):
             parts.setdefault((name[: found.start()], int(found[2])), []).append(name)
     whole = [tuple(held) for (_, count), held in parts.items() if len(held) == count]
-    found = sorted([(name,) for name in names if not PART.search(name)] + whole)
-    return [*found, directory] if directory else found
+    ggufs = sorted([(name,) for name in names if not PART.search(name)] + whole)
+    return [*ggufs, directory] if directory else ggufs
 
 
 def directory_in(files: Iterable[str]) -> tuple[str, ...]:
