@@ -40,7 +40,7 @@ foreach(source IN LISTS test_sources)
   endif()
 endforeach()
 
-set(engine_tests engine scheduler threads consistency limits)
+set(engine_tests engine generation scheduler threads consistency limits)
 list(TRANSFORM engine_tests PREPEND "*/")
 list(TRANSFORM engine_tests APPEND "_test.cpp")
 list(JOIN engine_tests "," engine_tests)

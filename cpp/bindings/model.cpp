@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/heap.h"
 #include "bindings/calls.h"
 #include "formats/table.h"
 
@@ -71,13 +72,15 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
   return result;
 }
 
-/// Gives the pages of cached prefixes back, but for those that sessions hold. Returns how many bytes.
+/// Gives the pages of cached prefixes back, but for those that sessions hold, and to the system what has been freed. Returns how many
+/// bytes of pages.
 uint64_t drop_prefixes(CompiledModel& model) {
   const ForkGuarded::Inside inside(model.forks());
   PrefixTree& tree = model.memory().prefixes();
   const uint64_t before = tree.bytes();
   while (tree.evict_one()) {}
   const uint64_t after = tree.bytes();
+  return_free_memory();
   return after < before ? before - after : 0;
 }
 

@@ -280,7 +280,10 @@ class CompiledModel:
         return {name: getattr(found, name) for name in _MEMORY} | {"estimated": self._estimated}
 
     def drop_prefixes(self) -> int:
-        """Lets go of the prefix cache, but for pages that sessions hold too. Returns the bytes given back."""
+        """Lets go of the prefix cache, but for pages that sessions hold too. Returns the bytes given back.
+
+        What this process has freed, and its C library keeps for the next who asks, goes back to the system with it.
+        """
         return self._core.drop_prefixes()
 
     def prefixes(self) -> list[dict[str, int]]:

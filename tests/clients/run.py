@@ -19,7 +19,10 @@ import foundry
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MODEL = "smollm2"
-CONTEXT, CONTINUATION = "The capital of France is", " Paris, and that of Norway is Oslo."
+SCORED = {  # contexts, and continuations of each
+    "The capital of France is": [" Paris, and that of Norway is Oslo.", " Oslo.", " made of stone"],
+    "Two and two are": [" four", " five, for we say so: 日本 é"],
+}
 
 
 @contextmanager
@@ -44,13 +47,17 @@ def environment(client: Path) -> Path:
     return python
 
 
-def expected() -> float:
-    """The log-likelihood that lm-eval must find: ``Session.score`` of the continuation, behind its context."""
+def expected() -> list[tuple[str, dict[str, float]]]:
+    """The log-likelihoods that lm-eval must find: ``Session.score`` of each continuation, behind its context."""
     model = foundry.CompiledModel.load(foundry.pull())
-    context = model.tokenizer.encode_prompt(CONTEXT)
-    whole = model.tokenizer.encode_prompt(CONTEXT + CONTINUATION)
-    with model.session() as session:
-        return float(session.score(whole)[len(context) :].sum(dtype=float))
+
+    def scored(context: str, continuation: str) -> float:
+        begun = model.tokenizer.encode_prompt(context)
+        whole = model.tokenizer.encode_prompt(context + continuation)
+        with model.session() as session:
+            return float(session.score(whole)[len(begun) :].sum(dtype=float))
+
+    return [(context, {one: scored(context, one) for one in several}) for context, several in SCORED.items()]
 
 
 def main() -> int:
@@ -58,7 +65,7 @@ def main() -> int:
     if names := sys.argv[1:]:
         clients = [path for path in clients if path.stem in names]
     failed = []
-    score = json.dumps([CONTEXT, CONTINUATION, expected()])
+    score = json.dumps(expected())
     with server() as url:
         for client in clients:
             found = subprocess.run([environment(client), "-I", client, url, MODEL, score], cwd=ROOT / "build")

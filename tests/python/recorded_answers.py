@@ -54,6 +54,21 @@ QWEN_NOW = "<tool_call>\n<function=now>\n</function>\n</tool_call>"
 LLAMA = '{"name": f, "parameters": dictionary of argument name and its value} <|python_tag|>'
 COHERE = "<|START_ACTION|> <|START_THINKING|><|END_THINKING|>"
 MINIMAX = "<minimax:tool_call> <think></think>"
+MINIMAX_M1 = "<beginning_of_sentence> <tool_calls></tool_calls>"
+K3 = "<|open|>think<|sep|> <|close|>"
+K3_NOTE = (
+    '<|open|>call tool="note" index="2"<|sep|><|open|>argument key="body" type="string"<|sep|>say "hi"\n</tool_call> '
+    '<think> é日<|close|>argument<|sep|><|open|>argument key="tags" type="array"<|sep|>'
+    '["a", "b"]<|close|>argument<|sep|>'
+    '<|open|>argument key="private" type="boolean"<|sep|>true<|close|>argument<|sep|><|close|>call<|sep|>'
+)
+K3_OSLO = (
+    '<|open|>call tool="weather" index="1"<|sep|><|open|>argument key="city" type="string"<|sep|>Oslo'
+    '<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>2<|close|>argument<|sep|>'
+    "<|close|>call<|sep|>"
+)
+K3_NOW = '<|open|>call tool="now" index="3"<|sep|><|close|>call<|sep|>'
+K3_EMPTY = "<|open|>response<|sep|><|close|>response<|sep|>"
 PYTHONIC = "[func_name1(params_name1=params_value1)]"
 MISTRAL = "[TOOL_CALLS] f [ARGS] [THINK] [/THINK]"
 GEMMA = "<|tool_call>call: <|channel>thought"
@@ -284,6 +299,56 @@ ANSWERS = [
         '<parameter name="days">2</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
         [OSLO, NOW],
         bound=True,
+    ),
+    Answer(
+        "minimax-m1: thoughts, text, two calls",
+        MINIMAX_M1,
+        f"<think>\nOslo.\n</think>\nI look.\n<tool_calls>\n{OSLO_JSON}\n{NOTE_JSON}\n</tool_calls>",
+        [OSLO, NOTE],
+        "I look.",
+        "Oslo.",
+    ),
+    Answer(
+        "minimax-m1: as it is bound",
+        MINIMAX_M1,
+        f"<tool_calls>\n{OSLO_JSON}\n{NOTE_JSON}\n</tool_calls>",
+        [OSLO, NOTE],
+        bound=True,
+    ),
+    Answer(
+        "kimi-k3: thoughts, text, three calls",
+        K3,
+        f"Oslo.<|close|>think<|sep|><|open|>response<|sep|>One moment.<|close|>response<|sep|><|open|>tools<|sep|>"
+        f"{K3_OSLO}{K3_NOTE}{K3_NOW}<|close|>tools<|sep|><|close|>message<|sep|>",
+        [OSLO, NOTE, NOW],
+        "One moment.",
+        "Oslo.",
+        "<|open|>think<|sep|>",
+    ),
+    Answer(
+        "kimi-k3: as it is bound, behind thoughts",
+        K3,
+        f"Oslo.<|close|>think<|sep|>{K3_EMPTY}<|open|>tools<|sep|>{K3_OSLO}{K3_NOTE}<|close|>tools<|sep|>",
+        [OSLO, NOTE],
+        reasoning="Oslo.",
+        prompt_end="<|open|>think<|sep|>",
+        bound=True,
+    ),
+    Answer(
+        "kimi-k3: as it is bound where the prompt has opened the text",
+        K3,
+        f"<|close|>response<|sep|><|open|>tools<|sep|>{K3_OSLO}<|close|>tools<|sep|>",
+        [OSLO],
+        prompt_end="<|open|>response<|sep|>",
+        bound=True,
+    ),
+    Answer(
+        "kimi-k3: thoughts that nothing closed",
+        K3,
+        "Well<|open|>response<|sep|>Hi.<|close|>response<|sep|>",
+        content="Hi.",
+        reasoning="Well",
+        prompt_end="<|open|>think<|sep|>",
     ),
     Answer("minimax: tags of the text's own", MINIMAX, "<invoke it> & go", content="<invoke it> & go"),
     Answer(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
+import resource
 import string
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,3 +291,28 @@ def test_the_estimate_is_within_a_quarter_with_a_large_vocabulary(tmp_path: Path
 def test_the_estimate_is_within_a_quarter_of_smollm2s(smollm2_path: Path) -> None:
     found = run(MEASURE, smollm2_path)
     assert 0.75 <= found["taken"] / found["estimated"] <= 1.25, found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_what_threads_have_freed_goes_back_to_the_system_when_the_prefixes_go(tiny: CompiledModel) -> None:
+    """glibc keeps what is free in the middle of its heaps: a piece in a thousand that lives on keeps all below it."""
+    if "glibc" not in platform.libc_ver():
+        pytest.skip("other C libraries decide by themselves")
+
+    def crowd(kept: list[Any]) -> None:
+        pieces = [np.ones(8_000, np.uint8) for _ in range(4_000)]
+        kept.append(pieces[-1])
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    tiny.drop_prefixes()
+    before, kept = resident(), []
+    threads = [threading.Thread(target=crowd, args=[kept]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert resident() - before > 16 << 20  # of 122 MiB that were there, and are free
+    tiny.drop_prefixes()
+    assert resident() - before < 4 << 20

@@ -30,7 +30,6 @@ FAMILIES = {
     "qwen3-hermes": ("hermes", THINK),
     "qwen3-xml": ("qwen-xml", THINK),
 }
-NOT_READ = {"x-kimi-k3"}  # ways of writing that Foundry has no parser of
 # Where we part from the suite, and why.
 PARTED = {
     # A call that is cut short is content: nothing that was written is lost.
@@ -47,6 +46,8 @@ PARTED = {
     "gpt-oss/llamacpp-builtin-python-recipient",
     "kimi/k2i-vllm-empty-tool-section",
     "kimi/k2i-vllm-noise-between-markers",
+    # So is one whose value spells the mark that ends it: as text it can't be told from that.
+    "kimi/k3-control-marker-text-in-value",
     # A closing tag that was forgotten, which only qwen-xml's models are known to do here.
     "glm/glm47-missing-last-close-arg-value",
     # Marks of reasoning that the template does not have.
@@ -71,6 +72,8 @@ def family_of(fixture: dict[str, Any]) -> Family:
     if fixture["family"] == "deepseek":
         old = {"x-deepseek-v3", "x-deepseek-v31"} & set(fixture["tags"])
         return replace(parsing.family_named("deepseek" if old else "deepseek-dsml"), reasoning=THINK)
+    if "x-kimi-k3" in fixture["tags"]:
+        return parsing.family_named("kimi-k3")
     if "x-llama-pythonic" in fixture["tags"]:
         return parsing.family_named("pythonic")
     name, reasoning = FAMILIES[fixture["family"]]
@@ -95,8 +98,6 @@ def test_every_answer_of_the_suite() -> None:
     for path in sorted(fixtures().glob("*/*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             fixture = json.loads(line)
-            if NOT_READ & set(fixture["tags"]):
-                continue
             read += 1
             text = fixture["raw_output"]
             prompt = fixture.get("generation_prompt")
@@ -115,4 +116,4 @@ def test_every_answer_of_the_suite() -> None:
             if not right:
                 parted.add(fixture["id"])
     assert parted == PARTED
-    assert read == 446
+    assert read == 469

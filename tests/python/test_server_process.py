@@ -59,3 +59,23 @@ def test_scores_over_http_are_those_of_the_library(smollm2_path: Path) -> None:
         body = {"model": "s", "prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
         found = httpx.post(f"{line['url']}/v1/completions", json=body, timeout=120).json()["choices"][0]["logprobs"]
         assert np.array_equal(np.float32(found["token_logprobs"][1 : len(ids)]), scores[1:])
+
+
+def test_the_template_and_the_context_are_those_that_the_command_line_names(tiny_path: Tiny, tmp_path: Path) -> None:
+    """As for the other commands: read as UTF-8, before the model is loaded, and told as they tell it."""
+    template = tmp_path / "é.jinja"
+    template.write_text("é{% for m in messages %}<{{ m.content }}>{% endfor %}", encoding="utf-8")
+    path = str(tiny_path(max_seq_len=4096))
+    options = ["--threads", "1", "--chat-template", str(template), "--max-seq-len", "512"]
+    with process(path, "--alias", "tiny", *options) as (_, line):
+        assert line["context"] == 512
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
+        found = httpx.post(f"{line['url']}/tokenize", json=body, timeout=60).json()
+        ids = found["tokens"]
+        text = httpx.post(f"{line['url']}/detokenize", json={"model": "tiny", "tokens": ids}, timeout=60).json()
+        assert text["prompt"] == "é<Hello>"
+    template.write_bytes(b"\xff")
+    command = [sys.executable, "-m", "foundry", "serve", path, "--chat-template", str(template)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1
+    assert told.stderr == f"foundry: --chat-template: expected UTF-8 in {template}, found byte 0xff at 0\n"

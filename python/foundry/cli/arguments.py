@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
 def _serve(serve: argparse.ArgumentParser) -> None:
     _model_argument(serve)
     _device(serve)
+    _context(serve)
     listening = serve.add_argument_group("listening")
     listening.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
     listening.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
@@ -110,7 +111,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer; by default the model's"
     )
-    model.add_argument("--chat-template", metavar="FILE", help="a Jinja template in place of the file's own")
+    template_options.add_file(model)
     model.add_argument(
         "--prefix-bytes",
         type=size,

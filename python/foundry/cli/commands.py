@@ -17,20 +17,12 @@ _FUNCTIONS = {
     "pull": ("models", "pull"),
     "list": ("models", "list_"),
     "rm": ("models", "rm"),
+    "serve": ("serve", "serve"),
 }  # name -> (module, function)
 
 
 def command(name: str) -> Callable[[argparse.Namespace], int]:
     """What runs a command and gives its exit status."""
-    if name == "serve":
-        return _serve
     module, function = _FUNCTIONS[name]
     found: Callable[[argparse.Namespace], int] = getattr(import_module(f"foundry.cli.{module}"), function)
     return found
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    from foundry.cli.opening import path_of
-    from foundry.cli.serve import serve
-
-    return serve(arguments, path_of(arguments.model))

@@ -26,19 +26,21 @@ def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
-def load(arguments: argparse.Namespace) -> CompiledModel:
-    """The model, and in it the chat template that the command line names."""
+def load(arguments: argparse.Namespace, **more: Any) -> CompiledModel:
+    """The model, and in it the chat template that the command line names. ``more`` are options of the load that the
+    command line has not, or has otherwise."""
     template = template_options.template(arguments)  # before what takes long
-    path = path_of(arguments.model)
-    with loading() as progress:
-        model = CompiledModel.load(
-            path,
-            **load_options(arguments),
-            progress=lambda fraction: progress(fraction, 1),
-        )
+    model = load_file(arguments, path_of(arguments.model), **more)
     if template is not None:
         model.tokenizer.chat_template = template
     return model
+
+
+def load_file(arguments: argparse.Namespace, path: Path, **more: Any) -> CompiledModel:
+    """Of these files, with a bar, and their own chat template."""
+    with loading() as progress:
+        options = {**load_options(arguments), **more}
+        return CompiledModel.load(path, **options, progress=lambda fraction: progress(fraction, 1))
 
 
 def promised(arguments: argparse.Namespace) -> int:

@@ -8,14 +8,14 @@ import json
 import os
 from pathlib import Path
 
-from foundry.cli.progress import loading
+from foundry.cli.opening import load, load_file, path_of
 from foundry.errors import FoundryError
 from foundry.hub import DEFAULT_MODEL
 from foundry.memory import default_memory_limit, format_bytes
 from foundry.model import CompiledModel
 
 
-def serve(arguments: argparse.Namespace, path: Path) -> int:
+def serve(arguments: argparse.Namespace) -> int:
     """Until SIGTERM or Ctrl-C."""
     try:
         from foundry.server.app import create_app
@@ -45,12 +45,17 @@ def serve(arguments: argparse.Namespace, path: Path) -> int:
         keep=arguments.keep,
     )
     most = None if arguments.models is None else _limit(arguments) // 2
-    model = _load(arguments, path, most, arguments.chat_template)
+    model = load(arguments, **_memory(arguments, most))
     metrics = Metrics()
-    name = arguments.alias or (DEFAULT_MODEL if arguments.model == DEFAULT_MODEL else path.stem)
+    name = arguments.alias or (DEFAULT_MODEL if arguments.model == DEFAULT_MODEL else path_of(arguments.model).stem)
     engine = Engine(name, model, settings, metrics)
     limit = model.memory()["limit"] if arguments.models is None else _limit(arguments)
-    library = Library([engine], settings, metrics, lambda path, most: _load(arguments, path, most, None), limit)
+
+    def another(path: Path, most: int | None) -> CompiledModel:
+        own = dict.fromkeys(("rope_scaling", "rope_base", "max_seq_len"))  # said of the model that was named
+        return load_file(arguments, path, **own, **_memory(arguments, most))
+
+    library = Library([engine], settings, metrics, another, limit)
     if arguments.models is not None:
         library.shelve(Path(arguments.models))
     app = create_app(library, settings, metrics)
@@ -74,25 +79,14 @@ def _limit(arguments: argparse.Namespace) -> int:
     return int(arguments.memory_limit or default_memory_limit())
 
 
-def _load(arguments: argparse.Namespace, path: Path, most: int | None, template: str | None) -> CompiledModel:
+def _memory(arguments: argparse.Namespace, most: int | None) -> dict[str, int | None]:
     """``most``: bytes, where several models share the limit; the kept prefixes are a quarter of it by default."""
     limit = most or arguments.memory_limit
-    prefix_bytes = arguments.prefix_bytes
-    if prefix_bytes is None:
-        prefix_bytes = (limit or default_memory_limit()) // 4
-    with loading() as progress:
-        model = CompiledModel.load(
-            path,
-            device=arguments.device,
-            memory_limit=limit,
-            kv_dtype=arguments.kv_dtype,
-            threads=arguments.threads,
-            prefix_cache_bytes=prefix_bytes,
-            progress=lambda fraction: progress(fraction, 1),
-        )
-    if template is not None:
-        model.tokenizer.chat_template = Path(template).read_text()
-    return model
+    kept = arguments.prefix_bytes
+    return {
+        "memory_limit": limit,
+        "prefix_cache_bytes": (limit or default_memory_limit()) // 4 if kept is None else kept,
+    }
 
 
 def _plan(model: CompiledModel) -> str:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
-def add(command: argparse.ArgumentParser) -> None:
+def add_file(command: argparse._ActionsContainer) -> None:
     command.add_argument("--chat-template", metavar="FILE", help="a Jinja template in place of the file's own")
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    add_file(command)
     for name, what in (("tools", "JSON schemas of functions that the model may call"), ("documents", "documents")):
         command.add_argument(f"--{name}", metavar="FILE", help=f"{what}: a list in JSON, for the chat template")
     command.add_argument(

@@ -13,8 +13,8 @@ of the families' own documents and chat templates:
 - gemma: ai.google.dev/gemma/docs, FunctionGemma and Gemma 4
 - granite: ibm.com/granite/docs, 3.0 to 3.3
 - harmony: see ``harmony``
-- glm: the templates of GLM-4.5 to 4.7; kimi: of Kimi-K2; functionary: of functionary-medium-v3.1; nemotron: of
-  Nemotron-Nano-v2; apriel: of Apriel-1.6; minimax: of MiniMax-M2
+- glm: the templates of GLM-4.5 to 4.7; kimi: of Kimi-K2; kimi-k3: of Kimi-K3; functionary: of functionary-medium-v3.1;
+  nemotron: of Nemotron-Nano-v2; apriel: of Apriel-1.6; minimax: of MiniMax-M2; minimax-m1: of MiniMax-M1
 - cohere: docs.cohere.com and the templates of Command R7B, Command A and later; command-r: of Command R and R+
 - pythonic, olmo, lfm2: see ``pythonic``
 """
@@ -162,6 +162,37 @@ FAMILIES: Sequence[Family] = (
         others=("<|tool_call_argument_begin|>",),
     ),
     Family(
+        "kimi-k3",
+        (("<|open|>", "<|close|>", "<|sep|>"),),
+        (
+            TaggedForm(
+                opens="<|open|>call",
+                lead='tool="',
+                name_end='"',
+                head_end="<|sep|>",
+                parameter="<|open|>argument",
+                key=r'\s*key="(?P<key>[^"]*)"(?:\s+type="(?P<type>\w+)")?',
+                key_end="<|sep|>",
+                value_end="<|close|>argument<|sep|>",
+                close="<|close|>call<|sep|>",
+                entities=True,
+            ),
+        ),
+        (
+            Writing(
+                '<|open|>call tool="$NAME" index="$INDEX"<|sep|>$ARGS<|close|>call<|sep|>',
+                before="<|open|>response<|sep|><|close|>response<|sep|><|open|>tools<|sep|>",
+                after="<|close|>tools<|sep|>",
+                parameter='<|open|>argument key="$KEY" type="$TYPE"<|sep|>$VALUE<|close|>argument<|sep|>',
+                entities=True,
+            ),
+        ),
+        closers=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+        others=("<|open|>", "<|close|>", "<|sep|>"),
+        frames=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+        reasoning=("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # its template puts them together
+    ),
+    Family(
         "mistral",
         (("[TOOL_CALLS]",),),
         (
@@ -238,6 +269,14 @@ FAMILIES: Sequence[Family] = (
         (JsonForm("<TOOLCALL>"),),
         (Writing(_NAMED, "<TOOLCALL>[", ", ", "]</TOOLCALL>"),),
         closers=("</TOOLCALL>",),
+    ),
+    Family(
+        "minimax-m1",
+        (("<tool_calls>", "<beginning_of_sentence>"),),
+        (JsonForm("<tool_calls>", follows=True),),
+        (Writing(_NAMED, "<tool_calls>\n", "\n", "\n</tool_calls>"),),
+        closers=("</tool_calls>",),
+        reasoning=("<think>", "</think>"),  # which its template has no need to spell
     ),
     Family(
         "apriel",
@@ -363,9 +402,9 @@ def family_of(template: str | None) -> Family:
     told = (one for one in FAMILIES if any(all(mark in template for mark in group) for group in one.told_by))
     family = next(told, PLAIN)
     writing = next((one for one in family.writings if one.when in template), family.writings[-1])
-    reasoning = None if family.harmony else next((pair for pair in REASONING if _spells(template, pair)), None)
+    reasoning = None if family.harmony else _reasoning(template, family)
     return replace(family, writings=(writing,), reasoning=reasoning)
 
 
-def _spells(template: str, pair: tuple[str, str]) -> bool:
-    return any(mark in template for mark in pair)
+def _reasoning(template: str, family: Family) -> tuple[str, str] | None:
+    return next((pair for pair in REASONING if any(mark in template for mark in pair)), family.reasoning)

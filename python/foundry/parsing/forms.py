@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from xml.sax.saxutils import unescape
 
 from foundry.parsing import json_text
 from foundry.parsing.reader import SPACES, MalformedError, Marks, Reader, Waiting
@@ -44,6 +45,7 @@ class JsonForm:
 
     opens: str
     more: str = ""  # between objects that stand in no list
+    follows: bool = False  # they stand one behind the other with nothing between
     name: str = "name"
     id: str = "id"
     tail: str = ""  # which may close it
@@ -54,7 +56,7 @@ class JsonForm:
             while True:
                 yield from self._object(reader, calls)
                 yield from reader.spaces()
-                if not self.more or not (yield from reader.accepts(self.more)):
+                if not (yield from self._goes_on(reader)):
                     break
                 yield from reader.spaces()
             yield from self._close(reader)
@@ -69,6 +71,11 @@ class JsonForm:
         yield from reader.expect("]")
         yield from reader.spaces()
         yield from self._close(reader)
+
+    def _goes_on(self, reader: Reader) -> Waiting[bool]:
+        if self.follows:
+            return (yield from reader.sees("{"))
+        return bool(self.more) and (yield from reader.accepts(self.more))
 
     def _close(self, reader: Reader) -> Waiting[None]:
         if self.tail:
@@ -178,9 +185,11 @@ class EitherForm:
 class TaggedForm:
     """A name, then parameters between tags, each a text of its own: its type is the schema's.
 
-    ``name_ends`` are marks behind the name, of which ``name_end`` is taken. A parameter's opening tag ends with
+    ``name_ends`` are marks behind the name, of which ``name_end`` is taken; what stands then up to ``head_end`` says
+    nothing. A parameter's opening tag ends with
     ``key_end``; ``key`` is a regular expression for what stands before that, with the group ``key``, and ``string``
-    where the model says whether a value is text. Where ``lines``, a value that begins on a new line ends with one, and
+    ("true") or ``type`` ("string") where the model says whether a value is text. With ``entities`` a name and a key
+    are written as XML's attributes are. Where ``lines``, a value that begins on a new line ends with one, and
     neither newline is part of it.
     """
 
@@ -194,13 +203,15 @@ class TaggedForm:
     close: str
     name_ends: tuple[str, ...] = ()
     lines: bool = False
+    head_end: str = ""
+    entities: bool = False
     empty: str = ""  # closes a call without parameters in its own opening tag
 
     def read(self, reader: Reader, calls: Calls) -> Waiting[None]:
         yield from reader.spaces()
         yield from reader.expect(self.lead)
         name, _ = yield from reader.held_until(Marks((self.name_end or self.close, *self.name_ends)), MOST_HEADER)
-        name = name.strip()
+        name = self._plain(name.strip())
         if not name or any(c in name for c in '{}[]<>\n"'):
             raise MalformedError(name)
         yield from reader.accepts(self.name_end)
@@ -211,9 +222,15 @@ class TaggedForm:
                 calls.end()
                 return
             yield from reader.expect(">")
+        if self.head_end:
+            yield from reader.held_until(Marks((self.head_end,)), MOST_HEADER)
+            yield from reader.expect(self.head_end)
         calls.begin(name)
         yield from self._parameters(reader, calls, properties_of(calls.schema(name)))
         calls.end()
+
+    def _plain(self, text: str) -> str:
+        return unescape(text, {"&quot;": '"'}) if self.entities else text
 
     def _parameters(self, reader: Reader, calls: Calls, properties: Mapping[str, Any]) -> Waiting[None]:
         told: set[str] = set()
@@ -224,16 +241,17 @@ class TaggedForm:
             yield from reader.expect(self.parameter)
             head, _ = yield from reader.held_until(Marks((self.key_end,)), MOST_HEADER)
             found = re.fullmatch(self.key, head)
-            if found is None or found["key"] in told:
+            key = "" if found is None else self._plain(found["key"])
+            if found is None or key in told:
                 raise MalformedError(head)
             yield from reader.expect(self.key_end)
-            key = found["key"]
             calls.arguments(f'{", " if told else "{"}"{json_text.quoted(key)}": ')
             told.add(key)
             kinds = types_of(properties.get(key))
-            string = found.groupdict().get("string")
+            groups = found.groupdict()
+            string = groups.get("string") or groups.get("type")
             if string is not None:
-                kinds = {"string"} if string == "true" else kinds - {"string"}
+                kinds = {"string"} if string in ("true", "string") else kinds - {"string"}
             yield from self._value(reader, calls, kinds)
         calls.arguments("}" if told else "{}")
 

@@ -30,10 +30,16 @@ def bound(
     writing = family.writings[-1]
     one = rules.rule(" | ".join(_call(rules, family, writing, *tool) for tool in tools.schemas.items()))
     more = f"({rules.text(writing.between)} {one})*" if parallel and writing.several else ""
+    before = rules.text(_before(family, writing, prompt_end))
     return rules.lark(
-        f"{_reasoning(rules, family, prompt_end)} {_GAP} {rules.text(writing.before)} {one} {more}"
-        f" {rules.text(writing.after)}"
+        f"{_reasoning(rules, family, prompt_end)} {_GAP} {before} {one} {more} {rules.text(writing.after)}"
     )
+
+
+def _before(family: Family, writing: Writing, prompt_end: str) -> str:
+    """The prompt may have opened the answer's text."""
+    opens = family.frames[0] if family.frames else ""
+    return writing.before.removeprefix(opens) if opens and prompt_end.endswith(opens) else writing.before
 
 
 def _reasoning(rules: Rules, family: Family, prompt_end: str) -> str:
@@ -53,7 +59,7 @@ def _call(rules: Rules, family: Family, writing: Writing, name: str, schema: Map
         if what == "$INDEX":
             return "/[0-9]{1,2}/"
         if writing.parameter:
-            return _parameters(rules, writing.parameter, schema)
+            return _parameters(rules, writing, schema)
         if "($ARGS)" in writing.call:
             return keyword_arguments(rules, schema)
         form = next((form for form in family.forms if isinstance(form, BracesForm)), None)
@@ -67,15 +73,18 @@ def _filled(rules: Rules, text: str, places: tuple[str, ...], fill: Callable[[st
     return " ".join(filter(None, (fill(part) if part in places else rules.text(part) for part in parts)))
 
 
-def _parameters(rules: Rules, parameter: str, schema: Mapping[str, Any]) -> str:
+def _parameters(rules: Rules, writing: Writing, schema: Mapping[str, Any]) -> str:
     """In the schema's order; those that are not required may be left out."""
-    head, tail = parameter.split("$VALUE")
+    head, tail = writing.parameter.split("$VALUE")
     required = schema.get("required", [])
     parts = []
     for key, one in properties_of(schema).items():
         kinds = types_of(one)
         text = not kinds or "string" in kinds
-        begin = rules.text(head.replace("$KEY", key).replace("$IS_STRING", "true" if text else "false"))
+        kind = "string" if text else min(kinds - {"null"}, default="null").replace("integer", "number")
+        said = head.replace("$TYPE", kind).replace("$IS_STRING", "true" if text else "false")
+        spelled = key.replace("&", "&amp;").replace('"', "&quot;") if writing.entities else key
+        begin = rules.text(said.replace("$KEY", spelled))
         if values := values_of(one):
             written = [value if isinstance(value, str) else json.dumps(value) for value in values]
             value = f"({' | '.join(map(rules.text, written))}) {rules.text(tail)}"

@@ -56,7 +56,7 @@ class Parser:
         self._forms = {form.opens: form for form in family.forms} if self.offers else {}
         self._closers = family.closers if self.offers else ()
         opens = [family.reasoning[0]] if family.reasoning else []
-        self._marks = Marks([mark for mark in (*self._forms, *opens, *self._closers) if mark])
+        self._marks = Marks([mark for mark in (*self._forms, *opens, *self._closers, *family.frames) if mark])
         self._steps = harmony.read(self._reader, self) if family.harmony else self._answer()
         self._running = True
 
@@ -103,6 +103,8 @@ class Parser:
                     self._content.drop_since_call()
                 else:
                     self._content.hold(mark)
+            elif mark in self.family.frames:
+                continue
             elif self._fresh:
                 yield from self._reason()
             else:
@@ -125,12 +127,13 @@ class Parser:
         assert self.family.reasoning
         closes = self.family.reasoning[1]
         forms = self._forms if self.family.calls_end_reasoning else {}
-        marks = Marks([closes, *filter(None, forms)])
+        ends = (closes, *self.family.frames[:1])
+        marks = Marks([*ends, *filter(None, forms)])
         calls = self._index
         self._reasoned = self.thinking = True
         while self._index == calls:
             mark = yield from self._reader.until(marks, self.reasoning)
-            if mark is None or mark == closes:
+            if mark is None or mark in ends:
                 break
             yield from self.attempt(forms[mark].read(self._reader, self), mark, inside=True)
         self.thinking = False

@@ -11,7 +11,7 @@ from foundry.server import conversation, fields
 from foundry.server.engine import Engine
 from foundry.server.refusals import Refusal
 from foundry.server.run import Run, Work
-from foundry.server.sessions import Held
+from foundry.server.sessions import Lease
 from foundry.server.state import State
 from foundry.server.tools import Offer
 from foundry.server.turn import Ended, Heard, Turn, listen
@@ -34,7 +34,7 @@ class Asked:
     run: Run
     n: int
     prompt: Prompt
-    held: Held | None = None
+    lease: Lease | None = None
     wants_logprobs: bool = False
     heard: AsyncGenerator[Heard | Ended, None] = field(init=False)
     _notes: dict[str, Any] = field(default_factory=dict)
@@ -48,20 +48,29 @@ class Asked:
         return self._notes
 
     async def remembering(self, heard: AsyncGenerator[Heard | Ended, None]) -> AsyncGenerator[Heard | Ended, None]:
-        """What is heard, passed on; the first answer is remembered as the conversation's next message."""
-        turn = Turn()
+        """What is heard, passed on; the first answer is remembered as the conversation's next message. Before the last
+        answer's end is told, others may have the session: who hears of it may go on at once."""
+        turn, left = Turn(), self.n
         try:
             async for one in heard:
-                if one.index == 0:
-                    if isinstance(one, Ended):
+                if isinstance(one, Ended):
+                    if one.index == 0:
                         turn.end(one)
                         self._remember(turn, one)
-                    else:
-                        for event in one.events:
-                            turn.add(event)
+                    left -= 1
+                    if left == 0:
+                        self._release()
+                elif one.index == 0:
+                    for event in one.events:
+                        turn.add(event)
                 yield one
         finally:
             await heard.aclose()
+            self._release()
+
+    def _release(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
 
     def _remember(self, turn: Turn, ended: Ended) -> None:
         engine, prompt = self.engine, self.prompt
@@ -72,17 +81,15 @@ class Asked:
         answered = [*prompt.messages, turn.message()]
         if self.run.history is not None:
             engine.reuse.remember(answered, self.run.history)
-        if self.held is not None:
-            self.held.messages = answered
-            self._notes["session_id"] = self.held.id
+        if self.lease is not None:
+            self.lease.held.messages = answered
+            self._notes["session_id"] = self.lease.held.id
 
     async def close(self) -> None:
         """Stops what still runs, and lets others have the session."""
         await self.heard.aclose()
         await self.run.stop()
-        if self.held is not None:
-            self.held.release()
-            self.held = None
+        self._release()
 
 
 async def ask(
@@ -110,12 +117,12 @@ async def ask(
     engine = await state.library.engine(model)
     if append and session_id is None:
         raise Refusal(400, "append: expected a session_id beside it, found none", "append")
-    held = None if session_id is None else state.sessions.take(session_id, engine)
+    lease = None if session_id is None else state.sessions.take(session_id, engine)
     try:
-        if append and held is not None:
-            if held.messages is None:
+        if append and lease is not None:
+            if lease.held.messages is None:
                 raise Refusal(400, "append: expected a session whose messages are known; send all of them", "append")
-            messages = [*held.messages, *messages]
+            messages = [*lease.held.messages, *messages]
         tokenizer = engine.model.tokenizer
         form_fields = fields.form_of(form, state.settings)
         params = fields.sampling_params(sampling, engine.model.arch.vocab_size, logprobs, form_fields)
@@ -125,12 +132,12 @@ async def ask(
         params = replace(params, spelled=reader().spelled)
         matcher = await engine.matcher(params)
         work = Work(prompt.ids, max_new, params, n, matcher)
-        run = await engine.start(work, None if held is None else held.session)
+        run = await engine.start(work, None if lease is None else lease.held.session)
     except BaseException:
-        if held is not None:
-            held.release()
+        if lease is not None:
+            lease.release()
         raise
-    asked = Asked(engine, run, n, prompt, held, logprobs is not None)
+    asked = Asked(engine, run, n, prompt, lease, logprobs is not None)
     asked.heard = asked.remembering(listen(engine, run, reader, began))
     return asked
 

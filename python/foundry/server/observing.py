@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from pathlib import Path
 
@@ -49,7 +50,8 @@ async def model(request: Request) -> Response:
 
 async def drop_cache(request: Request) -> Response:
     """DELETE /v1/cache: the prefix trees are emptied, but for what sessions hold."""
-    dropped = {engine.name: engine.model.drop_prefixes() for engine in state_of(request).library.engines}
+    engines = state_of(request).library.engines
+    dropped = {engine.name: await asyncio.to_thread(engine.model.drop_prefixes) for engine in engines}
     return JsonResponse({"dropped_bytes": dropped})
 
 

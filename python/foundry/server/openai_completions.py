@@ -20,7 +20,7 @@ from foundry.server.engine import Engine
 from foundry.server.identity import fresh_id
 from foundry.server.refusals import JsonResponse, Refusal, refusal_of
 from foundry.server.run import Run, Work
-from foundry.server.sessions import Held
+from foundry.server.sessions import Lease
 from foundry.server.state import State, state_of
 from foundry.server.streams import DONE, EventStream, event, unless_gone
 from foundry.server.turn import Ended, Heard, Spent, collect, listen, summed, total
@@ -61,12 +61,12 @@ class _Plan:
     n: int
     echo: bool
     began: float
-    held: Held | None = None
+    lease: Lease | None = None
     append: bool = False
 
     def release(self) -> None:
-        if self.held is not None:
-            self.held.release()
+        if self.lease is not None:
+            self.lease.release()
 
     @property
     def scores(self) -> bool:
@@ -131,14 +131,14 @@ async def _continued(
     """With the session taken."""
     if plan.scores or plan.max_new == 0:
         raise Refusal(400, "session_id: expected a prompt that is answered, for one that is scored is computed anew")
-    held = state.sessions.take(session_id, plan.engine)
+    lease = state.sessions.take(session_id, plan.engine)
     try:
-        begins = not asked.append or held.session.position == 0
+        begins = not asked.append or lease.held.session.position == 0
         prompts = await _prompts(plan.engine, asked.prompt, 1, begins)
     except BaseException:
-        held.release()
+        lease.release()
         raise
-    return replace(plan, held=held, append=bool(asked.append)), prompts
+    return replace(plan, lease=lease, append=bool(asked.append)), prompts
 
 
 async def _prompts(
@@ -179,9 +179,9 @@ def check_ids(ids: list[int], vocab_size: int, name: str) -> None:
 async def _start(plan: _Plan, prompt: _Prompt) -> Run:
     matcher = await plan.engine.matcher(plan.params)
     work = Work(prompt.ids, plan.max_new, plan.params, plan.n, matcher, plan.append)
-    run = await plan.engine.start(work, None if plan.held is None else plan.held.session, "prompt")
-    if plan.held is not None:
-        plan.held.messages = None  # what it holds from here on is text, and no conversation
+    run = await plan.engine.start(work, None if plan.lease is None else plan.lease.held.session, "prompt")
+    if plan.lease is not None:
+        plan.lease.held.messages = None  # what it holds from here on is text, and no conversation
     return run
 
 
@@ -253,7 +253,7 @@ def _base(plan: _Plan) -> dict[str, Any]:
         "created": int(time.time()),
         "model": plan.engine.name,
         "system_fingerprint": plan.engine.fingerprint,
-    } | ({} if plan.held is None else {"session_id": plan.held.id})
+    } | ({} if plan.lease is None else {"session_id": plan.lease.held.id})
 
 
 class _Chunks:
@@ -296,6 +296,7 @@ class _Chunks:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        self._plan.release()  # who hears of the end may go on with the session at once
         yield DONE
 
     async def _pump(self, place: int, run: Run, told: asyncio.Queue[tuple[int, Any]]) -> None:

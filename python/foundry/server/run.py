@@ -114,6 +114,10 @@ class Run:
             if not choice.fed and choice.session is not None:
                 choice.session.cancel()
 
+    async def over(self) -> None:
+        """Waits until all has ended by itself and is given back."""
+        await self._finished.wait()
+
     async def stop(self) -> None:
         """Ends all at once, within a chunk, and waits until all is given back. Fine where it has ended."""
         for choice in self.choices:

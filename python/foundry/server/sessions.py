@@ -37,9 +37,6 @@ class Held:
     busy: bool = False
     created: float = field(default_factory=time.time)
 
-    def release(self) -> None:
-        self.busy = False
-
     def about(self) -> dict[str, Any]:
         session = self.session
         return {
@@ -58,6 +55,21 @@ class Held:
         }
 
 
+class Lease:
+    """A session while one request has it. ``release`` lets others have it: once, for the next request may have it by
+    the time that this one ends in another way too."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self._given_back = False
+        held.busy = True
+
+    def release(self) -> None:
+        if not self._given_back:
+            self._given_back = True
+            self.held.busy = False
+
+
 class Sessions:
     """Of all models. Belongs to the event loop; what takes time runs on threads."""
 
@@ -74,15 +86,14 @@ class Sessions:
             raise Refusal(404, f"session: expected one that is open, found {session_id!r}", "session_id")
         return found
 
-    def take(self, session_id: str, engine: Engine | None = None) -> Held:
-        """For a request that changes it; ``release`` lets others have it."""
+    def take(self, session_id: str, engine: Engine | None = None) -> Lease:
+        """For a request that changes it; the lease's ``release`` lets others have it."""
         held = self.get(session_id)
         if engine is not None and held.engine is not engine:
             raise Refusal(400, f"session_id: expected a session of {engine.name}, found one of {held.engine.name}")
         if held.busy:
             raise Refusal(409, f"session {session_id} is busy with another request; it can be forked", "session_id")
-        held.busy = True
-        return held
+        return Lease(held)
 
     async def create(self, engine: Engine, tokens: int, name: str | None = None) -> Held:
         self._check_count()
@@ -100,12 +111,13 @@ class Sessions:
         return self._add(Held(fresh_id("session"), held.engine, session, held.id, name, messages))
 
     async def rewind(self, session_id: str, position: int) -> Held:
-        held = self.take(session_id)
+        lease = self.take(session_id)
+        held = lease.held
         try:
             await asyncio.to_thread(held.session.rewind, position)
             held.messages = [] if position == 0 else None
         finally:
-            held.release()
+            lease.release()
         held.engine.freed()
         return held
 
@@ -118,13 +130,14 @@ class Sessions:
     async def save(self, session_id: str, name: str) -> dict[str, Any]:
         """Under a name inside of the folder of sessions, never a path."""
         path = self._path(name)
-        held = self.take(session_id)
+        lease = self.take(session_id)
+        held = lease.held
         try:
             await asyncio.to_thread(held.session.save, path)
             about = {"model": held.engine.name, "messages": held.messages, "position": held.session.position}
             await asyncio.to_thread(path.with_suffix(".json").write_bytes, msgspec.json.encode(about))
         finally:
-            held.release()
+            lease.release()
         return {"name": name, "position": held.session.position, "bytes": path.stat().st_size}
 
     async def restore(self, engine: Engine, name: str) -> Held:

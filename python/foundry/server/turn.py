@@ -114,11 +114,15 @@ class Turn:
 async def listen(
     engine: Engine, run: Run, parser_for: Callable[[], Parser], began: float
 ) -> AsyncGenerator[Heard | Ended, None]:
-    """What ``run`` says. It is stopped when the listener leaves. ``began``: when the request came, for the metrics."""
+    """What ``run`` says. It is stopped when the listener leaves. ``began``: when the request came, for the metrics.
+
+    The end of the last answer is told when all has been given back, for who hears of it may ask again at once.
+    """
     parsers = [parser_for() for _ in run.choices]
     calls = [False for _ in run.choices]
     last = [0.0 for _ in run.choices]
     thought = [0 for _ in run.choices]
+    left = len(run.choices)
     try:
         async for index, piece in run:
             now = time.monotonic()
@@ -143,6 +147,9 @@ async def listen(
                 engine.metrics.ended(engine, reason, piece.usage, now - began, counts_prompt=index == 0)
                 by_string = reason == "stop" and piece.token_id is not None and not run.constrained
                 spent = Spent(**vars(piece.usage), reasoning_tokens=thought[index])
+                left -= 1
+                if left == 0:
+                    await run.over()
                 yield Ended(index, reason, spent, run.short.get(index), piece.seed, by_string)
     finally:
         await run.stop()
