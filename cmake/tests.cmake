@@ -52,7 +52,8 @@ endforeach()
 
 # One allocation, map, open, read or write fails in turn: the linker wraps them for the house's own code, which GNU's and LLVM's can.
 if(CMAKE_SYSTEM_NAME STREQUAL Linux)
-  add_executable(foundry_faults tests/cpp/main.cpp tests/faults/faults.cpp tests/faults/faults_test.cpp)
+  add_executable(foundry_faults tests/cpp/main.cpp tests/faults/faults.cpp tests/faults/faults_test.cpp
+    tests/faults/files_test.cpp)
   target_include_directories(foundry_faults PRIVATE ${DOCTEST_INCLUDE} tests)
   target_link_libraries(foundry_faults PRIVATE foundry_engine foundry_shadow)
   target_compile_options(foundry_faults PRIVATE ${warnings})

@@ -40,6 +40,7 @@ CPP_ORDER = [
 CPP_FORBIDDEN = {"kv": {"files", "gguf", "graph", "device.h"}}
 # The engine's own order: a file includes headers of its own rung and of those before. Generations are a session's.
 ENGINE_RUNGS = [
+    ["dry"],
     ["sampler", "weights", "step_plan"],
     ["logit_edits"],
     ["step", "request"],

@@ -16,10 +16,10 @@ void FairLock::lock(const Poll& poll) {
   lock_order::check(rank_, number_);
   lock.lock();
 #endif
-  const uint64_t ticket = next_ticket_++;
-  waiting_.push_back(ticket);
-  const auto place = std::prev(waiting_.end());
-  const auto my_turn = [&] { return depth_ == 0 && waiting_.front() == ticket; };
+  Waiter waiter{last_, nullptr};
+  (last_ == nullptr ? first_ : last_->behind) = &waiter;
+  last_ = &waiter;
+  const auto my_turn = [&] { return depth_ == 0 && first_ == &waiter; };
   try {
     while (!my_turn()) {
       if (!poll) {
@@ -35,11 +35,11 @@ void FairLock::lock(const Poll& poll) {
     }
   } catch (...) {
     if (!lock.owns_lock()) lock.lock();
-    waiting_.erase(place);
+    leave(waiter);
     changed_.notify_all();
     throw;
   }
-  waiting_.erase(place);
+  leave(waiter);
   owner_ = me;
   depth_ = 1;
 #ifdef FOUNDRY_CHECK_LOCKS
@@ -47,9 +47,14 @@ void FairLock::lock(const Poll& poll) {
 #endif
 }
 
+void FairLock::leave(Waiter& waiter) {
+  (waiter.before == nullptr ? first_ : waiter.before->behind) = waiter.behind;
+  (waiter.behind == nullptr ? last_ : waiter.behind->before) = waiter.before;
+}
+
 bool FairLock::try_lock() {
   const std::lock_guard lock(mutex_);
-  if (depth_ != 0 || !waiting_.empty()) return false;
+  if (depth_ != 0 || first_ != nullptr) return false;
   owner_ = std::this_thread::get_id();
   depth_ = 1;
 #ifdef FOUNDRY_CHECK_LOCKS

@@ -1,10 +1,9 @@
 // A recursive lock that is given out in the order in which it was asked for, and whose waiters can give up: each calls its poll at
-// least every kPollMs, and what that throws ends the wait.
+// least every kPollMs, and what that throws ends the wait. It allocates nothing: destructors take it, also where memory is short.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <thread>
 
 #include "base/lock_order.h"
@@ -35,8 +34,12 @@ class FairLock {
   const uint64_t number_ = next_lock_number();
   mutable RankedMutex mutex_{LockRank::fair_lock};
   std::condition_variable changed_;
-  std::list<uint64_t> waiting_;  // tickets, in order
-  uint64_t next_ticket_ = 0;
+  /// Of a call of lock(), on its stack; all of them are a list, in order.
+  struct Waiter {
+    Waiter *before = nullptr, *behind = nullptr;
+  };
+  void leave(Waiter& waiter);
+  Waiter *first_ = nullptr, *last_ = nullptr;
   std::thread::id owner_;
   uint32_t depth_ = 0;
 };

@@ -34,6 +34,8 @@ const char* lock_rank_name(LockRank rank) {
       return "gpu_queue";
     case LockRank::gpu_memory:
       return "gpu_memory";
+    case LockRank::arena:
+      return "arena";
     case LockRank::thread_pool:
       return "thread_pool";
     case LockRank::fair_lock:

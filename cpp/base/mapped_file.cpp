@@ -1,7 +1,6 @@
 #include "base/mapped_file.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,11 +9,10 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/system_page.h"
 
 namespace foundry {
 namespace {
-
-uint64_t system_page() { return static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)); }
 
 /// Advice is advice: where the system does not take it, nothing is lost but speed.
 void advise(const std::byte* data, uint64_t begin, uint64_t end, int advice) {

@@ -116,7 +116,28 @@ Generation::Next next(Generation& generation, const std::optional<Mask>& mask) {
   return without_gil([&] { return generation.next(hooks, bits); });
 }
 
+/// Owned by the core alone: it may be let go where there is no GIL.
+struct Breakers {
+  std::shared_ptr<const SequenceBreakers> shared;
+};
+
 void bind_generation(nb::module_& m) {
+  nb::class_<Breakers>(m, "SequenceBreakers")
+      .def(
+          "__init__",
+          [](Breakers* self, const std::vector<std::vector<int32_t>>& sequences) {
+            new (self) Breakers{std::make_shared<const SequenceBreakers>(sequences)};
+          },
+          "sequences"_a, "Sequences of token ids, none of them empty.");
+  nb::class_<DrySampling>(m, "DrySampling")
+      .def(nb::init<>())
+      .def_rw("multiplier", &DrySampling::multiplier)
+      .def_rw("base", &DrySampling::base)
+      .def_rw("allowed_length", &DrySampling::allowed_length)
+      .def_rw("penalty_last_n", &DrySampling::penalty_last_n)
+      .def(
+          "set_breakers", [](DrySampling& dry, const Breakers& breakers) { dry.breakers = breakers.shared; },
+          "breakers"_a);
   nb::class_<Sampling>(m, "Sampling")
       .def(nb::init<>())
       .def_rw("temperature", &Sampling::temperature)
@@ -127,6 +148,7 @@ void bind_generation(nb::module_& m) {
       .def_rw("repetition_penalty", &Sampling::repetition_penalty)
       .def_rw("presence_penalty", &Sampling::presence_penalty)
       .def_rw("frequency_penalty", &Sampling::frequency_penalty)
+      .def_rw("dry", &Sampling::dry)
       .def_rw("top_n_sigma", &Sampling::top_n_sigma)
       .def_rw("logit_bias", &Sampling::logit_bias);
   nb::class_<Generation::Options>(m, "GenerationOptions")

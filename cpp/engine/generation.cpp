@@ -34,7 +34,6 @@ Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> 
   if (left_ == 0) return {-1, finished_ = Finish::length};
   if (s.pending_ >= 0 && s.position() >= s.model().arch().max_seq_len) return {-1, finished_ = Finish::context};
   int32_t token = -1;
-  Next found;
   if (s.pending_ >= 0 && runs_ahead()) {
     s.read_saved();
     const Session::Stepping stepping(s);
@@ -48,15 +47,15 @@ Generation::Next Generation::next(const Hooks& hooks, std::span<const uint32_t> 
       feed(heard, mask);
     else if (drawn_.token < 0)
       draw_first(heard.interrupt, mask);
-    found = std::exchange(drawn_, Next{});
-    token = found.token;
+    token = drawn_.token;
   }
   if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), token) != options_.stop_ids.end()) {
     drop_ahead();
     return {-1, finished_ = Finish::stop};
   }
+  edits_.answered(token);  // it may find no memory: then the token is kept, and given when asked again
   --left_;
-  edits_.answered(token);
+  Next found = std::exchange(drawn_, Next{});
   const std::lock_guard commits(s.commit_mutex_);
   s.pending_ = token;
   found.token = token;

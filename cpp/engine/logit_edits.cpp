@@ -31,18 +31,20 @@ void cut_below(std::span<float> logits, float n) {
 
 }  // namespace
 
-LogitEdits::LogitEdits(const Sampling& sampling, std::span<const int32_t> history) : sampling_(sampling) {
+LogitEdits::LogitEdits(const Sampling& sampling, std::span<const int32_t> history)
+    : sampling_(sampling), dry_(sampling.dry, history) {
   penalises_ = sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 || sampling.frequency_penalty != 0;
-  any_ = penalises_ || sampling.top_n_sigma > 0 || !sampling.logit_bias.empty();
+  any_ = penalises_ || sampling.dry.on() || sampling.top_n_sigma > 0 || !sampling.logit_bias.empty();
   if (sampling.repetition_penalty != 1)
     for (const int32_t token : history) seen_.try_emplace(token);
 }
 
 void LogitEdits::answered(int32_t token) {
   if (penalises_) ++seen_[token].in_answer;
+  dry_.answered(token);
 }
 
-void LogitEdits::apply(std::span<float> logits, std::span<const uint32_t> mask) const {
+void LogitEdits::apply(std::span<float> logits, std::span<const uint32_t> mask) {
   for (const auto& [token, bias] : sampling_.logit_bias) logits[static_cast<size_t>(token)] += bias;
   for (const auto& [token, seen] : seen_) {
     float& x = logits[static_cast<size_t>(token)];
@@ -50,6 +52,7 @@ void LogitEdits::apply(std::span<float> logits, std::span<const uint32_t> mask) 
     if (seen.in_answer != 0)
       x -= sampling_.presence_penalty + sampling_.frequency_penalty * static_cast<float>(seen.in_answer);
   }
+  dry_.apply(logits);
   if (!mask.empty()) {
     bool allowed = false;
     for (size_t i = 0; i < logits.size(); ++i) {

@@ -1,5 +1,5 @@
-// What a caller changes of logits before a token is drawn from them: bias, penalties for what stands there already, a cut, a
-// constraint's mask. In this order, on the host.
+// What a caller changes of logits before a token is drawn from them: bias, penalties for what stands there already and for
+// what repeats it, a constraint's mask, a cut. In this order, on the host.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -20,7 +20,7 @@ class LogitEdits {
   /// The next token of the answer.
   void answered(int32_t token);
   /// `mask` has a bit for each token, lowest first, set where it is allowed; empty: all are. ValueError where none is.
-  void apply(std::span<float> logits, std::span<const uint32_t> mask) const;
+  void apply(std::span<float> logits, std::span<const uint32_t> mask);
 
  private:
   struct Seen {
@@ -29,6 +29,7 @@ class LogitEdits {
   Sampling sampling_;
   bool any_, penalises_;
   std::unordered_map<int32_t, Seen> seen_;  // in the history or the answer
+  Dry dry_;
 };
 
 /// Words of a mask for so many tokens.

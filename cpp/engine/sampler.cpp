@@ -50,6 +50,9 @@ void check(const Sampling& s, uint32_t vocab_size) {
          s.repetition_penalty);
   expect(within(s.presence_penalty, 100), "presence_penalty", "from -100 to 100", s.presence_penalty);
   expect(within(s.frequency_penalty, 100), "frequency_penalty", "from -100 to 100", s.frequency_penalty);
+  expect(s.dry.multiplier >= 0 && std::isfinite(s.dry.multiplier), "dry_multiplier", "a number from 0",
+         s.dry.multiplier);
+  expect(s.dry.base >= 1 && std::isfinite(s.dry.base), "dry_base", "a number from 1", s.dry.base);
   expect(s.top_n_sigma >= 0 && std::isfinite(s.top_n_sigma), "top_n_sigma", "a number from 0", s.top_n_sigma);
   for (const auto& [token, bias] : s.logit_bias) {
     if (token < 0 || static_cast<uint32_t>(token) >= vocab_size)

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/dry.h"
 #include "params.h"
 
 namespace foundry {
@@ -19,8 +20,9 @@ struct Sampling {
   uint64_t seed = 0;
   float repetition_penalty =
       1;  // divides positive logits of tokens in history or answer, multiplies others (Keskar et al. 2019)
-  float presence_penalty = 0;                           // taken from logits of tokens in the answer
-  float frequency_penalty = 0;                          // the same, for each time that it is there
+  float presence_penalty = 0;   // taken from logits of tokens in the answer
+  float frequency_penalty = 0;  // the same, for each time that it is there
+  DrySampling dry{};
   float top_n_sigma = 0;                                // 0: off
   std::vector<std::pair<int32_t, float>> logit_bias{};  // added; -infinity forbids a token
 };

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from foundry import _core
-from foundry.checks import is_default, real, whole
+from foundry.checks import is_default, real, text, whole
+from foundry.tokenizer import Tokenizer
+from foundry.tokenizer.breakers import MOST_BREAKERS
+from foundry.tokenizer.breakers import MOST_BYTES as MOST_BREAKER_BYTES
 
 GRAMMARS = ("schema", "regex", "grammar")
 MOST_ID = (1 << 31) - 1
@@ -24,6 +27,8 @@ _REAL = (
     "top_n_sigma",
 )
 _PLAIN = (*_REAL, "top_k")
+_DRY = ("multiplier", "base", "allowed_length", "penalty_last_n")
+BREAKERS = ("\n", ":", '"', "*")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,14 @@ class SamplingParams:
             or the answer (Keskar et al. 2019, arXiv:1909.05858); 1 changes nothing.
         presence_penalty, frequency_penalty: taken from the logits of tokens that the answer has, once, and for each
             time that it has them (OpenAI's definition).
+        dry_multiplier: DRY, "don't repeat yourself" (github.com/oobabooga/text-generation-webui, pull request 5677):
+            from the logit of a token that would go on with a repetition of n tokens of the history or the answer,
+            dry_multiplier * dry_base ** (n - dry_allowed_length) is taken where n is at least dry_allowed_length; 0 for
+            none. Names, defaults and rules are llama.cpp's.
+        dry_base, dry_allowed_length: see there.
+        dry_penalty_last_n: so many of the last tokens are looked at; -1 for all, 0 for none.
+        dry_sequence_breakers: texts that no repetition reaches across, such as what parts turns, of at most 40 bytes
+            each; a token that has one is never penalised. () for none.
         top_n_sigma: tokens more than so many standard deviations of the logits below the best are not drawn
             (arXiv:2411.07641); 0 for all.
         logit_bias: {token id: added to its logit}; -inf forbids a token.
@@ -67,6 +80,11 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: Sequence[str] = BREAKERS
     top_n_sigma: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
@@ -80,15 +98,24 @@ class SamplingParams:
             value = getattr(self, one.name)
             if value is None or (one.name in ("top_k", "seed") and is_default(value)):
                 object.__setattr__(self, one.name, {} if one.name == "logit_bias" else one.default)
-        for name in ("stop", "spelled"):
+        for name in ("stop", "spelled", "dry_sequence_breakers"):
             found = getattr(self, name)
             if isinstance(found, str):
                 found = (found,)
                 object.__setattr__(self, name, found)
             if not isinstance(found, Sequence) or any(not isinstance(s, str) or not s for s in found):
                 raise ValueError(f"{name}: expected strings that are not empty, found {found!r}")
-        for name in _REAL:
+        for name in (*_REAL, "dry_multiplier", "dry_base"):
             real(name, getattr(self, name))
+        whole("dry_allowed_length", self.dry_allowed_length)
+        whole("dry_penalty_last_n", self.dry_penalty_last_n, -1, MOST_ID)
+        if len(self.dry_sequence_breakers) > MOST_BREAKERS:
+            found = len(self.dry_sequence_breakers)
+            raise ValueError(f"dry_sequence_breakers: expected at most {MOST_BREAKERS} texts, found {found}")
+        for breaker in self.dry_sequence_breakers:
+            if len(text("dry_sequence_breakers", breaker).encode()) > MOST_BREAKER_BYTES:
+                most = MOST_BREAKER_BYTES
+                raise ValueError(f"dry_sequence_breakers: expected texts of at most {most} bytes, found {breaker!r}")
         whole("top_k", self.top_k)
         if not isinstance(self.logit_bias, Mapping):
             raise ValueError(f"logit_bias: expected a mapping of token ids to numbers, found {self.logit_bias!r}")
@@ -114,12 +141,18 @@ class SamplingParams:
         """A grammar says what may come."""
         return any(getattr(self, name) is not None for name in GRAMMARS)
 
-    def core(self) -> _core.Sampling:
+    def core(self, tokenizer: Tokenizer) -> _core.Sampling:
         core = _core.Sampling()
         for name in _PLAIN:
             setattr(core, name, getattr(self, name))
         core.seed = self.seed or 0
         core.logit_bias = list(self.logit_bias.items())
+        if self.dry_multiplier != 0:
+            dry = _core.DrySampling()
+            for name in _DRY:
+                setattr(dry, name, getattr(self, f"dry_{name}"))
+            dry.set_breakers(tokenizer.sequence_breakers(self.dry_sequence_breakers))
+            core.dry = dry
         return core
 
 

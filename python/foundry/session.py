@@ -337,7 +337,7 @@ class Session:
         most = everything if is_default(max_new_tokens) else whole("max_new_tokens", max_new_tokens)
         options = _core.GenerationOptions()
         options.max_new_tokens = most
-        options.sampling = params.seeded().core()
+        options.sampling = params.seeded().core(self.model.tokenizer)
         options.stop_ids = stop_ids
         options.top_logprobs = params.logprobs
         options.constrained = params.constrained

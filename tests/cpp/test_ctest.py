@@ -27,4 +27,5 @@ def test_cpp_tests_pass() -> None:
         assert shutil.which(tool, path=PATH), f"{tool} is missing: pip install '.[test]'"
     run("cmake", "--preset", "dev")
     run("cmake", "--build", "--preset", "dev")
-    assert "100% tests passed" in run("ctest", "--preset", "dev", "--no-tests=error")
+    at_once = str(os.cpu_count() or 1)
+    assert "100% tests passed" in run("ctest", "--preset", "dev", "--no-tests=error", "--parallel", at_once)

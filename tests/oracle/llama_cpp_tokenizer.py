@@ -27,7 +27,7 @@ class _Params(c.Structure):
     ]
 
 
-def _library() -> c.CDLL:
+def library() -> c.CDLL:
     found = importlib.util.find_spec("xllamacpp")
     assert found is not None and found.origin is not None
     library = c.CDLL(str(next(Path(found.origin).parent.glob("xllamacpp*.so"))))
@@ -53,7 +53,7 @@ class Tokenizer:
     """Of a GGUF file, which needs no tensors."""
 
     def __init__(self, path: Path) -> None:
-        self._library = _library()
+        self._library = library()
         params = self._library.llama_model_default_params()
         params.vocab_only = True
         self._model = self._library.llama_model_load_from_file(str(path).encode(), params)

@@ -147,7 +147,7 @@ def metadata_of(family: Family) -> dict[str, Any]:
     return {f"{family.arch}.{key}": value for key, value in (keys | dict(family.keys)).items() if value is not None}
 
 
-def tensors_of(family: Family) -> dict[str, Array]:
+def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, Array]:
     """Name -> values, rows x cols as the file has them."""
     random = np.random.default_rng(family.seed)
     tensors: dict[str, Array] = {}
@@ -163,7 +163,7 @@ def tensors_of(family: Family) -> dict[str, Array]:
             tensors[f"{name}.bias"] = (0.2 * random.standard_normal(size)).astype(np.float32)
 
     q, kv = HEADS * family.head_dim, KV_HEADS * family.head_dim
-    matrix("token_embd", synthetic.VOCAB, HIDDEN, math.sqrt(HIDDEN) / 4)
+    matrix("token_embd", vocab_size, HIDDEN, math.sqrt(HIDDEN) / 4)
     for name, values in family.factors.items():
         tensors[name] = np.asarray(values, np.float32)
     for layer in range(LAYERS):
@@ -194,9 +194,9 @@ def tensors_of(family: Family) -> dict[str, Array]:
             norm(at + "post_ffw_norm", HIDDEN)
     norm("output_norm", HIDDEN)
     if not family.tied:
-        matrix("output", synthetic.VOCAB, HIDDEN)
+        matrix("output", vocab_size, HIDDEN)
     elif "output" in family.biases:
-        tensors["output.bias"] = (0.5 * random.standard_normal(synthetic.VOCAB)).astype(np.float32)
+        tensors["output.bias"] = (0.5 * random.standard_normal(vocab_size)).astype(np.float32)
     return tensors
 
 
@@ -205,21 +205,29 @@ def write(
     family: Family,
     keys: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Array | None] | None = None,
+    tokenizer: Mapping[str, Any] | None = None,
 ) -> Path:
-    """The file, with these keys (without the architecture's name) and tensors in place of its own; None: without."""
+    """The file, with these keys (without the architecture's name) and tensors in place of its own; None: without.
+
+    ``tokenizer`` is metadata in place of the bytes' vocabulary.
+    """
     writer = synthetic.Writer(str(path), family.arch)
     metadata = metadata_of(family) | {f"{family.arch}.{key}": value for key, value in (keys or {}).items()}
-    for name, value in metadata.items():
+    for name, value in (metadata | dict(tokenizer or {})).items():
         if isinstance(value, str):
             writer.add_string(name, value)
+        elif isinstance(value, bool):
+            writer.add_bool(name, value)
         elif isinstance(value, float):
             writer.add_float32(name, value)
         elif isinstance(value, list):
             writer.add_array(name, value)
         elif value is not None:
             writer.add_uint32(name, value)
-    synthetic.add_byte_tokenizer(writer)
-    for name, values in (tensors_of(family) | dict(tensors or {})).items():
+    if tokenizer is None:
+        synthetic.add_byte_tokenizer(writer)
+    vocab_size = synthetic.VOCAB if tokenizer is None else len(tokenizer["tokenizer.ggml.tokens"])
+    for name, values in (tensors_of(family, vocab_size) | dict(tensors or {})).items():
         if values is not None:
             writer.add_tensor(name, values.astype(np.float32))
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):

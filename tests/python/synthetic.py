@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class Shape:
     tied: bool = True
     rope_factors: bool = False
     type: str = "q8_0"
+    types: tuple[str, ...] = ()  # of the matrices in turn, in place of one type
     seed: int = 1
     window: int = 0  # gemma3
     full_every: int = 3
@@ -110,6 +112,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(shape.rope_scaling)
     add_byte_tokenizer(writer)
+    types = itertools.cycle(shape.types or (shape.type,))
 
     def vector(name: str, values: np.ndarray) -> None:
         writer.add_tensor(name, values.astype(np.float32))
@@ -117,7 +120,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     def matrix(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
         drawn = min(rows, shape.distinct_rows or rows)
         values = (random.standard_normal((drawn, cols)) * scale / np.sqrt(cols)).astype(np.float32)
-        kind = TYPES[shape.type]
+        kind = TYPES[next(types)]
         blocks = quantisers.quantise(values, kind)
         writer.add_tensor(name, blocks if drawn == rows else np.resize(blocks, (rows, blocks.shape[1])), raw_dtype=kind)
 

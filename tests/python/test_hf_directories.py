@@ -136,6 +136,36 @@ def test_gemma3_beside_images(tmp_path: Path) -> None:
     assert np.abs(logits_of(folder) - of_gguf).max() > 100 * BOUND * np.ptp(of_gguf)
 
 
+def test_qwen3_vl_beside_images(tmp_path: Path) -> None:
+    """As transformers writes it: text in a configuration of its own, sections of rope, and both parts under names of
+    their own. What sees images is left out, and told."""
+    text = {**hf_directories.CONFIGS["qwen3vl"], "tie_word_embeddings": False}
+    text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
+    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    theirs = {
+        name.replace("model.", "model.language_model.", 1): values
+        for name, values in hf_directories.their_weights(FAMILIES["qwen3vl"]).items()
+    }
+    theirs |= {"lm_head.weight": theirs["model.language_model.embed_tokens.weight"].copy()}
+    theirs |= {f"model.visual.{name}.weight": np.ones((2, 3), np.int8) for name in ("patch_embed.proj", "merger.norm")}
+    config = {
+        "model_type": "qwen3_vl",
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "image_token_id": 151655,
+        "text_config": text,
+        "vision_config": {"model_type": "qwen3_vl", "depth": 1, "deepstack_visual_indexes": [0]},
+    }
+    folder = hf_directories.write_directory(tmp_path / "hf", config, theirs, shards=2)
+    assert off_by("qwen3vl", logits_of(folder)) < BOUND
+    files = open_model(str(folder))
+    assert files.kind == "Hugging Face directory, without its 2 weights that see images"
+    assert set(files.tensors) == {*families.tensors_of(FAMILIES["qwen3vl"]), "output.weight"}
+    theirs["model.visual_of_another.weight"] = np.ones((2, 3), np.float32)
+    hf_directories.write_directory(folder, config, theirs, shards=2)
+    with pytest.raises(ModelFormatError, match=r"no others, found 'model\.visual_of_another\.weight'"):
+        CompiledModel.load(folder)
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["gemma2", "starcoder2", "llama yarn"])
 @pytest.mark.parametrize("device", ["cpu", "reference"])

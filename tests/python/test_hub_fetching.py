@@ -109,22 +109,30 @@ def test_a_fetch_that_failed_is_gone_on_with_later(played: Hub, capsys: pytest.C
     assert path.read_bytes() == FILES["m-Q6_K.gguf"] and len(held()) == 2
 
 
+def in_a_process(played: Hub, tmp_path: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``code``, which reads a hub in pieces of 16 KiB: it knows the hub and its cache as users' settings have
+    them."""
+    code = "import os, sys, foundry, huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = 16384\n" + code
+    environment = os.environ | {"HF_ENDPOINT": played.url, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "c")}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
 def test_a_fetch_that_was_killed_is_gone_on_with(played: Hub, tmp_path: Path) -> None:
     """By another process, which the settings of users reach: HF_ENDPOINT, and the cache in HOME."""
     code = (
-        "import os, sys, foundry, huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = 16384\n"
         "def told(done, of):\n  if done and 'kill' in sys.argv: os._exit(9)\n"
         "print(foundry.pull('owner/m-GGUF:Q6_K', told))"
     )
-    environment = os.environ | {"HF_ENDPOINT": played.url, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "c")}
-    command = [sys.executable, "-c", code]
     played.cuts, played.stalls = [200 * KIB], True
-    killed = subprocess.run([*command, "kill"], env=environment, capture_output=True, check=False, timeout=60)
+    killed = in_a_process(played, tmp_path, code, "kill")
     assert killed.returncode == 9, killed.stderr
     (part,) = tmp_path.rglob(".*.part")
     gathered = part.stat().st_size
     assert 0 < gathered <= 200 * KIB
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    done = in_a_process(played, tmp_path, code)
+    assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).read_bytes() == FILES["m-Q6_K.gguf"]
     assert [asked for _, asked in played.asked] == ["", f"bytes={gathered}-"]
 
@@ -216,19 +224,13 @@ def test_a_disk_without_room(played: Hub, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_disk_that_fills_up_on_the_way(played: Hub, tmp_path: Path) -> None:
     """As a limit on a file's size does; with more room it goes on."""
     code = (
-        "import resource, sys, foundry, huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = 16384\n"
+        "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))\n"
         "from foundry.cli import main; sys.exit(main(['pull', 'owner/m-GGUF:Q6_K']))"
     )
-    environment = os.environ | {"HF_ENDPOINT": played.url, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "c")}
-
-    def pull(most: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, str(most)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-
-    short = pull(100 * KIB)
+    short = in_a_process(played, tmp_path, code, str(100 * KIB))
     assert short.returncode == 1 and "File too large" in short.stderr and short.stderr.count("\n") == 1
-    assert pull(1 << 20).returncode == 0
+    assert in_a_process(played, tmp_path, code, str(1 << 20)).returncode == 0
     assert [bool(asked) for _, asked in played.asked] == [False, True]
 
 

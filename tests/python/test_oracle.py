@@ -21,6 +21,7 @@ def oracle(name: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_log_probabilities_of_real_text(smollm2: CompiledModel, real_text: str) -> None:
     expected = oracle("scores.json")
     ids = np.asarray(smollm2.tokenizer.encode(real_text[:24_000])[:4001], "<i4")

@@ -184,6 +184,7 @@ def test_a_model_file_written_to_since_it_was_loaded(tiny_path: Callable[..., Pa
         moved.chmod(0o400)
         s.save(file)
         saved = file.read_bytes()
+        moved.chmod(0o600)
         begin, _ = weights_of(moved, "output_norm.weight")
         with moved.open("r+b") as raw:
             raw.seek(begin + 100)

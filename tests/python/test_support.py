@@ -23,38 +23,20 @@ import test_oracle
 import test_templates
 import test_tokenizer_oracle
 from conftest import exact_devices
+from family_vocabularies import TOKENIZERS, same_pre
 from foundry import CompiledModel, _core
 from foundry._core import device_names
 from foundry.models import architectures
 from foundry.tokenizer import Tokenizer
-from foundry.tokenizer.pretokenizers import PRE_TOKENIZERS
 from llama_cpp_files import models
 from numpy_decoder import NumpyDecoder
-from tokenizer_cases import distinct_pres, pre_texts, vocabulary_texts, with_pre
+from tokenizer_cases import pre_texts, vocabulary_texts, with_pre
 
 Note = Callable[[str, object], None]
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 256, 75)]
 WINDOW = 24
 DEVICES = [pytest.param(name, marks=[] if name == "cpu" else pytest.mark.slow) for name in exact_devices()]
 
-# What files of a family hold: a vocabulary of llama.cpp's own tests, or the name of their pre-tokenizer.
-TOKENIZERS = {
-    "llama": ("llama-spm", "llama-bpe", "deepseek-llm", "deepseek-coder", "pre:tekken", "pre:smollm"),
-    "qwen2": ("qwen2", "pre:deepseek-r1-qwen"),
-    "qwen3": ("qwen2",),
-    "qwen3vl": ("qwen2",),
-    "gemma2": ("llama-spm",),
-    "gemma3": ("llama-spm",),
-    "mistral3": ("pre:tekken",),
-    "smollm3": ("pre:smaug-bpe",),
-    "granite": ("refact",),
-    "phi3": ("phi-3", "pre:gpt-4o", "pre:dbrx"),
-    "olmo2": ("pre:dbrx",),
-    "glm4": ("pre:glm4",),
-    "starcoder2": ("starcoder",),
-    "exaone": ("pre:exaone",),
-    "internlm2": ("llama-spm",),
-}
 # How the chat templates of a family's models are named among those of llama.cpp's tests.
 TEMPLATES = {
     "llama": ("meta-llama", "mistralai-Mistral", "Mistral-Small", "unsloth-mistral", "Distill-Llama", "NousResearch"),
@@ -132,7 +114,7 @@ def test_tokenizer(note: Note, tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name.startswith("pre:"):
-            pre, vocabulary = next(one for one in distinct_pres() if PRE_TOKENIZERS[one[0]] == PRE_TOKENIZERS[name[4:]])
+            pre, vocabulary = same_pre(name)
             path = with_pre(models() / f"ggml-vocab-{vocabulary}.gguf", pre, tmp_path / "vocabulary")
             texts, expected = pre_texts(), oracle["pre_tokenizers"][pre]
             metadata = _core.GgufFile(str(path)).metadata

@@ -14,6 +14,7 @@ from foundry import CancelledError, CompiledModel, Session
 
 IDS = list(range(40))
 SOON_S = 2.0  # the step that is waited for would last far longer
+STEP = 150
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def test_a_call_that_waits_for_another_of_its_session_hears_cancel(tiny: Compile
 
 @pytest.fixture(scope="module")
 def slow(tiny_path: Tiny) -> CompiledModel:
-    """A step of this model's 500 tokens takes seconds."""
+    """A step of STEP tokens of this model takes a second or more."""
     path = tiny_path(type="f32", hidden=256, ffn=1024, heads=8, head_dim=32, layers=4, max_seq_len=1024)
     return CompiledModel.load(path, "reference")
 
@@ -144,7 +145,7 @@ def test_a_call_that_waits_for_the_step_of_another_session_hears(slow: CompiledM
         ended: list[float] = []
 
         def long() -> None:
-            s.forward([1] * 500, progress=lambda done, total: began_step.set())
+            s.forward([1] * STEP, progress=lambda done, total: began_step.set())
             ended.append(time.perf_counter())
 
         thread = threading.Thread(target=long)
@@ -159,7 +160,7 @@ def test_a_call_that_waits_for_the_step_of_another_session_hears(slow: CompiledM
         heard = time.perf_counter()
         thread.join()
         assert heard < ended[0]
-        assert s.position == 500 and other.position == 0
+        assert s.position == STEP and other.position == 0
 
 
 def test_a_fork_of_a_busy_session_gets_what_is_committed_at_once(slow: CompiledModel) -> None:
@@ -168,7 +169,7 @@ def test_a_fork_of_a_busy_session_gets_what_is_committed_at_once(slow: CompiledM
         alone.forward([3] * 20)
         began_step = threading.Event()
         thread = threading.Thread(
-            target=s.forward, args=([1] * 500,), kwargs={"progress": lambda done, total: began_step.set()}
+            target=s.forward, args=([1] * STEP,), kwargs={"progress": lambda done, total: began_step.set()}
         )
         thread.start()
         assert began_step.wait(10)
@@ -179,7 +180,7 @@ def test_a_fork_of_a_busy_session_gets_what_is_committed_at_once(slow: CompiledM
             assert child.token_ids.tolist() == [3] * 20
             assert (child.forward([5, 6]) == alone.forward([5, 6])).all()
         thread.join()
-        assert s.position == 520
+        assert s.position == 20 + STEP
         with slow.session() as again:
-            again.forward([3] * 20 + [1] * 500)
+            again.forward([3] * 20 + [1] * STEP)
             assert (again.forward([7]) == s.forward([7])).all()

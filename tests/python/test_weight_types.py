@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import families
 import gguf
 import numpy as np
 import pytest
@@ -65,6 +66,29 @@ def test_rows_that_are_no_whole_blocks_are_refused(tmp_path: Path, kind: str) ->
     path.write_bytes(data[:at] + form.number.to_bytes(4, "little") + data[at + 4 :])
     with pytest.raises(ModelFormatError, match=f"expected a multiple of 256, the block of {form.file_name}.*found 320"):
         CompiledModel.load(path)
+
+
+@pytest.mark.parametrize(("number", "name", "block_bytes"), [(19, "IQ1_S", 50), (29, "IQ1_M", 56)])
+def test_types_that_are_not_computed_with_are_refused_by_name(
+    tmp_path: Path, number: int, name: str, block_bytes: int
+) -> None:
+    path = tmp_path / "m.gguf"
+    family = families.Family("qwen3", head_norms=families.HEAD_DIM)
+    raw = gguf.GGMLQuantizationType(number)
+    writer = synthetic.Writer(str(path), "qwen3")
+    for key, value in families.metadata_of(family).items():
+        (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(key, value)
+    synthetic.add_byte_tokenizer(writer)
+    for tensor, values in families.tensors_of(family).items():
+        if tensor == "blk.1.ffn_up.weight":
+            writer.add_tensor(tensor, np.zeros((values.shape[0], block_bytes), np.uint8), raw_dtype=raw)
+        else:
+            writer.add_tensor(tensor, values)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    for opened in (CompiledModel.load, CompiledModel.plan_file):
+        with pytest.raises(ModelFormatError, match=rf"blk.1.ffn_up.weight.*expected one of F32, F16, .*found {name}"):
+            opened(path)
 
 
 @pytest.mark.parametrize("kind", sorted(k for k in KINDS if k not in ("f32", "f16", "bf16")))

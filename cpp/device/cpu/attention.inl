@@ -32,27 +32,85 @@ inline F16 value_lanes(const std::byte* row, uint32_t d, uint32_t n) {
     return Kept<T>::value_lanes(row + d / elements * bytes, d % elements);
 }
 
-/// scores[i][t] = q_i . k_t, d ascending; lanes are tokens. Lanes of tokens that no query sees hold anything.
-template <DType T, uint32_t N>
-inline void dot_keys(const AttentionSegment& a, const Active& active, uint32_t first, Scores& scores) {
-  const uint32_t tile = a.kv.tile_tokens, dim = a.kv.head_dim;
+inline uint64_t row_bytes_of(uint32_t type, uint32_t dim) {
+#define FOUNDRY_ROW(name, Name, number, elements, bytes, kind, linear, table, kv) \
+  FOUNDRY_HOST_##kv(case DType::name : return row_bytes<DType::name>(dim);)
+  switch (static_cast<DType>(type)) {
+    FOUNDRY_FORMATS(FOUNDRY_ROW)
+    default:
+      return 0;
+  }
+#undef FOUNDRY_ROW
+}
+
+/// What is read soon, while K of the tokens from t on is: K of those kTokens further on, and their own V. Its lines are
+/// asked for between the products, for the processor's own prefetching begins anew with every page and head. No more than
+/// advice: an address past the end does no harm.
+struct Soon {
+  static constexpr uint32_t kTokens = 64;
+  const std::byte *k, *v;
+  uint64_t k_step, v_step;  // bytes of sixteen tokens and one dim
+
+  Soon(const AttentionSegment& a, uint64_t t, uint64_t end, uint64_t k_row, uint64_t v_row)
+      : v(page_part(a, t, true) + t % a.kv.page_tokens * v_row),
+        k_step(16 * k_row / a.kv.head_dim),
+        v_step(16 * v_row / a.kv.head_dim) {
+    const uint64_t soon = t + kTokens;
+    k = soon < end ? page_part(a, soon, false) + soon % a.kv.page_tokens * k_row : v;
+  }
+  void prefetch(uint64_t dim) const {
+    __builtin_prefetch(k + dim * k_step);
+    __builtin_prefetch(v + dim * v_step);
+  }
+};
+
+/// scores[i][t] = q_i . k_t, d ascending, of U tiles side by side in a page at once; lanes are tokens. Lanes of tokens that
+/// no query sees hold anything.
+template <DType T, uint32_t N, uint32_t U>
+inline void dot_tiles(const AttentionSegment& a, const Active& active, uint32_t first, uint32_t tile, Scores& scores) {
+  constexpr uint32_t kElements = BlockSize<T>::elements, kBytes = BlockSize<T>::bytes;
+  const uint32_t dim = a.kv.head_dim;
+  const uint64_t k_row = row_bytes<T>(dim), v_row = row_bytes_of(a.kv.v_type, dim), next = k_row * tile;
   const float* q[N];
   for (uint32_t i = 0; i < N; ++i) q[i] = a.q[active.index[first + i]];
-  for (uint64_t t = active.begin / tile * tile; t < active.end; t += tile) {
-    const std::byte* keys = page_part(a, t, false) + t % a.kv.page_tokens * row_bytes<T>(dim);
-    F16 acc[N];
-    for (uint32_t i = 0; i < N; ++i) acc[i] = zero();
-    if constexpr (BlockSize<T>::elements == 1) {
-      for (uint32_t d = 0; d < dim; ++d) {
-        const F16 k = load_as<T>(keys + uint64_t{d} * tile * BlockSize<T>::bytes, tile);
-        for (uint32_t i = 0; i < N; ++i) acc[i] = fma(k, set1(q[i][d]), acc[i]);
+  for (uint64_t t = active.begin / (U * tile) * (U * tile); t < active.end; t += U * tile) {
+    const std::byte* keys = page_part(a, t, false) + t % a.kv.page_tokens * k_row;
+    const Soon soon(a, t, active.end, k_row, v_row);
+    F16 acc[U][N];
+    FOUNDRY_UNROLL
+    for (uint32_t u = 0; u < U; ++u) FOUNDRY_UNROLL
+    for (uint32_t i = 0; i < N; ++i) acc[u][i] = zero();
+    if constexpr (kElements == 1) {
+      for (uint32_t d = 0; d < dim; ++d, keys += uint64_t{tile} * kBytes) {
+        if (d % 2 == 0) soon.prefetch(d);
+        F16 k[U];
+        FOUNDRY_UNROLL
+        for (uint32_t u = 0; u < U; ++u) k[u] = load_as<T>(keys + u * next, tile);
+        FOUNDRY_UNROLL
+        for (uint32_t i = 0; i < N; ++i) {
+          const F16 x = set1(q[i][d]);
+          FOUNDRY_UNROLL
+          for (uint32_t u = 0; u < U; ++u) acc[u][i] = fma(k[u], x, acc[u][i]);
+        }
       }
     } else {
-      for (uint32_t d = 0; d < dim; d += BlockSize<T>::elements, keys += uint64_t{tile} * BlockSize<T>::bytes)
-        Kept<T>::dot_block(keys, tile, q, d, acc);
+      for (uint32_t d = 0; d < dim; d += kElements, keys += uint64_t{tile} * kBytes) {
+        for (uint32_t ahead = 0; ahead < kElements; ahead += 4) soon.prefetch(d + ahead);
+        for (uint32_t u = 0; u < U; ++u) Kept<T>::dot_block(keys + u * next, tile, q, d, acc[u]);
+      }
     }
-    for (uint32_t i = 0; i < N; ++i) store(&scores[active.index[first + i]][t - a.first], acc[i], tile);
+    for (uint32_t u = 0; u < U; ++u)
+      for (uint32_t i = 0; i < N; ++i) store(&scores[active.index[first + i]][t + u * tile - a.first], acc[u][i], tile);
   }
+}
+
+/// As many tiles at once as keep the multipliers busy.
+template <DType T, uint32_t N>
+inline void dot_keys(const AttentionSegment& a, const Active& active, uint32_t first, Scores& scores) {
+  constexpr uint32_t U = kSums / N >= 14 ? 4 : kSums / N >= 6 ? 2 : 1;
+  if (a.kv.tile_tokens != kLanes) return dot_tiles<T, N, 1>(a, active, first, a.kv.tile_tokens, scores);
+  if (U != 1 && a.kv.page_tokens % (U * kLanes) == 0) return dot_tiles<T, N, U>(a, active, first, kLanes, scores);
+  dot_tiles<T, N, 1>(a, active, first, kLanes, scores);
 }
 
 /// scores become exp(score * scale - max), soft caps before; what a query does not see becomes 0.
@@ -82,41 +140,63 @@ inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Parti
   partial.sum = sum(total);
 }
 
-/// out_i += p_i[t] v_t for t in begin .. end, ascending; lanes are dims.
+/// out_i += p_i[t] v_t for t in begin .. end, ascending; lanes are dims, of which C sixteens are summed at once.
+template <DType T, uint32_t N, uint32_t C>
+inline void sum_some_dims(const AttentionSegment& a, const uint32_t* index, uint64_t from, uint64_t to, uint32_t first,
+                          uint32_t last, const Scores& scores, Partial* partials) {
+  const uint64_t row = row_bytes<T>(a.kv.head_dim);
+  const std::byte* values = page_part(a, from, true) + from % a.kv.page_tokens * row;
+  const float* p[N];
+  for (uint32_t i = 0; i < N; ++i) p[i] = &scores[index[i]][from - a.first];
+  for (uint32_t d = first; d < last; d += 16 * C) {
+    const uint32_t n = C == 1 && last - d < 16 ? last - d : 16;
+    F16 acc[C][N];
+    FOUNDRY_UNROLL
+    for (uint32_t c = 0; c < C; ++c) FOUNDRY_UNROLL
+    for (uint32_t i = 0; i < N; ++i) acc[c][i] = load(partials[index[i]].out + d + 16 * c, n);
+    const std::byte* at = values;
+    for (uint64_t t = 0; t < to - from; ++t, at += row) {
+      F16 v[C];
+      FOUNDRY_UNROLL
+      for (uint32_t c = 0; c < C; ++c) v[c] = value_lanes<T>(at, d + 16 * c, n);
+      FOUNDRY_UNROLL
+      for (uint32_t i = 0; i < N; ++i) {
+        const F16 weight = set1(p[i][t]);
+        FOUNDRY_UNROLL
+        for (uint32_t c = 0; c < C; ++c) acc[c][i] = fma(v[c], weight, acc[c][i]);
+      }
+    }
+    FOUNDRY_UNROLL
+    for (uint32_t c = 0; c < C; ++c) FOUNDRY_UNROLL
+    for (uint32_t i = 0; i < N; ++i) store(partials[index[i]].out + d + 16 * c, acc[c][i], n);
+  }
+}
+
 template <DType T, uint32_t N>
 inline void sum_values(const AttentionSegment& a, const uint32_t* index, uint64_t begin, uint64_t end,
                        const Scores& scores, Partial* partials) {
-  const uint32_t dim = a.kv.head_dim;
+  constexpr uint32_t C = kSums / N >= 4 ? 4 : kSums / N >= 2 ? 2 : 1;
+  const uint32_t dim = a.kv.head_dim, together = dim / (16 * C) * (16 * C);
   for (uint64_t from = begin; from < end;) {
     const uint64_t page_end = (from / a.kv.page_tokens + 1) * a.kv.page_tokens, to = page_end < end ? page_end : end;
-    const std::byte* values = page_part(a, from, true) + from % a.kv.page_tokens * row_bytes<T>(dim);
-    for (uint32_t d = 0; d < dim; d += 16) {
-      const uint32_t n = dim - d < 16 ? dim - d : 16;
-      F16 acc[N];
-      for (uint32_t i = 0; i < N; ++i) acc[i] = load(partials[index[i]].out + d, n);
-      const std::byte* row = values;
-      for (uint64_t t = from; t < to; ++t, row += row_bytes<T>(dim)) {
-        const F16 v = value_lanes<T>(row, d, n);
-        for (uint32_t i = 0; i < N; ++i) acc[i] = fma(v, set1(scores[index[i]][t - a.first]), acc[i]);
-      }
-      for (uint32_t i = 0; i < N; ++i) store(partials[index[i]].out + d, acc[i], n);
-    }
+    sum_some_dims<T, N, C>(a, index, from, to, 0, together, scores, partials);
+    sum_some_dims<T, N, 1>(a, index, from, to, together, dim, scores, partials);
     from = to;
   }
 }
 
-template <DType K, uint32_t N = kQueryTile>
-inline void all_keys(const AttentionSegment& a, const Active& active, uint32_t first, Scores& scores) {
-  for (; first + N <= active.n; first += N) dot_keys<K, N>(a, active, first, scores);
-  if constexpr (N > 1) all_keys<K, N / 2>(a, active, first, scores);
+/// Calls f<N>(first) for tiles of N queries, 1 to kQueryTile, as few and as like in size as can be: 7 are one tile, 9 are 4
+/// and 5. A query's own sums are the same in any tile.
+template <uint32_t N = kQueryTile, class F>
+inline void exactly(uint32_t n, uint32_t first, const F& f) {
+  if constexpr (N > 1)
+    if (n < N) return exactly<N - 1>(n, first, f);
+  f.template operator()<N>(first);
 }
-
-template <DType V, uint32_t N = kQueryTile>
-inline void all_values(const AttentionSegment& a, const Active& active, uint32_t first, const Scores& scores,
-                       Partial* partials) {
-  for (; first + N <= active.n; first += N)
-    sum_values<V, N>(a, active.index + first, active.common_begin, active.common_end, scores, partials);
-  if constexpr (N > 1) all_values<V, N / 2>(a, active, first, scores, partials);
+template <class F>
+inline void in_tiles(uint32_t n, const F& f) {
+  const uint32_t tiles = (n + kQueryTile - 1) / kQueryTile;
+  for (uint32_t t = 0; t < tiles; ++t) exactly(n * (t + 1) / tiles - n * t / tiles, n * t / tiles, f);
 }
 
 /// What only some queries see comes before and behind what all see: each query's own sum still goes up in position.
@@ -128,16 +208,23 @@ inline void weigh_values(const AttentionSegment& a, const Active& active, const 
     sum_values<V, 1>(a, &query, a.begin[query], together ? active.common_begin : a.end[query], scores, partials);
   }
   if (!together) return;
-  all_values<V>(a, active, 0, scores, partials);
+  in_tiles(active.n, [&]<uint32_t N>(uint32_t first) {
+    sum_values<V, N>(a, active.index + first, active.common_begin, active.common_end, scores, partials);
+  });
   for (uint32_t i = 0; i < active.n; ++i) {
     const uint32_t query = active.index[i];
     sum_values<V, 1>(a, &query, active.common_end, a.end[query], scores, partials);
   }
 }
 
+template <DType K>
+inline void all_keys(const AttentionSegment& a, const Active& active, Scores& scores) {
+  in_tiles(active.n, [&]<uint32_t N>(uint32_t first) { dot_keys<K, N>(a, active, first, scores); });
+}
+
 inline void dot_all_keys(const AttentionSegment& a, const Active& active, Scores& scores) {
 #define FOUNDRY_KEYS(name, Name, number, elements, bytes, kind, linear, table, kv) \
-  FOUNDRY_HOST_##kv(case DType::name : return all_keys<DType::name>(a, active, 0, scores);)
+  FOUNDRY_HOST_##kv(case DType::name : return all_keys<DType::name>(a, active, scores);)
   switch (static_cast<DType>(a.kv.k_type)) {
     FOUNDRY_FORMATS(FOUNDRY_KEYS)
     default:

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
+#include "device/host_arena.h"
 #include "device/host_buffer.h"
 #include "device/unified.h"
 #include "formats/block_formats.h"
@@ -65,7 +66,7 @@ class CpuDevice final : public Unified<Device> {
     weight->mapped = view.data;
     weight->private_bytes = prepared_bytes(view, use);
     if (weight->private_bytes == 0) return weight;
-    weight->panels = make_host_buffer(weight->private_bytes, MemoryKind::device);
+    weight->panels = arena_.allocate(weight->private_bytes);
     const uint64_t size = panel_bytes(view.type, view.cols), row = row_bytes(view.type, view.cols);
     pool_.parallel_for(weight->private_bytes / size, [&](uint64_t panel, uint32_t) {
       const uint64_t first = panel * kLanes, n = std::min<uint64_t>(kLanes, view.rows - first);
@@ -342,6 +343,7 @@ class CpuDevice final : public Unified<Device> {
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
+  HostArena arena_;  // packed weights
   DeviceInfo info_;
   cpu::QuantRows quant_{};
   float* angles_ = nullptr;

@@ -12,7 +12,8 @@ namespace foundry::cpu::avx512 {
 constexpr const char* kIsaName = "avx512";
 constexpr int32_t kQ8Offset = 128;  // vpdpbusd takes unsigned weights
 constexpr uint32_t kRowTile = 8;    // rows of a linear tile
-constexpr uint32_t kQueryTile = 8;  // queries that share a load of K or V
+constexpr uint32_t kQueryTile = 8;  // queries that share a load of K or V, at most
+constexpr uint32_t kSums = 28;      // that attention keeps in registers
 
 struct F16 {
   __m512 v;

@@ -24,6 +24,7 @@ constexpr const char* kIsaName = "portable";
 constexpr int32_t kQ8Offset = 0;
 constexpr uint32_t kRowTile = 2;
 constexpr uint32_t kQueryTile = 2;
+constexpr uint32_t kSums = 2;
 
 struct F16 {
   float v[16];

@@ -11,15 +11,19 @@ from rich.text import Text
 
 from foundry.cli.opening import path_of
 from foundry.hub import kept_models, remove
-from foundry.hub.choosing import models_in
+from foundry.hub.choosing import directory_in, models_in
 from foundry.memory import format_bytes
 
 
 def pull(arguments: argparse.Namespace) -> int:
     path = path_of(arguments.model, verify=True, token=arguments.token)
-    beside = models_in(file.name for file in path.parent.iterdir())
-    parts = next((model for model in beside if path.name in model), (path.name,))
-    size = sum(path.with_name(part).stat().st_size for part in parts)
+    folder = path if path.is_dir() else path.parent
+    names = [file.name for file in folder.iterdir()]
+    if path.is_dir():
+        parts = directory_in(names)
+    else:
+        parts = next((model for model in models_in(names) if path.name in model), (path.name,))
+    size = sum((folder / part).stat().st_size for part in parts)
     print(json.dumps({"path": str(path), "bytes": size}) if arguments.json else path)
     return 0
 

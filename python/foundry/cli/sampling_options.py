@@ -25,6 +25,17 @@ def add(command: argparse.ArgumentParser) -> None:
     group.add_argument("--repetition-penalty", type=float, metavar="X", help="on what stands in prompt or answer")
     group.add_argument("--presence-penalty", type=float, metavar="X", help="on what stands in the answer")
     group.add_argument("--frequency-penalty", type=float, metavar="X", help="on that, for each time")
+    group.add_argument("--dry-multiplier", type=float, metavar="X", help="on what would repeat tokens (DRY); 0: none")
+    group.add_argument("--dry-base", type=float, metavar="X", help="default 1.75: to the repetition's length")
+    group.add_argument("--dry-allowed-length", type=int, metavar="N", help="default 2: shorter ones are free")
+    group.add_argument("--dry-penalty-last-n", type=int, metavar="N", help="default 64: tokens looked at; -1: all")
+    group.add_argument(
+        "--dry-sequence-breaker",
+        action="append",
+        dest="dry_sequence_breakers",
+        metavar="TEXT",
+        help="in place of line break, colon, quote and star; may be repeated; none: of no text",
+    )
     group.add_argument(
         "--logit-bias",
         type=bias,
@@ -52,4 +63,6 @@ def read(arguments: argparse.Namespace) -> SamplingParams:
     """ValueError for what makes no sense."""
     given = {name: getattr(arguments, name) for name in _NAMES if hasattr(arguments, name)}
     given["logit_bias"] = dict(given["logit_bias"] or [])
+    if given["dry_sequence_breakers"] == ["none"]:
+        given["dry_sequence_breakers"] = ()
     return SamplingParams(**given)

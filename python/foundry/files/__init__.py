@@ -1,7 +1,8 @@
 """A model's files: one GGUF file, the parts of a split one, or a directory in Hugging Face's form. What
 is opened here is given to the core, and its metadata to the architectures."""
 
+from foundry.files.directory import INDEX, WHOLE
 from foundry.files.opened import ModelFiles, open_model
 from foundry.files.split import PART, part_by_name_alone
 
-__all__ = ["PART", "ModelFiles", "open_model", "part_by_name_alone"]
+__all__ = ["INDEX", "PART", "WHOLE", "ModelFiles", "open_model", "part_by_name_alone"]

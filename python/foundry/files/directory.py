@@ -40,14 +40,14 @@ def read_config(folder: str) -> Configuration:
 
 def open_weights(
     folder: str, config: Configuration, header_only: bool
-) -> tuple[_core.WeightSource, dict[str, tuple[str, tuple[int, int], int]]]:
-    """The weights by GGUF's names, and of each (type, (rows, cols), bytes).
+) -> tuple[_core.WeightSource, dict[str, tuple[str, tuple[int, int], int]], int]:
+    """The weights by GGUF's names; of each (type, (rows, cols), bytes); and how many see images and are left out.
 
     Raises:
         ModelFormatError: a file is missing or damaged, or a weight's type is not read.
     """
     shards, known = _shards(folder)
-    files, tensors = [], {}
+    files, tensors, n_of_images = [], {}, 0
     for shard in shards:
         file = _opened(os.path.join(folder, shard), header_only)
         table = safetensors.read_table(file)
@@ -56,6 +56,7 @@ def open_weights(
         for name, entry in table.items():
             ours = our_name(name, config)
             if ours is None:
+                n_of_images += IMAGES.match(name) is not None
                 continue
             if entry.type in safetensors.READABLE and entry.bytes:
                 plus = 1.0 if config.naming.norms_less_one and ours.endswith("norm.weight") else 0.0
@@ -73,7 +74,7 @@ def open_weights(
             f"{folder}: expected lm_head.weight, for by config.json the output's weights are not the embedding's, found"
             " no tensor of that name"
         )
-    return (files[0] if len(files) == 1 else _core.JoinedFiles(files)), tensors
+    return (files[0] if len(files) == 1 else _core.JoinedFiles(files)), tensors, n_of_images
 
 
 def our_name(theirs: str, config: Configuration) -> str | None:

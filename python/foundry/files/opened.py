@@ -18,7 +18,7 @@ class ModelFiles:
     """Files of a model, opened and checked.
 
     Attributes:
-        kind: "GGUF version 3", "GGUF version 3 in 2 parts", "Hugging Face directory".
+        kind: "GGUF version 3", "GGUF version 3 in 2 parts", "Hugging Face directory"; also what is left out of one.
         weights: all tensors, for the core.
         metadata: GGUF's keys and values.
         tensors: name -> (type, (rows, cols), bytes), as GGUF names them.
@@ -68,10 +68,11 @@ def open_model(path: str, header_only: bool = False) -> ModelFiles:
 
 def _directory(path: str, header_only: bool) -> ModelFiles:
     config = directory.read_config(path)
-    weights, tensors = directory.open_weights(path, config, header_only)
+    weights, tensors, n_of_images = directory.open_weights(path, config, header_only)
+    left_out = f", without its {n_of_images} weights that see images" if n_of_images else ""
     metadata = {"general.name": os.path.basename(os.path.abspath(path)), **config.metadata}
     return ModelFiles(
-        "Hugging Face directory",
+        f"Hugging Face directory{left_out}",
         weights,
         metadata,
         tensors,

@@ -37,14 +37,16 @@ REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/r
 def pull(
     model: str = DEFAULT_MODEL, progress: Progress | None = None, *, verify: bool = False, token: str | None = None
 ) -> Path:
-    """The model's file, fetched if it isn't here yet; of a split model the first one, with all others beside it.
+    """The model's file, fetched if it isn't here yet; of a split model the first one, with all others beside it; or the
+    directory, where the hub has config.json, safetensors and tokenizer.json and no GGUF file.
 
     What is here is not asked of the hub again, but for "owner/repo", whose best file the hub tells. A fetch that was
     cut goes on where it ended, in the next call too. A file is checked against the hub's sum before it has its name.
 
     Args:
         model: a path to a GGUF file, or to a directory with config.json; "smollm2"; or on the hub (extra ``hub``)
-            "owner/repo", "owner/repo:file.gguf" or "owner/repo:Q4_K_M", which is the file that has this in its name.
+            "owner/repo", "owner/repo:file.gguf", "owner/repo:Q4_K_M", which is the file that has this in its name, or
+            "owner/repo:config.json", which is the directory also beside GGUF files.
         progress: called with (bytes so far, bytes in all) while something is fetched.
         verify: look at the sums of files that are here, and fetch again what differs or what the hub has anew.
         token: for private and gated repositories; by default HF_TOKEN, or the one that ``hf auth login`` keeps.

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry.hub.choosing import choose, models_in
+from foundry.hub.choosing import CONFIG, choose, directory_in, models_in
 from foundry.hub.packaged import PACKAGED
 from foundry.hub.places import models_dir
 
@@ -24,7 +24,7 @@ class KeptModel:
 
     Attributes:
         name: as ``pull`` and ``remove`` take it.
-        path: of its file, or the first of them.
+        path: of its file, or the first of them, or of its directory.
         bytes: of all its files.
         unfinished: it is not fetched whole: ``pull`` goes on with it.
     """
@@ -38,6 +38,11 @@ class KeptModel:
 def folder_of(repo: str) -> Path:
     """Where a repository's files are kept."""
     return models_dir() / "hub" / repo
+
+
+def path_of(repo: str, model: tuple[str, ...]) -> Path:
+    """What is opened of it: the file, or the first of them; or the directory."""
+    return folder_of(repo) if model == directory_in(model) else folder_of(repo) / model[0]
 
 
 def files_of(repo: str) -> list[str]:
@@ -89,7 +94,7 @@ def kept_models() -> list[KeptModel]:
         whole = {name for model in models for name in model}
         for model in [*models, *((name,) for name in names if name not in whole)]:
             size = sum((folder / name).stat().st_size for name in model)
-            found.append(KeptModel(f"{repo}:{model[0]}", folder / model[0], size, model[0] not in whole))
+            found.append(KeptModel(f"{repo}:{model[0]}", path_of(repo, model), size, model[0] not in whole))
         for part in sorted(folder.rglob(".*.part")):
             if (gathered := _PART.fullmatch(part.name)) is not None:
                 name = part.with_name(gathered[1]).relative_to(folder).as_posix()
@@ -149,12 +154,14 @@ def _remove_empty(folder: Path) -> None:
 
 
 def name_of(path: Path) -> str | None:
-    """The name under which a file in the cache was pulled; None for any other file."""
+    """The name under which a file or directory in the cache was pulled; None for any other."""
     real = Path(os.path.realpath(path))
     for name, packaged in PACKAGED.items():
         if real == (models_dir() / packaged.member).resolve():
             return name
     root = (models_dir() / "hub").resolve()
-    if not real.is_relative_to(root) or len(parts := real.relative_to(root).parts) < 3:
+    if not real.is_relative_to(root) or len(parts := real.relative_to(root).parts) < 2:
         return None
+    if len(parts) == 2:
+        return f"{'/'.join(parts)}:{CONFIG}"
     return f"{'/'.join(parts[:2])}:{'/'.join(parts[2:])}"

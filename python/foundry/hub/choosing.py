@@ -1,4 +1,5 @@
-"""Which of a repository's files a name means: a file, all parts of a split one, or the best that is read here."""
+"""Which of a repository's files a name means: a file, all parts of a split one, the best that is read here, or a
+directory in Hugging Face's form where there is no GGUF file."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from foundry import _core
-from foundry.files import PART
+from foundry.files import INDEX, PART, WHOLE
 
 _BESIDE = re.compile(r"(^|[/._-])(mmproj|imatrix)([._-]|$)", re.IGNORECASE)  # of a model, and none by themselves
 # What files of a hub have in their names, in the order of choice, and the format of most of their weights: a mix of
@@ -49,22 +50,45 @@ NAMED = {
 }
 _READ = {f.file_name for f in _core.formats() if f.linear != _core.Readers.none}
 READABLE = tuple(name for name, form in NAMED.items() if form in _READ)
+CONFIG = "config.json"
+_NEEDED = (CONFIG, "tokenizer.json")  # of a directory, beside its weights
+_OPTIONAL = ("tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
 
 def models_in(files: Iterable[str]) -> list[tuple[str, ...]]:
-    """The whole models among files: a GGUF file, or all parts of a split one in their order."""
+    """The whole models among files: a GGUF file, or all parts of a split one in their order; and the files of a
+    directory in Hugging Face's form, config.json first."""
+    files = list(files)
+    directory = directory_in(files)
     names = sorted(f for f in files if f.lower().endswith(".gguf") and not _BESIDE.search(f.rpartition("/")[2]))
     parts: dict[tuple[str, int], list[str]] = {}
     for name in names:
         if found := PART.search(name):
             parts.setdefault((name[: found.start()], int(found[2])), []).append(name)
     whole = [tuple(held) for (_, count), held in parts.items() if len(held) == count]
-    return sorted([(name,) for name in names if not PART.search(name)] + whole)
+    ggufs = sorted([(name,) for name in names if not PART.search(name)] + whole)
+    return [*ggufs, directory] if directory else ggufs
+
+
+def directory_in(files: Iterable[str]) -> tuple[str, ...]:
+    """What is read of a directory in Hugging Face's form, its weights last: who has those has all; none where something
+    is missing. Weights in one file come before those in shards, as for who opens it."""
+    held = set(files)
+    beside = [name for name in (*_NEEDED, *_OPTIONAL) if name in held]
+    if not set(_NEEDED) <= held:
+        return ()
+    if WHOLE in held:
+        return (*beside, WHOLE)
+    shards = sorted(name for name in held if _SHARD.fullmatch(name))
+    counts = {int(name[-len("00000.safetensors") : -len(".safetensors")]) for name in shards}
+    return (*beside, INDEX, *shards) if INDEX in held and counts == {len(shards)} else ()
 
 
 def choose(repo: str, files: Iterable[str], wanted: str = "") -> tuple[str, ...]:
     """The files of the model that ``wanted`` names: a file's name or path, or a part of it such as Q4_K_M; by default
-    the only model, or the first of READABLE that one is named for. Parts of a split model come together, in order.
+    the only model, or the first of READABLE that one is named for. Parts of a split model come together, in order, and
+    so do the files of a directory, which any of them names.
 
     Raises:
         ValueError: none, or several. The message has those that are near.
@@ -73,6 +97,7 @@ def choose(repo: str, files: Iterable[str], wanted: str = "") -> tuple[str, ...]
     models = models_in(files)
     if wanted:
         return _named(repo, files, models, wanted)
+    models = [model for model in models if model[0] != CONFIG] or models
     if len(models) == 1:
         return models[0]
     for name in READABLE:
@@ -81,6 +106,12 @@ def choose(repo: str, files: Iterable[str], wanted: str = "") -> tuple[str, ...]
                 return model
     if not models and (parts := [f for f in files if PART.search(f)]):
         raise ValueError(f"{repo}: expected all parts of a split model, found only {_listed(parts)}")
+    if not models and CONFIG in files:
+        missing = [name for name in _NEEDED if name not in files] or [f"{WHOLE}, or {INDEX} and all its shards"]
+        raise ValueError(
+            f"{repo}: expected a GGUF file, or a directory with {', '.join(_NEEDED)} and safetensors, found no GGUF"
+            f" file and no {missing[0]}"
+        )
     raise ValueError(
         f"{repo}: expected a file in {', '.join(READABLE)}, found {_listed(model[0] for model in models)}; name one as"
         f" {repo}:<file>"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from foundry.errors import ModelFormatError
-from foundry.hub.cache import files_of, folder_of, part_of, parts_of, sum_file, sum_of
+from foundry.hub.cache import files_of, folder_of, part_of, parts_of, path_of, sum_file, sum_of
 from foundry.hub.choosing import choose
 from foundry.hub.files import Progress, digest_of, sha256_of, watched
 from foundry.hub.telling import quiet, telling
@@ -40,20 +40,20 @@ def pull_from_hub(repo: str, wanted: str, progress: Progress | None, verify: boo
     """``foundry.pull`` of "repo:wanted"."""
     here = _kept(repo, wanted)
     if wanted and here and not verify:
-        return folder_of(repo) / here[0]
+        return path_of(repo, here)
     if importlib.util.find_spec("huggingface_hub") is None:
         if here:
-            return folder_of(repo) / here[0]
+            return path_of(repo, here)
         raise ValueError(f"{repo}: the hub needs the extra: pip install 'foundry-llm[hub]'")
     try:
         revision, files = _listing(repo, token)
     except ConnectionError as error:  # away, or off: what is here will do
         if not here:
             raise
-        return _checked(repo, here, error) if verify else folder_of(repo) / here[0]
-    chosen = [files[name] for name in choose(repo, files, wanted)]
-    _fetch(repo, revision, chosen, progress, verify, token)
-    return folder_of(repo) / chosen[0].path
+        return _checked(repo, here, error) if verify else path_of(repo, here)
+    chosen = choose(repo, files, wanted)
+    _fetch(repo, revision, [files[name] for name in chosen], progress, verify, token)
+    return path_of(repo, chosen)
 
 
 def _kept(repo: str, wanted: str) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def _checked(repo: str, names: tuple[str, ...], away: Exception) -> Path:
             raise ModelFormatError(
                 f"{path}: expected sha256 {expected}, found {found}; it can't be fetched again: {away}"
             ) from away
-    return folder_of(repo) / names[0]
+    return path_of(repo, names)
 
 
 def _listing(repo: str, token: str | None) -> tuple[str, dict[str, HubFile]]:

@@ -26,11 +26,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "repetition_penalty": (0.01, 100),
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
+    "dry_multiplier": (0, 100),
+    "dry_base": (1, 100),
 }
 
 
 class Sampling(msgspec.Struct, kw_only=True):
-    """How tokens are picked. OpenAI's names; and vLLM's for what OpenAI has not."""
+    """How tokens are picked. OpenAI's names; vLLM's for what OpenAI has not, and llama.cpp's for what neither has."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -40,6 +42,11 @@ class Sampling(msgspec.Struct, kw_only=True):
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: list[str] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     ignore_eos: bool | None = None
@@ -95,6 +102,11 @@ def sampling_params(
             repetition_penalty=asked.repetition_penalty,  # type: ignore[arg-type]
             presence_penalty=asked.presence_penalty,  # type: ignore[arg-type]
             frequency_penalty=asked.frequency_penalty,  # type: ignore[arg-type]
+            dry_multiplier=asked.dry_multiplier,  # type: ignore[arg-type]
+            dry_base=asked.dry_base,  # type: ignore[arg-type]
+            dry_allowed_length=asked.dry_allowed_length,  # type: ignore[arg-type]
+            dry_penalty_last_n=asked.dry_penalty_last_n,  # type: ignore[arg-type]
+            dry_sequence_breakers=asked.dry_sequence_breakers,  # type: ignore[arg-type]
             seed=None if asked.seed is None or asked.seed == -1 else asked.seed % (1 << 64),
             stop=tuple(stops),
             ignore_eos=bool(asked.ignore_eos),

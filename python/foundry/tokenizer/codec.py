@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from foundry import checks
+from foundry import _core, checks
 from foundry.chat import Rendering, names_in, render_marked
 from foundry.errors import ModelFormatError
 from foundry.tokenizer.bpe import BytePairEncoding, spelled_bytes
+from foundry.tokenizer.breakers import sequences_of
 from foundry.tokenizer.library import LibraryModel, read_directory
 from foundry.tokenizer.partition import Partition, Span
 from foundry.tokenizer.sentencepiece import SentencePiece
@@ -22,6 +23,8 @@ _MODELS: dict[str, Callable[[Mapping[str, Any], Vocabulary], _Model]] = {
     "llama": SentencePiece,
     "t5": Unigram,
 }
+
+_MOST_BREAKERS_KEPT = 4  # a server's clients may name others each
 
 
 class Tokenizer:
@@ -53,6 +56,7 @@ class Tokenizer:
         self._partition = Partition(of_type[CONTROL] | of_type[UNKNOWN], of_type[USER_DEFINED], vocabulary.strips)
         self._strips_space = vocabulary.adds_space
         self._pieces: dict[int, bytes] = {}  # of the tokens decoded so far
+        self._breakers: dict[tuple[str, ...], _core.SequenceBreakers] = {}  # the latest ones
         self._byte_of = {c: b for b, c in enumerate(spelled_bytes())}
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
@@ -137,6 +141,15 @@ class Tokenizer:
     def strip_first(self, data: bytes) -> bytes:
         """A text's first bytes without the space that encoding put before them."""
         return data[1:] if self._strips_space and data[:1] == b" " else data
+
+    def sequence_breakers(self, texts: Sequence[str]) -> _core.SequenceBreakers:
+        """What ``SamplingParams.dry_sequence_breakers`` are in this vocabulary; the latest few are kept."""
+        key = tuple(texts)
+        found = self._breakers.pop(key, None) or _core.SequenceBreakers(sequences_of(self, key))
+        self._breakers[key] = found  # behind the others
+        for older in list(self._breakers)[:-_MOST_BREAKERS_KEPT]:
+            self._breakers.pop(older, None)
+        return found
 
     def is_control(self, token_id: int) -> bool:
         """It is no part of the text that is shown."""
