@@ -6,7 +6,6 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -52,9 +51,6 @@ class Engine:
         self.admission = Admission(settings, self.parking)
         self._loop: asyncio.AbstractEventLoop | None = None  # that it runs on
         self.runs: set[Run] = set()
-        self._pool = ThreadPoolExecutor(
-            settings.max_running + settings.max_choices, thread_name_prefix="foundry-answer"
-        )
         self.reuse = Reuse(model._core.plan(1, 1).page_tokens)
         self._stopping = False
         metrics.watch(self)
@@ -110,7 +106,7 @@ class Engine:
             self.admission.leave(work.n)
             self.used = time.monotonic()
 
-        run = Run(work, opened, self._pool, self.parking, lambda: None, done)
+        run = Run(work, opened, self.parking, lambda: None, done)
         self.runs.add(run)
         if self._stopping:
             run.end()
@@ -209,7 +205,6 @@ class Engine:
 
     def close(self) -> None:
         self.metrics.forget(self)
-        self._pool.shutdown(wait=False)
 
     def about(self) -> dict[str, Any]:
         """As /v1/models tells it."""
