@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdarg>
 #include <cstddef>
@@ -14,9 +15,10 @@
 namespace foundry::faults {
 namespace {
 
-int64_t countdown = -1, seen = 0;
-bool came = false;
-How mode = How::fail;
+// Hashes of files have threads of their own, which fail too.
+std::atomic<int64_t> countdown = -1, seen = 0;
+std::atomic<bool> came = false;
+std::atomic<How> mode = How::fail;
 
 bool now() {
   ++seen;
