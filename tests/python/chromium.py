@@ -78,7 +78,7 @@ def chromium() -> Iterator[Page]:
         os.dup2(30, 3)
         os.dup2(40, 4)
 
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
         found = subprocess.Popen(
             [PATH, *flags, f"--user-data-dir={profile}"],
