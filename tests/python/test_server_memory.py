@@ -206,7 +206,8 @@ def test_a_client_that_leaves_while_it_is_parked_leaves_nothing(
         with served.client.stream("POST", CHAT, json={"stream": True, **chat(max_tokens=None, ignore_eos=True)}):
             until(lambda: served.engine.parking.parked == 1, 60)
         until(lambda: served.engine.parking.parked == 0)
-        assert served.engine.admission.running == 1
+        until(lambda: served.engine.admission.running == 1)  # it is parked no more before it has ended
+        assert not first.done()
         release.set()
         assert first.result()["usage"]["completion_tokens"] == 300
         served.idle()
