@@ -31,10 +31,12 @@ bool quantised(DType type) { return block_elements(type) != 1; }
 
 std::vector<const CpuKernels*> available() {
   std::vector<const CpuKernels*> tables;
-#ifdef __x86_64__
+#ifdef FOUNDRY_AVX512  // isa.cmake says what is built
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
     tables.push_back(&cpu::kernels_avx512());
+#endif
+#ifdef FOUNDRY_AVX2
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
     tables.push_back(&cpu::kernels_avx2());
 #endif

@@ -1,4 +1,5 @@
 # Each instruction set's kernels in a file of their own, with its own flags; the device picks one at run time.
+set(FOUNDRY_ISAS "avx512;avx2;baseline" CACHE STRING "Those of x86 that are built: fewer where this machine alone runs them")
 function(foundry_add_cpu_kernels target)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cpp/device/cpu/*.cpp)
   set(flags_avx512 "-Wno-maybe-uninitialized;-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mprefer-vector-width=512")
@@ -8,6 +9,14 @@ function(foundry_add_cpu_kernels target)
     set(flags_baseline "-march=armv8.2-a+dotprod+fp16")
   else()
     set(flags_baseline "-march=x86-64;-mssse3;-msse4.1;-msse4.2;-mpopcnt")
+    foreach(isa avx512 avx2)
+      if(isa IN_LIST FOUNDRY_ISAS)
+        string(TOUPPER ${isa} name)
+        target_compile_definitions(${target} PRIVATE FOUNDRY_${name})
+      else()
+        list(FILTER sources EXCLUDE REGEX "kernels_${isa}")
+      endif()
+    endforeach()
   endif()
   # A file of them takes ten minutes of compiling at -O3 with every check for undefined behaviour, and less than one without those that
   # the address sanitizer or the hardware makes up for.
