@@ -102,8 +102,9 @@ def limits(measured: Measured) -> str:
             seen.setdefault(where, [where, *cells, found["dot"] + ("" if found["huge_pages"] else "; no huge pages")])
     if not seen:
         return ""
-    head = ["before", "read, huge pages, GB/s", "read, small pages", "f32, GFLOP/s", "8-bit, Gop/s", "by"]
-    return f"## The machine's limits, measured in the minute before\n\n{table(head, list(seen.values()))}\n"
+    head = ["of", "read, huge pages, GB/s", "read, small pages", "f32, GFLOP/s", "8-bit, Gop/s", "by"]
+    text = "The higher of the two, for a limit is what is reached undisturbed."
+    return f"## The machine's limits, just before and after each\n\n{text}\n\n{table(head, list(seen.values()))}\n"
 
 
 def eight(measured: Measured) -> str:
@@ -198,7 +199,8 @@ def noise(measured: Measured) -> str:
         return "Nothing else of note ran on the machine."
     return (
         f"**Other processes ran beside {len(loud)} of {len(measured)} rows** (more than {NOTICED:.0%} of a core in "
-        "some round; the column `others` says how much): their figures are noisier, and lower, than the machine's own."
+        "some round; the column `others` says how much): their figures are noisier and lower than the machine's own, "
+        "and llama.cpp's more so, whose threads spin where another process has a core (see the busy core below)."
     )
 
 
