@@ -12,6 +12,7 @@ The order, and the few rules beside it:
 - Outside the device room, these two are all that is seen of it, and kv sees `device/memory.h` alone. Inside, one
   device includes no other (reference, cpu, metal, cuda); gpu/ is what GPUs share, and the files directly in device/
   join them.
+- Nothing in C++ follows the process's locale, which is the caller's: no streams, and no C functions for floats as text.
 - Python: the list PYTHON_ORDER. A module that is not on it is a fault: give it its place.
   Imports under `if TYPE_CHECKING:` are names for the type checker, and free.
 Tests and benches may include anything, and nothing of theirs may be included by the house.
@@ -77,6 +78,10 @@ PYTHON_ORDER = [
     "cli",
     "__main__",
 ]
+OF_THE_LOCALE = re.compile(
+    r"<(sstream|iostream|fstream|iomanip|locale|clocale)>|\b(strto(f|d|ld)|sto(f|d|ld)|sscanf|setlocale|is(alpha|alnum|space))\("
+    r"|printf\([^;]*%[^;%]*[aefgAEFG]\b"
+)
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"')
 SOURCES = {".h", ".cpp", ".inl", ".mm", ".cu", ".cuh", ".metal", ".def"}
 
@@ -133,6 +138,8 @@ def cpp_faults(root: Path) -> list[str]:
                 continue
             source = file.relative_to(base).as_posix()
             for number, line in enumerate(file.read_text().splitlines(), 1):
+                if found := OF_THE_LOCALE.search(line):
+                    faults.append(f"{file.relative_to(root)}:{number}: {found[0]}: follows the process's locale")
                 match = INCLUDE.match(line)
                 if not match:
                     continue

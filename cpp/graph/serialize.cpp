@@ -10,15 +10,18 @@
 //   value width 32 tokens
 //   op embed "embed" in out 0 w 0 scale 0x1p+0
 //   logits 25
-#include <cstdio>
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <span>
-#include <sstream>
+#include <string>
 #include <type_traits>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/hex_float.h"
 #include "graph/graph.h"
 
 namespace foundry {
@@ -37,15 +40,41 @@ std::string quoted(const std::string& name) {
   return "\"" + name + "\"";
 }
 
-std::string hex(float value) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%a", static_cast<double>(value));
-  return text;
-}
+/// Text as it grows: a word with a space before it, quoted names as they are.
+class Text {
+ public:
+  template <class... Words>
+  Text& line(const Words&... words) {
+    if (!text_.empty()) text_ += '\n';
+    begins_ = true;
+    return add(words...);
+  }
+  template <class... Words>
+  Text& add(const Words&... words) {
+    (word(words), ...);
+    return *this;
+  }
+  std::string take() { return std::move(text_) + '\n'; }
 
-void list(std::ostream& out, const char* key, const std::vector<int32_t>& ids) {
-  out << ' ' << key;
-  for (const int32_t id : ids) out << ' ' << id;
+ private:
+  template <class T>
+  void word(const T& value) {
+    if (!begins_) text_ += ' ';
+    begins_ = false;
+    if constexpr (std::is_same_v<T, float>)
+      text_ += hex_float(value);
+    else if constexpr (std::is_integral_v<T>)
+      text_ += std::to_string(value);
+    else
+      text_ += value;
+  }
+  std::string text_;
+  bool begins_ = true;
+};
+
+void list(Text& out, const char* key, const std::vector<int32_t>& ids) {
+  out.add(key);
+  for (const int32_t id : ids) out.add(id);
 }
 
 /// Words of one line; every fault names the line.
@@ -106,17 +135,16 @@ class Line {
   }
   float number(const char* key) {
     const std::string w = word();
-    char* end = nullptr;
-    const float value = std::strtof(w.c_str(), &end);
-    if (end != w.c_str() + w.size() || w.empty()) fail(std::string(key) + ": expected a number, found " + w);
-    return value;
+    const std::optional<float> value = parse_hex_float(w);
+    if (!value) fail(std::string(key) + ": expected a hexadecimal float like 0x1.8p+1, found " + w);
+    return *value;
   }
   /// Whether the next word is this one.
   bool next_is(const char* key) const { return more() && words_[at_] == key; }
   std::vector<int32_t> ids(const char* key) {
     expect(key);
     std::vector<int32_t> result;
-    while (more() && (std::isdigit(static_cast<unsigned char>(words_[at_][0])) || words_[at_][0] == '-')) {
+    while (more() && (words_[at_][0] == '-' || (words_[at_][0] >= '0' && words_[at_][0] <= '9'))) {
       const int64_t id = integer();
       if (id < -1 || id > INT32_MAX) fail(std::string(key) + ": an id out of range, " + std::to_string(id));
       result.push_back(static_cast<int32_t>(id));
@@ -135,8 +163,8 @@ class Line {
 
 void read_attribute(Line& line, const char* key, uint32_t& to) { to = line.u32(key); }
 void read_attribute(Line& line, const char* key, float& to) { to = line.real(key); }
-void write_attribute(std::ostream& out, const char* key, uint32_t value) { out << ' ' << key << ' ' << value; }
-void write_attribute(std::ostream& out, const char* key, float value) { out << ' ' << key << ' ' << hex(value); }
+void write_attribute(Text& out, const char* key, uint32_t value) { out.add(key, value); }
+void write_attribute(Text& out, const char* key, float value) { out.add(key, value); }
 
 /// Attributes that are written only where they differ from a default.
 template <class T>
@@ -144,7 +172,7 @@ void read_attribute(Line& line, const char* key, T& to, T) {
   if (line.next_is(key)) read_attribute(line, key, to);
 }
 template <class T>
-void write_attribute(std::ostream& out, const char* key, T value, T usual) {
+void write_attribute(Text& out, const char* key, T value, T usual) {
   if (std::memcmp(&value, &usual, sizeof value) != 0) write_attribute(out, key, value);
 }
 
@@ -178,8 +206,8 @@ Op parse_op(Line& line) {
   return op;
 }
 
-void write_op(std::ostream& out, const Op& op, bool named) {
-  out << "op " << op.kind_name() << ' ' << (named ? quoted(op.name) : "\"\"");
+void write_op(Text& out, const Op& op, bool named) {
+  out.line("op", op.kind_name(), named ? quoted(op.name) : "\"\"");
   list(out, "in", op.inputs);
   list(out, "out", op.outputs);
   list(out, "w", op.weights);
@@ -192,33 +220,28 @@ void write_op(std::ostream& out, const Op& op, bool named) {
           });
       },
       op.kind);
-  out << '\n';
 }
 
 std::string written(const Graph& graph, bool named) {
   if (graph.fused)
     throw ValueError("a fused graph is a device's and is not written; expected the graph that it was made of");
-  std::ostringstream out;
-  const Arch& arch = graph.arch;
-  out << "foundry-graph " << kVersion << '\n';
-  out << "arch " << quoted(arch.name) << " layers " << arch.n_layers << " heads " << arch.n_heads << " kv_heads "
-      << arch.n_kv_heads << " head_dim " << arch.head_dim << " hidden " << arch.hidden_size << " vocab "
-      << arch.vocab_size << " max_seq_len " << arch.max_seq_len << '\n';
+  Text out;
+  const Arch& a = graph.arch;
+  out.line("foundry-graph", kVersion);
+  out.line("arch", quoted(a.name), "layers", a.n_layers, "heads", a.n_heads, "kv_heads", a.n_kv_heads);
+  out.add("head_dim", a.head_dim, "hidden", a.hidden_size, "vocab", a.vocab_size, "max_seq_len", a.max_seq_len);
   for (const LayerGroup& g : graph.groups)
-    out << "group layers " << g.n_layers << " kv_heads " << g.n_kv_heads << " head_dim " << g.head_dim << " window "
-        << g.window << '\n';
+    out.line("group layers", g.n_layers, "kv_heads", g.n_kv_heads, "head_dim", g.head_dim, "window", g.window);
   for (const WeightRef& w : graph.weights) {
-    out << "weight " << quoted(w.name) << " rows " << w.rows << " cols " << w.cols;
-    if (w.whole != 0) out << " first " << w.first << " of " << w.whole;
-    if (!w.constant.empty()) out << " constant";
-    for (const float value : w.constant) out << ' ' << hex(value);
-    out << '\n';
+    out.line("weight", quoted(w.name), "rows", w.rows, "cols", w.cols);
+    if (w.whole != 0) out.add("first", w.first, "of", w.whole);
+    if (!w.constant.empty()) out.add("constant");
+    for (const float value : w.constant) out.add(value);
   }
-  for (const Value& v : graph.values)
-    out << "value width " << v.width << (v.rows == Rows::tokens ? " tokens" : " selected") << '\n';
+  for (const Value& v : graph.values) out.line("value width", v.width, v.rows == Rows::tokens ? "tokens" : "selected");
   for (const Op& op : graph.ops) write_op(out, op, named);
-  out << "logits " << graph.logits << '\n';
-  return out.str();
+  out.line("logits", graph.logits);
+  return out.take();
 }
 
 }  // namespace
@@ -232,12 +255,11 @@ uint64_t Graph::hash() const {
 
 Graph Graph::parse(const std::string& text) {
   Graph graph;
-  std::istringstream in(text);
-  std::string content;
   size_t number = 0;
   bool ended = false;
-  while (std::getline(in, content)) {
-    Line line(content, ++number);
+  for (size_t at = 0, end; at < text.size(); at = end + 1) {
+    end = std::min(text.find('\n', at), text.size());
+    Line line(text.substr(at, end - at), ++number);
     if (number == 1) {
       line.expect("foundry-graph");
       if (const int64_t version = line.integer(); version != kVersion)

@@ -67,7 +67,7 @@ class Served:
         lines = self.client.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"foundry:{name}{{"))
 
-    def idle(self, seconds: float = 10) -> None:
+    def idle(self, seconds: float = 60) -> None:
         """Until nothing runs and, but for the prefix cache, which is dropped, nothing is held or promised any more."""
         until(lambda: self.engine.admission.running == 0 and not self.engine.runs, seconds)
         self.model.drop_prefixes()
@@ -84,7 +84,7 @@ def events_of(answer: httpx.Response) -> Iterator[str]:
             yield line.removeprefix("data: ")
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come to that"

@@ -18,8 +18,10 @@ std::string archive_name(id<MTLDevice> device) {
   uint64_t hash = 0;
   for (const KernelSource& source : kernel_sources()) hash = hash64(std::as_bytes(std::span(source.text)), hash);
   std::string name = "kernels-";
-  for (const char* c = device.name.UTF8String; *c != 0; ++c)
-    name += std::isalnum(static_cast<unsigned char>(*c)) != 0 ? *c : '-';
+  for (const char* c = device.name.UTF8String; *c != 0; ++c) {
+    const bool plain = (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z');
+    name += plain ? *c : '-';
+  }
   return name + "-" + std::to_string(hash) + ".bin";
 }
 
