@@ -136,7 +136,7 @@ class Line {
   float number(const char* key) {
     const std::string w = word();
     const std::optional<float> value = parse_hex_float(w);
-    if (!value) fail(std::string(key) + ": expected a hexadecimal float like 0x1.8p+1, found " + w);
+    if (!value) fail(std::string(key) + ": expected a number, found " + w);
     return *value;
   }
   /// Whether the next word is this one.
