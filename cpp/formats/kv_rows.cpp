@@ -26,9 +26,11 @@ T load(const std::byte* at) {
   return value;
 }
 
-/// Where a block of K or V lies: its scale, and the bytes of its values, `stride` apart. A plain value is at `scale`.
+/// Where a block of K or V lies: its scale, and the bytes of its values, in fours that are `stride` bytes apart. A plain
+/// value is at `scale`.
 struct Place {
   uint64_t scale, values, stride;
+  uint64_t byte(uint32_t i) const { return values + i / 4 * stride + i % 4; }
 };
 
 // How each of these formats writes the values of a block, and reads one of them.
@@ -68,12 +70,11 @@ struct Stored<DType::q8_0> {
   static void put(std::byte* part, const Place& at, const float* x) {
     int8_t q[32];
     const uint16_t scale = quantise_q8_0(x, q);
-    for (uint32_t i = 0; i < 32; ++i) part[at.values + i * at.stride] = static_cast<std::byte>(q[i]);
+    for (uint32_t i = 0; i < 32; ++i) part[at.byte(i)] = static_cast<std::byte>(q[i]);
     std::memcpy(part + at.scale, &scale, sizeof scale);
   }
   static float get(const std::byte* part, const Place& at, uint32_t i) {
-    return f16_to_f32(load<uint16_t>(part + at.scale)) *
-           static_cast<float>(static_cast<int8_t>(part[at.values + i * at.stride]));
+    return f16_to_f32(load<uint16_t>(part + at.scale)) * static_cast<float>(static_cast<int8_t>(part[at.byte(i)]));
   }
 };
 
@@ -82,26 +83,26 @@ struct Stored<DType::q4_0> {
   static void put(std::byte* part, const Place& at, const float* x) {
     uint8_t q[32];
     const uint16_t scale = quantise_q4_0(x, q);
-    for (uint32_t i = 0; i < 16; ++i) part[at.values + i * at.stride] = static_cast<std::byte>(q[i] | q[i + 16] << 4);
+    for (uint32_t i = 0; i < 16; ++i) part[at.byte(i)] = static_cast<std::byte>(q[i] | q[i + 16] << 4);
     std::memcpy(part + at.scale, &scale, sizeof scale);
   }
   static float get(const std::byte* part, const Place& at, uint32_t i) {
-    const auto both = static_cast<uint8_t>(part[at.values + i % 16 * at.stride]);
+    const auto both = static_cast<uint8_t>(part[at.byte(i % 16)]);
     return f16_to_f32(load<uint16_t>(part + at.scale)) * static_cast<float>((i < 16 ? both & 15 : both >> 4) - 8);
   }
 };
 
-/// K of `tile` tokens lies side by side: plain values one by one, of blocks the scales and then the values' bytes.
+/// K of `tile` tokens lies side by side: plain values one by one, of blocks the scales and then fours of the values' bytes.
 Place k_place(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
   const uint64_t tile = kv.tile_tokens, blocks = kv.head_dim / block_elements(type), lane = token % tile;
   const uint64_t at = (token / tile * blocks + block) * tile * block_bytes(type);
   if (block_elements(type) == 1) return {at + lane * block_bytes(type), 0, 0};
-  return {at + lane * sizeof(uint16_t), at + tile * sizeof(uint16_t) + lane, tile};
+  return {at + lane * sizeof(uint16_t), at + tile * sizeof(uint16_t) + lane * 4, tile * 4};
 }
 
 Place v_place(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
   const uint64_t at = (uint64_t{token} * (kv.head_dim / block_elements(type)) + block) * block_bytes(type);
-  return {at, at + sizeof(uint16_t), 1};
+  return {at, at + sizeof(uint16_t), 4};
 }
 
 template <class Where>

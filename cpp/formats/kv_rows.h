@@ -3,7 +3,8 @@
 //
 // Plain types   K: [page_tokens / tile][head_dim][tile]                      V: [page_tokens][head_dim]
 // Quantised     K: [page_tokens / tile][head_dim / 32]{f16 scale[tile], q}   V: [page_tokens][head_dim / 32] blocks as in GGUF
-//               with q of Q8_0: i8 [32][tile]; of Q4_0: u8 [16][tile], dims i and i + 16 of a block in the nibbles of byte i
+//               with q of Q8_0: i8 [8][tile][4], four neighbouring dims of a token side by side, as byte dot products
+//               take them; of Q4_0: u8 [4][tile][4], dims i and i + 16 of a block in the nibbles of byte i
 //
 // A block is 32 dims of one token, so blocks never span tokens and an append touches nothing but its own token.
 #pragma once

@@ -56,6 +56,8 @@ double attention_bound(const AttentionInputs& in, size_t s, bool half_tiles = fa
   const double terms = 1.01 * longest(in.q[s], in.head_dim) * longest(in.k[s], in.head_dim);
   double score = terms / std::sqrt(static_cast<double>(in.head_dim)) * roundings(in.head_dim) * kUnit;
   score += 8 * kUnit * static_cast<double>(in.cap);  // tanh is off by some units of at most 1
+  // Queries may be rounded to 16256ths of a block's largest value where K has blocks: half a step, and signs cancel in a sum.
+  if (block_elements(in.k_type) != 1) score += 2 * terms / std::sqrt(static_cast<double>(in.head_dim)) / (2 * 16256);
   // Tiles hold q, k, v and weights as f16: half an ulp each, whose signs cancel in a sum.
   if (half_tiles) score += (2 * terms / std::sqrt(static_cast<double>(in.head_dim)) / in.head_dim * 8 + 2) * 0x1p-11;
   return 2 * v * (score + 2e-7 + roundings(in.sequences[s].start + in.sequences[s].rows) * kUnit);

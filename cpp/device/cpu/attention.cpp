@@ -67,8 +67,8 @@ Range segments(const AttentionArgs& args, const Tile& tile) {
   return {row_begin(args, first_end) / kSegment, (last_end + kSegment - 1) / kSegment};
 }
 
-void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, uint64_t index,
-                 Partial* partials) {
+void run_segment(const AttentionArgs& args, const QuantRows& queries, const CpuKernels& kernels, const Tile& tile,
+                 uint64_t index, Partial* partials) {
   AttentionSegment s;
   s.kv = args.kv;
   s.layer = args.p.layer;
@@ -77,13 +77,14 @@ void run_segment(const AttentionArgs& args, const CpuKernels& kernels, const Til
   s.scale = args.p.scale, s.cap = args.p.cap;
   s.pages = reinterpret_cast<const uint64_t*>(tile.sequence->pages);
   s.first = index * kSegment;
+  s.quant = queries;
   for (uint32_t r = 0; r < tile.n_rows; ++r) {
     const uint64_t end = uint64_t{tile.sequence->start} + tile.row + r + 1;
     for (uint32_t h = 0; h < tile.n_heads; ++h) {
       const uint32_t i = r * tile.n_heads + h;
-      s.q[i] =
-          args.q.as<float>() +
-          ((uint64_t{tile.sequence->first_row} + tile.row + r) * args.p.n_heads + tile.head + h) * args.kv.head_dim;
+      const uint64_t query = (uint64_t{tile.sequence->first_row} + tile.row + r) * args.p.n_heads + tile.head + h;
+      s.q[i] = args.q.as<float>() + query * args.kv.head_dim;
+      s.quant_block[i] = query * (args.kv.head_dim / kBlock);
       s.begin[i] = std::max(row_begin(args, end), s.first);
       s.end[i] = std::min(end, s.first + kSegment);
     }
@@ -111,7 +112,8 @@ uint64_t attention_scratch_bytes(uint32_t threads) {
   return uint64_t{threads} * kSplitsPerThread * (kWave + 1) * kMaxQueries * sizeof(Partial);
 }
 
-void attention(const AttentionArgs& args, const CpuKernels& kernels, ThreadPool& pool, std::byte* scratch) {
+void attention(const AttentionArgs& args, const QuantRows& queries, const CpuKernels& kernels, ThreadPool& pool,
+               std::byte* scratch) {
   const Tiles tiles(args);
   const uint32_t head_dim = args.kv.head_dim;
   if (tiles.count() >= uint64_t{pool.size()} * kSplitsPerThread || pool.size() == 1) {
@@ -121,7 +123,7 @@ void attention(const AttentionArgs& args, const CpuKernels& kernels, ThreadPool&
       Partial totals[kMaxQueries], next[kMaxQueries];
       reset(totals);
       for (uint64_t s = range.first; s < range.last; ++s) {
-        run_segment(args, kernels, tile, s, next);
+        run_segment(args, queries, kernels, tile, s, next);
         for (uint32_t i = 0; i < tile.n_rows * tile.n_heads; ++i) kernels.merge(totals[i], next[i], head_dim);
       }
       write(args, kernels, tile, totals);
@@ -144,7 +146,7 @@ void attention(const AttentionArgs& args, const CpuKernels& kernels, ThreadPool&
       const Tile tile = tiles.at(task / n);
       const Range range = segments(args, tile);
       const uint64_t segment = range.first + wave + task % n;
-      if (segment < range.last) run_segment(args, kernels, tile, segment, place(task / n, task % n));
+      if (segment < range.last) run_segment(args, queries, kernels, tile, segment, place(task / n, task % n));
     });
     for (uint64_t t = 0; t < tiles.count(); ++t) {
       const Tile tile = tiles.at(t);

@@ -9,6 +9,8 @@
 namespace foundry::cpu {
 
 uint64_t attention_scratch_bytes(uint32_t threads);
-void attention(const AttentionArgs& args, const CpuKernels& kernels, ThreadPool& pool, std::byte* scratch);
+/// `queries` are those of args, [n_rows * n_heads, head_dim / 32] blocks, where kernels.dots_keys() asks for them.
+void attention(const AttentionArgs& args, const QuantRows& queries, const CpuKernels& kernels, ThreadPool& pool,
+               std::byte* scratch);
 
 }  // namespace foundry::cpu

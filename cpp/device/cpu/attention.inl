@@ -1,130 +1,25 @@
-// Part of kernels.inl: attention of some queries over one segment, K and V each in any type, read where they lie.
+// Part of kernels.inl: attention of some queries over one segment, K and V each in any type, and what joins segments.
 
-/// What the queries of a tile see of one segment. Inactive queries (none of it) are left out of `index`.
-struct Active {
-  uint32_t n = 0;
-  uint32_t index[kMaxQueries];
-  uint64_t begin = ~uint64_t{0}, end = 0;                // the union
-  uint64_t common_begin = 0, common_end = ~uint64_t{0};  // the intersection
-};
-
-inline const std::byte* page_part(const AttentionSegment& a, uint64_t position, bool v) {
-  const uint64_t page = a.pages[position / a.kv.page_tokens];
-  return reinterpret_cast<const std::byte*>(page + a.layer * a.kv.layer_stride_bytes +
-                                            a.kv_head * a.kv.head_stride_bytes + (v ? a.kv.k_part_bytes : 0));
-}
-
-using Scores = float[kMaxQueries][kSegment];
-
-/// Bytes of a token's K or V.
-template <DType T>
-inline uint64_t row_bytes(uint32_t dim) {
-  return uint64_t{dim / BlockSize<T>::elements} * BlockSize<T>::bytes;
-}
-
-/// Dims d .. d + n of a token's V.
-template <DType T>
-inline F16 value_lanes(const std::byte* row, uint32_t d, uint32_t n) {
-  constexpr uint32_t elements = BlockSize<T>::elements, bytes = BlockSize<T>::bytes;
-  if constexpr (elements == 1)
-    return load_as<T>(row + d * bytes, n);
-  else
-    return Kept<T>::value_lanes(row + d / elements * bytes, d % elements);
-}
-
-inline uint64_t row_bytes_of(uint32_t type, uint32_t dim) {
-#define FOUNDRY_ROW(name, Name, number, elements, bytes, kind, linear, table, kv) \
-  FOUNDRY_HOST_##kv(case DType::name : return row_bytes<DType::name>(dim);)
-  switch (static_cast<DType>(type)) {
-    FOUNDRY_FORMATS(FOUNDRY_ROW)
-    default:
-      return 0;
-  }
-#undef FOUNDRY_ROW
-}
-
-/// What is read soon, while K of the tokens from t on is: K of those kTokens further on, and their own V. Its lines are
-/// asked for between the products, for the processor's own prefetching begins anew with every page and head. No more than
-/// advice: an address past the end does no harm.
-struct Soon {
-  static constexpr uint32_t kTokens = 64;
-  const std::byte *k, *v;
-  uint64_t k_step, v_step;  // bytes of sixteen tokens and one dim
-
-  Soon(const AttentionSegment& a, uint64_t t, uint64_t end, uint64_t k_row, uint64_t v_row)
-      : v(page_part(a, t, true) + t % a.kv.page_tokens * v_row),
-        k_step(16 * k_row / a.kv.head_dim),
-        v_step(16 * v_row / a.kv.head_dim) {
-    const uint64_t soon = t + kTokens;
-    k = soon < end ? page_part(a, soon, false) + soon % a.kv.page_tokens * k_row : v;
-  }
-  void prefetch(uint64_t dim) const {
-    __builtin_prefetch(k + dim * k_step);
-    __builtin_prefetch(v + dim * v_step);
-  }
-};
-
-/// scores[i][t] = q_i . k_t, d ascending, of U tiles side by side in a page at once; lanes are tokens. Lanes of tokens that
-/// no query sees hold anything.
-template <DType T, uint32_t N, uint32_t U>
-inline void dot_tiles(const AttentionSegment& a, const Active& active, uint32_t first, uint32_t tile, Scores& scores) {
-  constexpr uint32_t kElements = BlockSize<T>::elements, kBytes = BlockSize<T>::bytes;
-  const uint32_t dim = a.kv.head_dim;
-  const uint64_t k_row = row_bytes<T>(dim), v_row = row_bytes_of(a.kv.v_type, dim), next = k_row * tile;
-  const float* q[N];
-  for (uint32_t i = 0; i < N; ++i) q[i] = a.q[active.index[first + i]];
-  for (uint64_t t = active.begin / (U * tile) * (U * tile); t < active.end; t += U * tile) {
-    const std::byte* keys = page_part(a, t, false) + t % a.kv.page_tokens * k_row;
-    const Soon soon(a, t, active.end, k_row, v_row);
-    F16 acc[U][N];
-    FOUNDRY_UNROLL
-    for (uint32_t u = 0; u < U; ++u) FOUNDRY_UNROLL
-    for (uint32_t i = 0; i < N; ++i) acc[u][i] = zero();
-    if constexpr (kElements == 1) {
-      for (uint32_t d = 0; d < dim; ++d, keys += uint64_t{tile} * kBytes) {
-        if (d % 2 == 0) soon.prefetch(d);
-        F16 k[U];
-        FOUNDRY_UNROLL
-        for (uint32_t u = 0; u < U; ++u) k[u] = load_as<T>(keys + u * next, tile);
-        FOUNDRY_UNROLL
-        for (uint32_t i = 0; i < N; ++i) {
-          const F16 x = set1(q[i][d]);
-          FOUNDRY_UNROLL
-          for (uint32_t u = 0; u < U; ++u) acc[u][i] = fma(k[u], x, acc[u][i]);
-        }
-      }
-    } else {
-      for (uint32_t d = 0; d < dim; d += kElements, keys += uint64_t{tile} * kBytes) {
-        for (uint32_t ahead = 0; ahead < kElements; ahead += 4) soon.prefetch(d + ahead);
-        for (uint32_t u = 0; u < U; ++u) Kept<T>::dot_block(keys + u * next, tile, q, d, acc[u]);
-      }
-    }
-    for (uint32_t u = 0; u < U; ++u)
-      for (uint32_t i = 0; i < N; ++i) store(&scores[active.index[first + i]][t + u * tile - a.first], acc[u][i], tile);
-  }
-}
-
-/// As many tiles at once as keep the multipliers busy.
-template <DType T, uint32_t N>
-inline void dot_keys(const AttentionSegment& a, const Active& active, uint32_t first, Scores& scores) {
-  constexpr uint32_t U = kSums / N >= 14 ? 4 : kSums / N >= 6 ? 2 : 1;
-  if (a.kv.tile_tokens != kLanes) return dot_tiles<T, N, 1>(a, active, first, a.kv.tile_tokens, scores);
-  if (U != 1 && a.kv.page_tokens % (U * kLanes) == 0) return dot_tiles<T, N, U>(a, active, first, kLanes, scores);
-  dot_tiles<T, N, 1>(a, active, first, kLanes, scores);
-}
+#include "device/cpu/attention_segment.inl"
+//
+#include "device/cpu/attention_keys.inl"
+#include "device/cpu/attention_values.inl"
 
 /// scores become exp(score * scale - max), soft caps before; what a query does not see becomes 0.
 inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Partial& partial) {
   const auto begin = static_cast<uint32_t>(a.begin[i] - a.first), end = static_cast<uint32_t>(a.end[i] - a.first);
   const uint32_t from = begin / 16 * 16;
   const F16 nothing = set1(kMinusInfinity), scale = set1(a.cap == 0 ? a.scale : 1.0f);
+  const auto seen = [&](uint32_t t, F16 x, F16 otherwise) {  // mostly all sixteen are
+    if (begin <= t && t + 16 <= end) return x;
+    return select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, x, otherwise);
+  };
   if (a.cap != 0)
     for (uint32_t t = from; t < end; t += 16)
       store(&scores[i][t], soft_cap(mul(load(&scores[i][t]), set1(a.scale)), a.cap));
   F16 most = nothing;
   for (uint32_t t = from; t < end; t += 16) {
-    const F16 s =
-        select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, mul(load(&scores[i][t]), scale), nothing);
+    const F16 s = seen(t, mul(load(&scores[i][t]), scale), nothing);
     store(&scores[i][t], s);
     most = max(s, most);
   }
@@ -132,116 +27,11 @@ inline void softmax(const AttentionSegment& a, uint32_t i, Scores& scores, Parti
   const F16 shift = set1(partial.max);
   F16 total = zero();
   for (uint32_t t = from; t < end; t += 16) {
-    const F16 p =
-        select(t < begin ? begin - t : 0, end - t < 16 ? end - t : 16, exp(sub(load(&scores[i][t]), shift)), zero());
+    const F16 p = seen(t, exp(sub(load(&scores[i][t]), shift)), zero());
     store(&scores[i][t], p);
     total = add(total, p);
   }
   partial.sum = sum(total);
-}
-
-/// out_i += p_i[t] v_t for t in begin .. end, ascending; lanes are dims, of which C sixteens are summed at once.
-template <DType T, uint32_t N, uint32_t C>
-inline void sum_some_dims(const AttentionSegment& a, const uint32_t* index, uint64_t from, uint64_t to, uint32_t first,
-                          uint32_t last, const Scores& scores, Partial* partials) {
-  const uint64_t row = row_bytes<T>(a.kv.head_dim);
-  const std::byte* values = page_part(a, from, true) + from % a.kv.page_tokens * row;
-  const float* p[N];
-  for (uint32_t i = 0; i < N; ++i) p[i] = &scores[index[i]][from - a.first];
-  for (uint32_t d = first; d < last; d += 16 * C) {
-    const uint32_t n = C == 1 && last - d < 16 ? last - d : 16;
-    F16 acc[C][N];
-    FOUNDRY_UNROLL
-    for (uint32_t c = 0; c < C; ++c) FOUNDRY_UNROLL
-    for (uint32_t i = 0; i < N; ++i) acc[c][i] = load(partials[index[i]].out + d + 16 * c, n);
-    const std::byte* at = values;
-    for (uint64_t t = 0; t < to - from; ++t, at += row) {
-      F16 v[C];
-      FOUNDRY_UNROLL
-      for (uint32_t c = 0; c < C; ++c) v[c] = value_lanes<T>(at, d + 16 * c, n);
-      FOUNDRY_UNROLL
-      for (uint32_t i = 0; i < N; ++i) {
-        const F16 weight = set1(p[i][t]);
-        FOUNDRY_UNROLL
-        for (uint32_t c = 0; c < C; ++c) acc[c][i] = fma(v[c], weight, acc[c][i]);
-      }
-    }
-    FOUNDRY_UNROLL
-    for (uint32_t c = 0; c < C; ++c) FOUNDRY_UNROLL
-    for (uint32_t i = 0; i < N; ++i) store(partials[index[i]].out + d + 16 * c, acc[c][i], n);
-  }
-}
-
-template <DType T, uint32_t N>
-inline void sum_values(const AttentionSegment& a, const uint32_t* index, uint64_t begin, uint64_t end,
-                       const Scores& scores, Partial* partials) {
-  constexpr uint32_t C = kSums / N >= 4 ? 4 : kSums / N >= 2 ? 2 : 1;
-  const uint32_t dim = a.kv.head_dim, together = dim / (16 * C) * (16 * C);
-  for (uint64_t from = begin; from < end;) {
-    const uint64_t page_end = (from / a.kv.page_tokens + 1) * a.kv.page_tokens, to = page_end < end ? page_end : end;
-    sum_some_dims<T, N, C>(a, index, from, to, 0, together, scores, partials);
-    sum_some_dims<T, N, 1>(a, index, from, to, together, dim, scores, partials);
-    from = to;
-  }
-}
-
-/// Calls f<N>(first) for tiles of N queries, 1 to kQueryTile, as few and as like in size as can be: 7 are one tile, 9 are 4
-/// and 5. A query's own sums are the same in any tile.
-template <uint32_t N = kQueryTile, class F>
-inline void exactly(uint32_t n, uint32_t first, const F& f) {
-  if constexpr (N > 1)
-    if (n < N) return exactly<N - 1>(n, first, f);
-  f.template operator()<N>(first);
-}
-template <class F>
-inline void in_tiles(uint32_t n, const F& f) {
-  const uint32_t tiles = (n + kQueryTile - 1) / kQueryTile;
-  for (uint32_t t = 0; t < tiles; ++t) exactly(n * (t + 1) / tiles - n * t / tiles, n * t / tiles, f);
-}
-
-/// What only some queries see comes before and behind what all see: each query's own sum still goes up in position.
-template <DType V>
-inline void weigh_values(const AttentionSegment& a, const Active& active, const Scores& scores, Partial* partials) {
-  const bool together = active.common_begin < active.common_end;
-  for (uint32_t i = 0; i < active.n; ++i) {
-    const uint32_t query = active.index[i];
-    sum_values<V, 1>(a, &query, a.begin[query], together ? active.common_begin : a.end[query], scores, partials);
-  }
-  if (!together) return;
-  in_tiles(active.n, [&]<uint32_t N>(uint32_t first) {
-    sum_values<V, N>(a, active.index + first, active.common_begin, active.common_end, scores, partials);
-  });
-  for (uint32_t i = 0; i < active.n; ++i) {
-    const uint32_t query = active.index[i];
-    sum_values<V, 1>(a, &query, active.common_end, a.end[query], scores, partials);
-  }
-}
-
-template <DType K>
-inline void all_keys(const AttentionSegment& a, const Active& active, Scores& scores) {
-  in_tiles(active.n, [&]<uint32_t N>(uint32_t first) { dot_keys<K, N>(a, active, first, scores); });
-}
-
-inline void dot_all_keys(const AttentionSegment& a, const Active& active, Scores& scores) {
-#define FOUNDRY_KEYS(name, Name, number, elements, bytes, kind, linear, table, kv) \
-  FOUNDRY_HOST_##kv(case DType::name : return all_keys<DType::name>(a, active, scores);)
-  switch (static_cast<DType>(a.kv.k_type)) {
-    FOUNDRY_FORMATS(FOUNDRY_KEYS)
-    default:
-      return;
-  }
-#undef FOUNDRY_KEYS
-}
-
-inline void weigh_all_values(const AttentionSegment& a, const Active& active, const Scores& scores, Partial* partials) {
-#define FOUNDRY_VALUES(name, Name, number, elements, bytes, kind, linear, table, kv) \
-  FOUNDRY_HOST_##kv(case DType::name : return weigh_values<DType::name>(a, active, scores, partials);)
-  switch (static_cast<DType>(a.kv.v_type)) {
-    FOUNDRY_FORMATS(FOUNDRY_VALUES)
-    default:
-      return;
-  }
-#undef FOUNDRY_VALUES
 }
 
 void attention(const AttentionSegment& a, Partial* partials) {

@@ -130,12 +130,7 @@ class CpuDevice final : public Unified<Device> {
       any = any || quantised(output.weight->type);
       panels += (output.p.out_features + kLanes - 1) / kLanes;
     }
-    if (any)
-      rows(first.n_rows, first.in_features, [&](uint64_t r) {
-        const uint64_t at = r * (first.in_features / kBlock);
-        kernels_.quantise(args.in.as<float>() + r * first.in_features, first.in_features, quant_.q + at * kQuantBytes,
-                          quant_.scales + at, quant_.sums + 2 * at);
-      });
+    if (any) quantise(args.in, first.n_rows, first.in_features);
     // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
     const uint64_t step = std::max<uint64_t>(1, panels / (uint64_t{info_.threads} * 8));
     pool_.parallel_for((panels + step - 1) / step, [&](uint64_t task, uint32_t) {
@@ -201,7 +196,10 @@ class CpuDevice final : public Unified<Device> {
     }
   }
 
-  void attention(const AttentionArgs& args) override { cpu::attention(args, kernels_, pool_, attention_scratch_); }
+  void attention(const AttentionArgs& args) override {
+    if (kernels_.dots_keys(args.kv.k_type)) quantise(args.q, args.p.n_rows, args.p.n_heads * args.kv.head_dim);
+    cpu::attention(args, quant_, kernels_, pool_, attention_scratch_);
+  }
 
   void swiglu(const GatedArgs& args) override {
     rows(args.n_rows, args.width, [&](uint64_t r) {
@@ -314,6 +312,15 @@ class CpuDevice final : public Unified<Device> {
     panel.out = output->out.as<float>() + at;
     panel.out_stride = p.out_features;
     kernels_.linear(panel);
+  }
+
+  /// Into quant_, whose rows are `width` wide until the next call.
+  void quantise(Span in, uint32_t n_rows, uint32_t width) {
+    rows(n_rows, width, [&](uint64_t r) {
+      const uint64_t at = r * (width / kBlock);
+      kernels_.quantise(in.as<float>() + r * width, width, quant_.q + at * kQuantBytes, quant_.scales + at,
+                        quant_.sums + 2 * at);
+    });
   }
 
   /// cos and sin of every row and pair, once a step where all layers turn alike: [row][cos of each pair | sin of each pair].

@@ -60,8 +60,10 @@ struct AttentionSegment {
   float scale;
   float cap;  // 0: none
   const uint64_t* pages;
-  uint64_t first;               // the segment's first position, a multiple of kSegment
-  const float* q[kMaxQueries];  // [head_dim] each
+  uint64_t first;                     // the segment's first position, a multiple of kSegment
+  const float* q[kMaxQueries];        // [head_dim] each
+  QuantRows quant;                    // the same queries, where K is of a type that dots_keys() names
+  uint64_t quant_block[kMaxQueries];  // where each begins in it
   uint64_t
       begin[kMaxQueries];  // positions that each query sees: begin .. end, inside the segment; none if begin >= end
   uint64_t end[kMaxQueries];
@@ -82,6 +84,7 @@ struct CpuKernels {
   void (*pack)(const PanelSource& from, std::byte* to);  // panel_bytes
   void (*quantise)(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sums);
   void (*linear)(const LinearPanel& panel);
+  bool (*dots_keys)(uint32_t type);  // whether K of the type is scored by byte dot products, with queries in two bytes
   void (*attention)(const AttentionSegment& segment, Partial* partials);  // one partial a query
   void (*merge)(Partial& into, const Partial& next, uint32_t head_dim);
   void (*finish)(const Partial& partial, float* out, uint32_t head_dim);

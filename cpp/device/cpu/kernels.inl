@@ -199,8 +199,8 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
   }
 }
 
-constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,       quantise, linear, attention, merge, finish,
-                               append,   rms_norm,    layer_norm, swiglu,   geglu,  gelu,      scale, add};
+constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,       quantise, linear, dots_keys, attention, merge, finish,
+                               append,   rms_norm,    layer_norm, swiglu,   geglu,  gelu,      scale,     add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

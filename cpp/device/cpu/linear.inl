@@ -1,12 +1,5 @@
 // Part of kernels.inl: linear layers, sixteen outputs at a time, and the panels that they read (formats/formats.inl).
 
-/// Four bytes of quantised activations. Read where they are used: processors broadcast them on the way from memory.
-inline int32_t four(const int8_t* p) {
-  int32_t bytes;
-  __builtin_memcpy(&bytes, p, sizeof bytes);
-  return bytes;
-}
-
 /// Adds the products of pair i of a part's groups, the n-th of those that share a scale, for R rows whose blocks are
 /// `stride` bytes apart. (FOUNDRY_UNROLL is for loops of few rounds, whose arrays are to be registers.)
 template <class Format, uint32_t i, uint32_t R>

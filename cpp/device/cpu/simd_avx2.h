@@ -14,6 +14,8 @@ constexpr int32_t kQ8Offset = 0;  // vpmaddubsw would saturate on unsigned weigh
 constexpr uint32_t kRowTile = 2;
 constexpr uint32_t kQueryTile = 6;
 constexpr uint32_t kSums = 6;
+constexpr uint32_t kDotQueries = 2;
+constexpr bool kDotsOfQ8 = false, kDotsOfCodes = true;
 
 struct F16 {
   __m256 a, b;
@@ -132,6 +134,19 @@ struct Bytes {
 inline Bytes load_bytes(const std::byte* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+}
+inline Bytes load_bytes(const std::byte* p, uint32_t n) {
+  const auto* fours = reinterpret_cast<const int*>(p);
+  return {_mm256_maskload_epi32(fours, lanes(n, 0)), _mm256_maskload_epi32(fours + 8, lanes(n, 8))};
+}
+inline Bytes with_q8_offset(Bytes x) { return x; }
+template <int i>
+inline __m256 widen_byte(__m256i x) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(x, 24 - 8 * i), 24));
+}
+template <int i>
+inline F16 widen_byte(Bytes x) {
+  return {widen_byte<i>(x.a), widen_byte<i>(x.b)};
 }
 inline Bytes each_byte(int x) {
   const __m256i all = _mm256_set1_epi8(static_cast<char>(x));

@@ -10,10 +10,12 @@
 namespace foundry::cpu::avx512 {
 
 constexpr const char* kIsaName = "avx512";
-constexpr int32_t kQ8Offset = 128;  // vpdpbusd takes unsigned weights
-constexpr uint32_t kRowTile = 8;    // rows of a linear tile
-constexpr uint32_t kQueryTile = 8;  // queries that share a load of K or V, at most
-constexpr uint32_t kSums = 28;      // that attention keeps in registers
+constexpr int32_t kQ8Offset = 128;                     // vpdpbusd takes unsigned weights
+constexpr uint32_t kRowTile = 8;                       // rows of a linear tile
+constexpr uint32_t kQueryTile = 8;                     // queries that share a load of K or V, at most
+constexpr uint32_t kSums = 28;                         // that attention keeps in registers
+constexpr uint32_t kDotQueries = 8;                    // whose sums of byte products registers hold
+constexpr bool kDotsOfQ8 = true, kDotsOfCodes = true;  // byte dot products beat f32 on what add_q8 and add_codes add
 
 struct F16 {
   __m512 v;
@@ -63,10 +65,7 @@ inline F16 select(uint32_t begin, uint32_t end, F16 a, F16 b) {
   return {_mm512_mask_blend_ps(static_cast<__mmask16>(lanes(end) & ~lanes(begin)), b.v, a.v)};
 }
 /// a * 2^n, n whole, the result normal or zero.
-inline F16 scale2(F16 a, F16 n) {
-  return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(_mm512_slli_epi32(
-                                 _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23)))};
-}
+inline F16 scale2(F16 a, F16 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 izero() { return {_mm512_setzero_si512()}; }
 inline I16 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
@@ -83,6 +82,15 @@ struct Bytes {
   __m512i v;
 };
 inline Bytes load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+/// Of n outputs; reads nothing behind them.
+inline Bytes load_bytes(const std::byte* p, uint32_t n) { return {_mm512_maskz_loadu_epi32(lanes(n), p)}; }
+/// Signed bytes as add_q8() takes them: off by kQ8Offset.
+inline Bytes with_q8_offset(Bytes a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
+/// Byte i of each four, signed.
+template <int i>
+inline F16 widen_byte(Bytes a) {
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(a.v, 24 - 8 * i), 24))};
+}
 inline Bytes each_byte(int x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
 inline Bytes both(Bytes a, Bytes b) { return {_mm512_and_si512(a.v, b.v)}; }
 inline Bytes either(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }

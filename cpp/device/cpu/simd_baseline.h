@@ -25,6 +25,12 @@ constexpr int32_t kQ8Offset = 0;
 constexpr uint32_t kRowTile = 2;
 constexpr uint32_t kQueryTile = 2;
 constexpr uint32_t kSums = 2;
+constexpr uint32_t kDotQueries = 2;
+#ifdef __ARM_FEATURE_DOTPROD
+constexpr bool kDotsOfQ8 = true, kDotsOfCodes = true;
+#else
+constexpr bool kDotsOfQ8 = false, kDotsOfCodes = false;
+#endif
 
 struct F16 {
   float v[16];
@@ -106,6 +112,18 @@ struct Bytes {
 inline Bytes load_bytes(const std::byte* p) {
   Bytes r;
   for (uint32_t i = 0; i < 64; ++i) r.v[i] = static_cast<int8_t>(p[i]);
+  return r;
+}
+inline Bytes load_bytes(const std::byte* p, uint32_t n) {
+  Bytes r;
+  for (uint32_t i = 0; i < 64; ++i) r.v[i] = i < 4 * n ? static_cast<int8_t>(p[i]) : int8_t{0};
+  return r;
+}
+inline Bytes with_q8_offset(const Bytes& a) { return a; }
+template <int i>
+inline F16 widen_byte(const Bytes& a) {
+  F16 r;
+  for (uint32_t lane = 0; lane < 16; ++lane) r.v[lane] = static_cast<float>(a.v[4 * lane + i]);
   return r;
 }
 inline Bytes each_byte(int x) {

@@ -15,8 +15,14 @@
 //   kMost                             the largest code, where that is by add_codes(); 0 where by add_q8()
 //   start(q_sum)                      what the sum begins with, where packed values are off by a constant
 //
-// Kept<> is how attention reads a format that keeps K and V (formats/kv_rows.h has the layout): dot_block() of K,
-// value_lanes() of V.
+// Kept<> is how attention reads the blocks of a format that keeps K and V (formats/kv_rows.h has the layout):
+//
+//   kDots                   K is scored by byte dot products with queries in two bytes, or else in f32
+//   kFours                  of neighbouring dims that four bytes of K hold: 2 where nibbles of a byte are 16 dims apart
+//   fours(bytes, n, k)      those of n tokens, off by kOffset
+//   accumulate, kMost       as in Packed<>
+//   widen<i>(bytes, n, k)   dim i of those fours, in f32
+//   values(bytes, d)        sixteen values of V from dim d of a block on, without its scale
 
 template <DType T>
 struct Packed;
@@ -60,6 +66,13 @@ constexpr ByteTable with_offset(const int8_t (&values)[16], int offset) {
 }
 
 inline F16 load_halves(const std::byte* p) { return load_f16(reinterpret_cast<const uint16_t*>(p)); }
+
+/// Four bytes of quantised activations. Read where they are used: processors broadcast them on the way from memory.
+inline int32_t four(const int8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return bytes;
+}
 
 #include "device/cpu/formats/plain.inl"
 #include "device/cpu/formats/planes.inl"

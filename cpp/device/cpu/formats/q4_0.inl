@@ -23,28 +23,25 @@ struct Packed<DType::q4_0> {
 
 template <>
 struct Kept<DType::q4_0> {
-  /// acc[i] += q_i . k over a block; lanes are the n tokens of a tile. The sum of the block first, then its scale.
-  template <uint32_t N>
-  static void dot_block(const std::byte* block, uint32_t n, const float* const (&q)[N], uint32_t dim, F16 (&acc)[N]) {
-    const std::byte* values = block + n * sizeof(uint16_t);
-    F16 part[N];
-    for (uint32_t i = 0; i < N; ++i) part[i] = zero();
-    for (uint32_t d = 0; d < 16; ++d) {
-      F16 low, high;
-      load_nibbles(values + uint64_t{d} * n, n, low, high);
-      for (uint32_t i = 0; i < N; ++i) {
-        part[i] = fma(low, set1(q[i][dim + d]), part[i]);
-        part[i] = fma(high, set1(q[i][dim + 16 + d]), part[i]);
-      }
-    }
-    const F16 scale = load_f16(reinterpret_cast<const uint16_t*>(block), n);
-    for (uint32_t i = 0; i < N; ++i) acc[i] = fma(scale, part[i], acc[i]);
+  static constexpr bool kDots = kDotsOfCodes;
+  static constexpr uint32_t kFours = 2, kMost = 15;
+  static constexpr int32_t kOffset = 8;
+
+  static void fours(const std::byte* bytes, uint32_t n, Bytes (&k)[kFours]) {
+    const Bytes nibbles = load_bytes(bytes, n);
+    k[0] = both(nibbles, each_byte(15));
+    k[1] = both(shifted<-4>(nibbles), each_byte(15));
   }
-  /// Sixteen values of a block, from value d on.
-  static F16 value_lanes(const std::byte* block, uint32_t d) {
-    const F16 scale = set1(widen_f16(reinterpret_cast<const uint16_t*>(block)));
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
+  template <int i>
+  static void widen(const std::byte* bytes, uint32_t n, F16 (&k)[kFours]) {
+    Bytes codes[kFours];
+    fours(bytes, n, codes);
+    for (uint32_t f = 0; f < kFours; ++f) k[f] = sub(widen_byte<i>(codes[f]), set1(kOffset));
+  }
+  static F16 values(const std::byte* bytes, uint32_t d) {
     F16 low, high;
-    load_nibbles(block + sizeof(uint16_t), 16, low, high);
-    return mul(d == 0 ? low : high, scale);
+    load_nibbles(bytes, 16, low, high);
+    return d == 0 ? low : high;
   }
 };

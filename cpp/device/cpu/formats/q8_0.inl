@@ -27,22 +27,17 @@ struct Packed<DType::q8_0> {
 
 template <>
 struct Kept<DType::q8_0> {
-  /// acc[i] += q_i . k over a block; lanes are the n tokens of a tile. The sum of the block first, then its scale.
-  template <uint32_t N>
-  static void dot_block(const std::byte* block, uint32_t n, const float* const (&q)[N], uint32_t dim, F16 (&acc)[N]) {
-    const std::byte* values = block + n * sizeof(uint16_t);
-    F16 part[N];
-    for (uint32_t i = 0; i < N; ++i) part[i] = zero();
-    for (uint32_t d = 0; d < 32; ++d) {
-      const F16 k = load_i8(values + uint64_t{d} * n, n);
-      for (uint32_t i = 0; i < N; ++i) part[i] = fma(k, set1(q[i][dim + d]), part[i]);
-    }
-    const F16 scale = load_f16(reinterpret_cast<const uint16_t*>(block), n);
-    for (uint32_t i = 0; i < N; ++i) acc[i] = fma(scale, part[i], acc[i]);
+  static constexpr bool kDots = kDotsOfQ8;
+  static constexpr uint32_t kFours = 1, kMost = 0;
+  static constexpr int32_t kOffset = kQ8Offset;
+
+  static void fours(const std::byte* bytes, uint32_t n, Bytes (&k)[kFours]) {
+    k[0] = with_q8_offset(load_bytes(bytes, n));
   }
-  /// Sixteen values of a block, from value d on.
-  static F16 value_lanes(const std::byte* block, uint32_t d) {
-    const F16 scale = set1(widen_f16(reinterpret_cast<const uint16_t*>(block)));
-    return mul(load_i8(block + sizeof(uint16_t) + d, 16), scale);
+  static void accumulate(Dots& sum, Bytes k, int32_t four) { add_q8(sum, k, four); }
+  template <int i>
+  static void widen(const std::byte* bytes, uint32_t n, F16 (&k)[kFours]) {
+    k[0] = widen_byte<i>(load_bytes(bytes, n));
   }
+  static F16 values(const std::byte* bytes, uint32_t d) { return load_i8(bytes + d, 16); }
 };
