@@ -1,5 +1,16 @@
 // Part of kernels.inl: linear layers, sixteen outputs at a time, and the panels that they read (formats/formats.inl).
 
+/// How far ahead of what is multiplied the panels' bytes are asked for. The processor's own prefetching begins anew with
+/// every page, and does not keep memory busy while few rows are multiplied: one row reads 1.4 to 1.9 times as fast for it
+/// (docs/measured.md). Panels follow one another, so that the next one's beginning is asked for too.
+constexpr uint64_t kAhead = 4096;
+constexpr uint32_t kLine = 64;  // bytes that come at once
+
+/// Asks for the line kAhead bytes from here. No more than advice: an address past the end does no harm.
+inline void ask_ahead(const std::byte* p) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + kAhead));
+}
+
 /// Adds the products of pair i of a part's groups, the n-th of those that share a scale, for R rows whose blocks are
 /// `stride` bytes apart. (FOUNDRY_UNROLL is for loops of few rounds, whose arrays are to be registers.)
 template <class Format, uint32_t i, uint32_t R>
@@ -60,11 +71,14 @@ template <DType T, uint32_t R>
 inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   using Format = Packed<T>;
   constexpr uint32_t kParts = BlockSize<T>::elements / kBlock;  // of a block: each meets one block of activations
+  constexpr uint32_t kPartBytes = (Format::bytes + kParts - 1) / kParts;
   static_assert(kParts * kBlock == BlockSize<T>::elements);
   const uint64_t n_blocks = a.in_features / kBlock;
   const std::byte* w = a.panel;
   for (uint64_t b = row * n_blocks; b < (row + uint64_t{1}) * n_blocks; w += Format::bytes)
     for (uint32_t part = 0; part < kParts; ++part, ++b) {
+      FOUNDRY_UNROLL
+      for (uint32_t line = 0; line < kPartBytes; line += kLine) ask_ahead(w + part * kPartBytes + line);
       add_group<T, 0, R>(a, b, n_blocks, w, part, acc);
       if constexpr (Format::kHalves == 2) add_group<T, 1, R>(a, b, n_blocks, w, part, acc);
     }
@@ -74,7 +88,9 @@ template <DType T, uint32_t R>
 inline void plain_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   const float* x = a.x + uint64_t{row} * a.in_features;
   for (uint32_t k = 0; k < a.in_features; ++k) {
-    const F16 w = load_as<T>(a.panel + uint64_t{k} * 16 * BlockSize<T>::bytes);
+    const std::byte* of_k = a.panel + uint64_t{k} * 16 * BlockSize<T>::bytes;
+    ask_ahead(of_k);
+    const F16 w = load_as<T>(of_k);
     for (uint32_t r = 0; r < R; ++r) acc[r] = fma(w, set1(x[uint64_t{r} * a.in_features + k]), acc[r]);
   }
 }
