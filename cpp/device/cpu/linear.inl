@@ -1,16 +1,5 @@
 // Part of kernels.inl: linear layers, sixteen outputs at a time, and the panels that they read (formats/formats.inl).
 
-/// How far ahead of what is multiplied the panels' bytes are asked for. The processor's own prefetching begins anew with
-/// every page, and does not keep memory busy while few rows are multiplied: one row reads 1.4 to 1.9 times as fast for it
-/// (docs/measured.md). Panels follow one another, so that the next one's beginning is asked for too.
-constexpr uint64_t kAhead = 4096;
-constexpr uint32_t kLine = 64;  // bytes that come at once
-
-/// Asks for the line kAhead bytes from here. No more than advice: an address past the end does no harm.
-inline void ask_ahead(const std::byte* p) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + kAhead));
-}
-
 /// Adds the products of pair i of a part's groups, the n-th of those that share a scale, for R rows whose blocks are
 /// `stride` bytes apart. (FOUNDRY_UNROLL is for loops of few rounds, whose arrays are to be registers.)
 template <class Format, uint32_t i, uint32_t R>
@@ -77,8 +66,7 @@ inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   const std::byte* w = a.panel;
   for (uint64_t b = row * n_blocks; b < (row + uint64_t{1}) * n_blocks; w += Format::bytes)
     for (uint32_t part = 0; part < kParts; ++part, ++b) {
-      FOUNDRY_UNROLL
-      for (uint32_t line = 0; line < kPartBytes; line += kLine) ask_ahead(w + part * kPartBytes + line);
+      ask_ahead<kPartBytes>(w + part * kPartBytes);
       add_group<T, 0, R>(a, b, n_blocks, w, part, acc);
       if constexpr (Format::kHalves == 2) add_group<T, 1, R>(a, b, n_blocks, w, part, acc);
     }
@@ -89,7 +77,7 @@ inline void plain_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   const float* x = a.x + uint64_t{row} * a.in_features;
   for (uint32_t k = 0; k < a.in_features; ++k) {
     const std::byte* of_k = a.panel + uint64_t{k} * 16 * BlockSize<T>::bytes;
-    ask_ahead(of_k);
+    ask_ahead<1>(of_k);
     const F16 w = load_as<T>(of_k);
     for (uint32_t r = 0; r < R; ++r) acc[r] = fma(w, set1(x[uint64_t{r} * a.in_features + k]), acc[r]);
   }
@@ -103,13 +91,7 @@ inline void linear_rows(const LinearPanel& a, uint32_t row) {
     plain_tile<T, R>(a, row, acc);
   else
     quant_tile<T, R>(a, row, acc);
-  for (uint32_t r = 0; r < R; ++r) {
-    const uint64_t at = (row + r) * a.out_stride;
-    F16 y = acc[r];
-    if (a.bias != nullptr) y = add(y, load(a.bias, a.n_outputs));
-    if (a.residual != nullptr) y = add(y, load(a.residual + at, a.n_outputs));
-    store(a.out + at, y, a.n_outputs);
-  }
+  put_outputs(a, row, acc);
 }
 
 template <DType T, uint32_t R = BlockSize<T>::elements == 1 ? kPlainRows : kRowTile>
