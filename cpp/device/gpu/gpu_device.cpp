@@ -19,8 +19,16 @@ namespace {
 
 constexpr uint32_t kThreads = ElementwiseLaunch::kThreads;
 constexpr uint32_t kMostSplits = AttentionDecodeLaunch::kMostSplits;
-constexpr uint32_t kMostBound = 4096 / sizeof(SequenceParams);
+constexpr uint32_t kMostBytes = 4096;  // that Metal binds as they are
+constexpr uint32_t kMostBound = kMostBytes / sizeof(SequenceParams), kMostDrawn = kMostBytes / sizeof(SampleParams);
 constexpr uint64_t kMostPartials = uint64_t{64} << 20;  // bytes; more rows go one wave after the other
+
+constexpr double kSamplePasses = 70 * 8;  // over the vocabulary, by one threadgroup of the eight that could run
+
+/// Bytes of a launch that goes over rows of floats so many times, reads and writes together.
+double moved(uint64_t n_rows, uint64_t width, double times) {
+  return static_cast<double>(n_rows * width * sizeof(float)) * times;
+}
 
 uint32_t groups(uint64_t n, uint32_t each) { return static_cast<uint32_t>((n + each - 1) / each); }
 
@@ -80,7 +88,8 @@ class GpuDevice final : public Device {
                          .buffer(span_of(args.table))
                          .buffer(args.tokens)
                          .buffer(args.out)
-                         .value(args.p));
+                         .value(args.p)
+                         .costs(moved(args.p.n_rows, args.p.width, 2)));
   }
 
   void rms_norm(const RmsNormArgs& args) override {
@@ -91,7 +100,8 @@ class GpuDevice final : public Device {
                          .buffer(args.in)
                          .buffer(span_of(args.weight))
                          .buffer(args.out)
-                         .value(args.p));
+                         .value(args.p)
+                         .costs(moved(args.p.n_rows, args.p.width, 4)));
   }
 
   void layer_norm(const LayerNormArgs& args) override {
@@ -100,7 +110,8 @@ class GpuDevice final : public Device {
                          .buffer(span_of(args.weight))
                          .buffer(args.bias == nullptr ? args.in : span_of(args.bias))  // then never read
                          .buffer(args.out)
-                         .value(args.p));
+                         .value(args.p)
+                         .costs(moved(args.p.n_rows, args.p.width, 5)));
   }
 
   /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
@@ -129,7 +140,8 @@ class GpuDevice final : public Device {
                          .buffer(args.out)
                          .buffer(args.positions)
                          .bytes(turns.data(), turns.size() * sizeof(float))
-                         .value(args.p));
+                         .value(args.p)
+                         .costs(moved(args.p.n_rows, uint64_t{args.p.n_heads} * args.p.head_dim, 4)));
   }
 
   void kv_append(const KvAppendArgs& args) override {
@@ -140,7 +152,8 @@ class GpuDevice final : public Device {
       launch.of(dtype_name(types[part])).buffer(part == 0 ? args.k : args.v);
       sequences(launch, args.sequences, args.n_sequences);
       if (part == 1) launch.beside();
-      queue_->dispatch(launch.value(args.kv).value(p));
+      queue_->dispatch(
+          launch.value(args.kv).value(p).costs(moved(args.n_rows, uint64_t{args.kv.n_kv_heads} * args.kv.head_dim, 2)));
     }
   }
 
@@ -152,11 +165,15 @@ class GpuDevice final : public Device {
       end = std::max(end, uint64_t{args.sequences[s].start} + args.sequences[s].n_rows);
     const uint32_t prefill = prefill_rows(args);
     uint32_t decodes = 0, prefills = 0, most_rows = 0;
+    double seen[2] = {0, 0};  // positions that rows of the one and of the other see, about
     for (uint32_t s = 0; s < args.p.n_sequences; ++s) {
       const uint32_t n = args.sequences[s].n_rows;
       ++(n >= prefill ? prefills : decodes);
       most_rows = std::max(most_rows, n);
+      seen[n >= prefill ? 0 : 1] += double{1} * n * (args.sequences[s].start + n);
     }
+    const double products = 2.0 * args.p.n_heads * args.kv.head_dim;         // of a position for a row
+    const double bytes = 2.0 * args.kv.n_kv_heads * args.kv.head_dim * 2.0;  // as f16, each row by itself
     if (prefills != 0) {
       const SplitParams split{0, 0, 0, prefill};
       const uint32_t strips = groups(most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
@@ -164,7 +181,8 @@ class GpuDevice final : public Device {
       Dispatch launch("attention_prefill", grid, AttentionPrefillLaunch::kThreads);
       launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
-      queue_->dispatch(launch.buffer(args.out).value(args.kv).value(args.p).value(split));
+      launch.buffer(args.out).value(args.kv).value(args.p).value(split);
+      queue_->dispatch(launch.costs(seen[0] * bytes / uint32_t{AttentionPrefillLaunch::kRows}, seen[0] * products));
     }
     if (decodes == 0) return;
     // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its position alone.
@@ -182,11 +200,13 @@ class GpuDevice final : public Device {
       sequences(decode, args.sequences, args.p.n_sequences);
       // Beside prefill, which writes other rows; but not beside the merge of the wave before.
       if (prefills != 0 && row == 0) decode.beside();
-      queue_->dispatch(decode.buffer(partials_).value(args.kv).value(args.p).value(split));
+      const double share = seen[1] * rows / args.p.n_rows;
+      decode.buffer(partials_).value(args.kv).value(args.p).value(split);
+      queue_->dispatch(decode.costs(share * bytes, share * products));
       Dispatch merge("attention_merge", {args.p.n_heads, rows}, AttentionMergeLaunch::kThreads);
       merge.buffer(partials_).buffer(args.out).value(args.kv).value(args.p).value(split);
       sequences(merge, args.sequences, args.p.n_sequences);
-      queue_->dispatch(merge);
+      queue_->dispatch(merge.costs(double{1} * rows * row_partials(args.p.n_heads, args.kv.head_dim)));
     }
   }
 
@@ -195,13 +215,21 @@ class GpuDevice final : public Device {
 
   void add(const AddArgs& args) override {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
-    queue_->dispatch(
-        Dispatch("add", {groups(n, kThreads)}, kThreads).buffer(args.a).buffer(args.b).buffer(args.out).value(n));
+    queue_->dispatch(Dispatch("add", {groups(n, kThreads)}, kThreads)
+                         .buffer(args.a)
+                         .buffer(args.b)
+                         .buffer(args.out)
+                         .value(n)
+                         .costs(moved(1, n, 3)));
   }
 
   void gelu(const GeluArgs& args) override {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
-    queue_->dispatch(Dispatch("gelu", {groups(n, kThreads)}, kThreads).buffer(args.in).buffer(args.out).value(n));
+    queue_->dispatch(Dispatch("gelu", {groups(n, kThreads)}, kThreads)
+                         .buffer(args.in)
+                         .buffer(args.out)
+                         .value(n)
+                         .costs(moved(1, n, 2)));
   }
 
   void scale(const ScaleArgs& args) override {
@@ -213,7 +241,8 @@ class GpuDevice final : public Device {
     queue_->dispatch(Dispatch("resize_heads", {groups(args.p.n, kThreads)}, kThreads)
                          .buffer(args.in)
                          .buffer(args.out)
-                         .value(args.p));
+                         .value(args.p)
+                         .costs(moved(1, args.p.n, 2)));
   }
 
   void select_rows(const SelectRowsArgs& args) override {
@@ -221,15 +250,23 @@ class GpuDevice final : public Device {
                          .buffer(args.rows)
                          .buffer(args.in)
                          .buffer(args.out)
-                         .value(args.width));
+                         .value(args.width)
+                         .costs(moved(args.n_selected, args.width, 2)));
   }
 
+  /// As many rows a launch as their parameters may be bound with; the launches are one beside the other.
   void sample(const SampleArgs& args) override {
-    queue_->dispatch(Dispatch("sample", {args.n_rows}, SampleLaunch::kThreads)
-                         .buffer(args.logits)
-                         .buffer(args.out)
-                         .bytes(args.params, args.n_rows * sizeof(SampleParams))
-                         .value(args.vocab_size));
+    for (uint32_t row = 0; row < args.n_rows; row += kMostDrawn) {
+      const uint32_t rows = std::min(args.n_rows - row, kMostDrawn);
+      Dispatch launch("sample", {rows}, SampleLaunch::kThreads);
+      launch.buffer({args.logits.buffer, args.logits.offset + uint64_t{row} * args.vocab_size * sizeof(float)})
+          .buffer({args.out.buffer, args.out.offset + row * sizeof(int32_t)})
+          .bytes(args.params + row, rows * sizeof(SampleParams))
+          .value(args.vocab_size)
+          .costs(moved(rows, args.vocab_size, kSamplePasses));
+      if (row != 0) launch.beside();
+      queue_->dispatch(launch);
+    }
   }
 
   uint64_t submit() override { return queue_->submit(); }
@@ -288,7 +325,7 @@ class GpuDevice final : public Device {
     Dispatch launch("linear_tiles", grid, LinearTilesLaunch::kThreads);
     launch.of(dtype_name(output.weight->type));
     bind(launch, args, output, args.in);
-    return launch;
+    return launch.costs(weight_bytes(output) * grid.y, products(output));
   }
 
   static Dispatch rows_launch(const LinearArgs& args, const LinearArgs::Output& output) {
@@ -303,7 +340,14 @@ class GpuDevice final : public Device {
         .buffer(gate ? span_of(args.outputs[1].weight) : span_of(output.weight))
         .value(args.norm.p.eps);
     launch.constant(2, norm).constant(3, gate).constant(4, args.gate == LinearArgs::Gate::geglu);
-    return launch;
+    const double weights = gate ? 2 : 1;
+    return launch.costs(weights * weight_bytes(output) * grid.y, weights * products(output));
+  }
+  static double weight_bytes(const LinearArgs::Output& output) {
+    return static_cast<double>(static_cast<const GpuWeight*>(output.weight)->buffer->bytes());
+  }
+  static double products(const LinearArgs::Output& output) {
+    return double{1} * output.p.n_rows * output.p.in_features * output.p.out_features;
   }
 
   /// Both kernels' first six; what is not there is never read.
@@ -320,8 +364,12 @@ class GpuDevice final : public Device {
 
   void gated(const char* kernel, const GatedArgs& args) {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
-    queue_->dispatch(
-        Dispatch(kernel, {groups(n, kThreads)}, kThreads).buffer(args.gate).buffer(args.up).buffer(args.out).value(n));
+    queue_->dispatch(Dispatch(kernel, {groups(n, kThreads)}, kThreads)
+                         .buffer(args.gate)
+                         .buffer(args.up)
+                         .buffer(args.out)
+                         .value(n)
+                         .costs(moved(1, n, 3)));
   }
 
   /// Few are bound as they are (Metal takes 4 KiB so); many are put into scratch, once a step for each group.

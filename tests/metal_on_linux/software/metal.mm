@@ -15,6 +15,8 @@
 #include "metal_on_linux/objc/bridge.h"
 #import "metal_on_linux/software/foundation_private.h"
 #include "metal_on_linux/software/gpu.h"
+#include "metal_on_linux/software/m1.h"
+#include "metal_on_linux/software/machine.h"
 
 using software_gpu::Allocation;
 using software_gpu::broken;
@@ -22,6 +24,7 @@ using software_gpu::broken;
 namespace {
 
 constexpr uint64_t kMemory = uint64_t{12} << 30;
+constexpr NSInteger kMetal3 = 5001, kApple0 = 1000;  // families
 constexpr NSUInteger kMostThreads = 1024, kMostBytes = 4096;
 
 void check(bool holds, const char* rule) {
@@ -53,7 +56,10 @@ void report(NSError* __autoreleasing* error, NSInteger code, const std::string& 
 }
 @end
 
-@interface SoftwareFence : NSObject <MTLFence>
+@interface SoftwareFence : NSObject <MTLFence> {
+ @public
+  bool _updated;
+}
 @end
 @implementation SoftwareFence
 @end
@@ -65,6 +71,7 @@ void report(NSError* __autoreleasing* error, NSInteger code, const std::string& 
  @public
   std::mutex _mutex;
   std::vector<std::shared_ptr<Allocation>> _added, _committed;
+  bool _requested;
 }
 @end
 @implementation SoftwareResidencySet
@@ -82,10 +89,22 @@ void report(NSError* __autoreleasing* error, NSInteger code, const std::string& 
   const std::lock_guard lock(_mutex);
   _committed = _added;
 }
+- (void)requestResidency {
+  const std::lock_guard lock(_mutex);
+  _requested = true;
+}
 @end
 
 @implementation MTLCompileOptions
-@synthesize languageVersion, fastMathEnabled;
+@synthesize languageVersion, fastMathEnabled, mathMode;
+- (instancetype)init {
+  mathMode = static_cast<MTLMathMode>(2);  // MTLMathModeFast: what a compiler does that nobody told
+  fastMathEnabled = YES;
+  return self;
+}
+- (BOOL)respondsToSelector:(SEL)selector {
+  return software_gpu::knows(foundry_objc_name(selector)) && [super respondsToSelector:selector];
+}
 @end
 @interface MTLFunctionConstantValues () {
  @public
@@ -163,7 +182,9 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
   return YES;
 }
 - (BOOL)serializeToURL:(NSURL*)url error:(NSError* __autoreleasing*)error {
-  std::ofstream file(text_of(static_cast<FoundryURL*>(url).path));
+  const std::string path = text_of(static_cast<FoundryURL*>(url).path);
+  software_gpu::archives_written.push_back(path);
+  std::ofstream file(path);
   file << kArchive << "\n";
   for (const std::string& pipeline : _pipelines) file << pipeline << "\n";
   if (file.flush()) return YES;
@@ -186,6 +207,7 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
  @public
   SoftwareQueue* _queue;
   std::vector<software_gpu::Pass> _passes;
+  double _seconds;                                 // that an M1 would take
   std::vector<std::shared_ptr<Allocation>> _held;  // until it has run
   bool _open;
   MTLCommandBufferStatus _status;
@@ -200,6 +222,7 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
   SoftwareDevice* _device;
   std::vector<SoftwareResidencySet*> _sets;
   std::deque<SoftwareCommandBuffer*> _pending;
+  bool _refuses;  // since a command buffer failed
 }
 - (void)runUntil:(SoftwareCommandBuffer*)last;
 @end
@@ -243,6 +266,7 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
                    static_cast<uint32_t>(threads.depth)};
   _next.behind_barrier = _behind_barrier;
   _behind_barrier = false, _begun = true;
+  _owner->_seconds += software_gpu::m1_seconds(_next);
   _pass.commands.push_back(_next);
   _next.bindings = {};  // stricter than Metal, which keeps them: nothing is bound by accident
 }
@@ -252,11 +276,13 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
 }
 - (void)updateFence:(id<MTLFence>)fence {
   check(!_ended && fence != nil, "a fence after the end, or none");
+  static_cast<SoftwareFence*>(fence)->_updated = true;
   _pass.updates = true;
 }
 - (void)waitForFence:(id<MTLFence>)fence {
   check(!_ended && fence != nil && !_begun, "waitForFence behind the pass's first dispatch");
   check(!_pass.updates, "an encoder that waits for the fence that it updates");
+  check(static_cast<SoftwareFence*>(fence)->_updated, "an encoder that waits for a fence that nobody has updated");
   _pass.waits = true;
 }
 - (void)useResources:(const id<MTLResource>[])resources count:(NSUInteger)count usage:(MTLResourceUsage)usage {
@@ -302,11 +328,13 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
   check(!_open, "commit with an open encoder");
   check(_status == MTLCommandBufferStatusNotEnqueued, "commit twice");
   _status = MTLCommandBufferStatusCommitted;
-  if (software_gpu::fault == "memory" || software_gpu::fault == "page fault") {
+  if (software_gpu::fault == "memory" || software_gpu::fault == "page fault" || software_gpu::fault == "dead") {
     const bool memory = software_gpu::fault == "memory";
     _error = [FoundryError errorWithCode:memory ? MTLCommandBufferErrorOutOfMemory : MTLCommandBufferErrorPageFault
                                     text:memory ? "Insufficient Memory" : "Caused GPU Address Fault Error"];
-    software_gpu::fault.clear();
+    if (software_gpu::fault != "dead") software_gpu::fault.clear();
+  } else if (_seconds > software_gpu::kLongest) {
+    _error = [FoundryError errorWithCode:MTLCommandBufferErrorTimeout text:"Caused GPU Timeout Error"];
   }
   _queue->_pending.push_back(self);
 }
@@ -321,9 +349,14 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
   std::vector<std::shared_ptr<Allocation>> held;
   for (SoftwareResidencySet* set : _queue->_sets) {
     const std::lock_guard lock(set->_mutex);
+    check(set->_requested || set->_committed.empty(), "a residency set whose residency nobody requested");
     for (const auto& one : set->_committed) resident.insert(one.get()), held.push_back(one);
   }
   if (software_gpu::fault == "residency") resident.clear();
+  if (_queue->_refuses)
+    _error = [FoundryError errorWithCode:MTLCommandBufferErrorAccessRevoked
+                                    text:"Ignored (for causing prior/excessive GPU errors)"];
+  _queue->_refuses = _error != nil;
   if (_error == nil)
     for (const software_gpu::Pass& pass : _passes) software_gpu::run(pass, resident);
   _status = _error == nil ? MTLCommandBufferStatusCompleted : MTLCommandBufferStatusError;
@@ -366,7 +399,7 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
 
 @implementation SoftwareDevice
 - (NSString*)name {
-  return @"software Metal";
+  return software_gpu::machine().family == 0 ? @"AMD Radeon Pro 5500M" : @"software Metal";
 }
 - (uint64_t)recommendedMaxWorkingSetSize {
   return kMemory;
@@ -378,15 +411,11 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
   return kMemory / 2;
 }
 - (BOOL)supportsFamily:(MTLGPUFamily)gpuFamily {
-  return gpuFamily == MTLGPUFamilyMetal3;
+  if (gpuFamily == kMetal3) return YES;  // other makers' GPUs, too
+  return gpuFamily > kApple0 && gpuFamily <= kApple0 + software_gpu::machine().family;
 }
 - (BOOL)respondsToSelector:(SEL)selector {
-  // FOUNDRY_METAL_MACOS=14: a system without residency sets.
-  const char* version = std::getenv("FOUNDRY_METAL_MACOS");
-  if (version != nullptr && std::string(version) == "14" &&
-      std::string(foundry_objc_name(selector)) == "newResidencySetWithDescriptor:error:")
-    return NO;
-  return [super respondsToSelector:selector];
+  return software_gpu::knows(foundry_objc_name(selector)) && [super respondsToSelector:selector];
 }
 - (id<MTLCommandQueue>)newCommandQueue {
   SoftwareQueue* queue = [SoftwareQueue new];
@@ -419,9 +448,11 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
                                options:(MTLCompileOptions*)options
                                  error:(NSError* __autoreleasing*)error {
   const std::string text = text_of(source);
-  if (text.find("#include \"") != std::string::npos || text.find("#include <metal_stdlib>") == std::string::npos ||
-      options.fastMathEnabled) {
-    report(error, 1, "a header that is not there, no <metal_stdlib>, or math that reorders sums");
+  const char* refused = software_gpu::refused(text, options.languageVersion);
+  const bool newer = software_gpu::knows("setMathMode:");
+  if (newer ? options.mathMode != MTLMathModeSafe : options.fastMathEnabled) refused = "math that reorders sums";
+  if (refused != nullptr) {
+    report(error, 1, refused);
     return nil;
   }
   SoftwareLibrary* library = [SoftwareLibrary new];
@@ -462,9 +493,18 @@ std::string entry_of(MTLComputePipelineDescriptor* descriptor) {
 }
 - (id<MTLResidencySet>)newResidencySetWithDescriptor:(MTLResidencySetDescriptor*)descriptor
                                                error:(NSError* __autoreleasing*)error {
-  (void)descriptor, (void)error;
-  return [SoftwareResidencySet new];
+  (void)descriptor;
+  if (software_gpu::fault != "residency set") return [SoftwareResidencySet new];
+  report(error, 1, "no residency set");
+  return nil;
 }
 @end
 
-id<MTLDevice> MTLCreateSystemDefaultDevice(void) { return [SoftwareDevice new]; }
+id<MTLDevice> MTLCreateSystemDefaultDevice(void) {
+  const software_gpu::Machine& machine = software_gpu::machine();
+  return machine.listed || machine.family < 0 ? nil : [SoftwareDevice new];
+}
+NSArray<id<MTLDevice>>* MTLCopyAllDevices(void) {
+  const software_gpu::Machine& machine = software_gpu::machine();
+  return [NSArray arrayWithObject:machine.listed && machine.family >= 0 ? [SoftwareDevice new] : nil];
+}
