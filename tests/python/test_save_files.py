@@ -152,17 +152,22 @@ def test_saves_into_one_folder_at_once(tiny: CompiledModel, folder: Path) -> Non
 
 
 def kill_saves(model: CompiledModel, session: Session, folder: Path, kills: int) -> int:
-    """Kills processes that save; returns how many parts they left in all."""
-    draw, parts = random.Random(1), 0
-    for i in range(kills):
+    """Kills so many processes that save, and more until one has left a part; returns how many were left in all."""
+    draw, parts, i = random.Random(1), 0, -1
+    while (i := i + 1) < kills or (parts == 0 and i < 20 * kills):
+        begun, begin = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(begin, b".")
             while True:  # an old path and a new one
                 session.save(folder / "old.kv")
                 session.save(folder / f"new {i}.kv")
+        assert os.read(begun, 1) == b"."
         time.sleep(draw.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(begun)
+        os.close(begin)
         parts += sum(name.startswith(".") for name in names(folder))
         session.save(folder / ("old.kv" if i % 2 else f"next {i}.kv"))
         assert not [name for name in names(folder) if name.startswith(".")], f"after kill {i}"

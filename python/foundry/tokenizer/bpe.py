@@ -85,8 +85,11 @@ def _merges(metadata: Mapping[str, Any], ids: Mapping[str, int], needed: bool) -
     pairs: dict[tuple[str, str], None] = {}
     odd: list[str] = []
     for merge in merges:
-        cut = merge.find(" ", 1)  # the first of the two may begin with a space
-        pair = merge[: max(cut, 0)], merge[cut + 1 :]
+        left, _, right = merge.partition(" ")
+        if not left:  # the first of the two may begin with a space
+            cut = max(merge.find(" ", 1), 0)
+            left, right = merge[:cut], merge[cut + 1 :]
+        pair = left, right
         if pair[0] in ids and pair[1] in ids and pair[0] + pair[1] in ids:
             pairs[pair] = None  # the first of equal ones counts
         else:

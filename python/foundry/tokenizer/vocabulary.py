@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _IDS = {  # where the file has none, as SentencePiece and T5 number them
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
     "t5": {"eos": 1, "unknown": 2, "padding": 0},
 }
+_HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: so come bytes of a file that are no UTF-8
 _BPE = ("gpt2", "gemma4")
 KINDS = (*_BPE, "llama", "t5")
 _REFUSED = {
@@ -152,8 +154,10 @@ def entries(kind: type, name: str, value: Any, size: int | None = None) -> list[
         raise ModelFormatError(
             f"tokenizer.ggml.{name}: expected {'a list' if size is None else f'{size} entries'}, found {found}"
         )
+    if {*map(type, value)} <= {kind} and (kind is not str or _HALVES.search("".join(value)) is None):
+        return value  # nearly always: there may be hundreds of thousands
     for i, entry in enumerate(value):
-        if not isinstance(entry, kind) or (isinstance(entry, str) and not _is_unicode(entry)):
+        if not isinstance(entry, kind) or (isinstance(entry, str) and _HALVES.search(entry) is not None):
             found = repr(entry)[:80]
             raise ModelFormatError(f"tokenizer.ggml.{name}[{i}]: expected {kind.__name__}, found {found}")
     return value
@@ -178,11 +182,6 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
             f"tokenizer.ggml.tokens[{longest}]: expected at most {MOST_CHARACTERS} characters, found {most}"
         )
     return [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
-
-
-def _is_unicode(text: str) -> bool:
-    """Bytes of a file that are no UTF-8 come as halves of surrogate pairs."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _token_id(metadata: Mapping[str, Any], kind: str, name: str, n_tokens: int) -> int | None:
