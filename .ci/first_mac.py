@@ -125,7 +125,7 @@ def figures(device: str, model: str | None = None, prompt: int = 512, decode: in
         list(session.stream([1], max_new_tokens=decode, ignore_eos=True))
         found["decode_tokens_per_s"] = decode / (time.monotonic() - began)
     found["prompt_tokens_per_s"] = prompt / float(str(found["prompt_s"]))
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in found.items()}
 
 
 def main() -> int:
