@@ -237,12 +237,12 @@ std::map<std::string, Rule> rules() {
       }};
   all["a default device without CoreGraphics"] = {"", [](Gpu&) { return MTLCreateSystemDefaultDevice() == nil; }};
   all["the families of another maker"] = {"", [](Gpu& gpu) {
-                                                 software_gpu::machine().family = 0;
-                                                 const auto has = [&](NSInteger family) {
-                                                   return [gpu.device supportsFamily:static_cast<MTLGPUFamily>(family)];
-                                                 };
-                                                 return has(5001) && !has(MTLGPUFamilyApple5);  // Metal3, for one
-                                               }};
+                                            software_gpu::machine().family = 0;
+                                            const auto has = [&](NSInteger family) {
+                                              return [gpu.device supportsFamily:static_cast<MTLGPUFamily>(family)];
+                                            };
+                                            return has(5001) && !has(MTLGPUFamilyApple5);  // Metal3, for one
+                                          }};
   all["a library of a language that the system does not know"] = {
       "", [](Gpu& gpu) {
         const auto compiles = [&](NSString* text, MTLLanguageVersion version) {
