@@ -21,21 +21,7 @@ import foundry
 
 from bench.context import engines, models, plots, report
 from bench.context.worker import JOBS
-
-
-def busy_seconds() -> float:
-    """Of all cores since boot; 0 where /proc isn't."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, fields)
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def own_seconds() -> float:
-    times = os.times()
-    return times.children_user + times.children_system + times.user + times.system
+from bench.machine import busy_seconds, own_seconds
 
 
 def run(engine: str, jobs: str, folder: Path, model: Path, a: argparse.Namespace) -> dict[str, report.Result]:

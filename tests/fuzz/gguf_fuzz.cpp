@@ -1,6 +1,7 @@
 // libFuzzer target: any bytes either parse, and then every view lies inside them and dequantises, or give ModelFormatError.
 // Anything else (another exception, a crash, a sanitizer's report) is a bug of the reader.
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Icpp -Imetal/include tests/fuzz/gguf_fuzz.cpp cpp/{gguf,files,formats,base}/*.cpp
+//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Icpp -Imetal/include
+//     tests/fuzz/gguf_fuzz.cpp cpp/{gguf,files,formats,base}/*.cpp
 #include <cstdint>
 #include <cstdlib>
 #include <string>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Shape:
     full_every: int = 3
     rope_scaling: float = 1.0
     distinct_rows: int = 0  # of each matrix, repeated to its size, so that a large file is quickly made; 0: all
+    vocab: int = 0  # tokens; 0: the bytes' and ChatML's; what is more are merges of bytes, as many as such a model has
 
 
 def of_type(kind: str) -> dict[str, Any]:
@@ -74,15 +76,29 @@ def byte_tokens() -> list[str]:
 VOCAB = len(byte_tokens())
 
 
-def add_byte_tokenizer(writer: Writer) -> None:
-    """A vocabulary of bytes and ChatML's tokens, without merges."""
+def merged_tokens(n: int) -> list[tuple[str, str]]:
+    """``n`` merges of a token and a byte, no two of one spelling: of bytes first, then of what came of those."""
+    letters = byte_tokens()[:256]
+    heads: Iterable[str] = letters
+    pairs: list[tuple[str, str]] = []
+    while len(pairs) < n:
+        more = list(itertools.islice(itertools.product(heads, letters), n - len(pairs)))
+        heads = [a + b for a, b in more]
+        pairs += more
+    return pairs
+
+
+def add_byte_tokenizer(writer: Writer, vocab: int = 0) -> None:
+    """A vocabulary of bytes, ChatML's tokens and, up to ``vocab``, merges."""
     tokens = byte_tokens()
+    merges = merged_tokens(max(0, vocab - len(tokens)))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3] * 3)
+    writer.add_token_list([*tokens, *(a + b for a, b in merges)])
+    writer.add_token_types([1] * 256 + [3] * 3 + [1] * len(merges))
     array = gguf.GGUFValueType.ARRAY
-    writer.add_key_value("tokenizer.ggml.merges", [], array, sub_type=gguf.GGUFValueType.STRING)
+    spelled = [f"{a} {b}" for a, b in merges]
+    writer.add_key_value("tokenizer.ggml.merges", spelled, array, sub_type=gguf.GGUFValueType.STRING)
     writer.add_bos_token_id(257)
     writer.add_eos_token_id(258)
     writer.add_add_bos_token(False)
@@ -111,7 +127,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     if shape.rope_scaling != 1:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(shape.rope_scaling)
-    add_byte_tokenizer(writer)
+    add_byte_tokenizer(writer, shape.vocab)
     types = itertools.cycle(shape.types or (shape.type,))
 
     def vector(name: str, values: np.ndarray) -> None:
@@ -125,7 +141,8 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         writer.add_tensor(name, blocks if drawn == rows else np.resize(blocks, (rows, blocks.shape[1])), raw_dtype=kind)
 
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    matrix("token_embd.weight", VOCAB, shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
+    vocab = shape.vocab or VOCAB
+    matrix("token_embd.weight", vocab, shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
     if shape.rope_factors:
         vector("rope_freqs.weight", np.linspace(1, 8, shape.head_dim // 2))
     for layer in range(shape.layers):
@@ -147,7 +164,7 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         matrix(at + "ffn_down.weight", shape.hidden, shape.ffn)
     vector("output_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
     if not shape.tied:
-        matrix("output.weight", VOCAB, shape.hidden)
+        matrix("output.weight", vocab, shape.hidden)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -96,7 +96,7 @@ inline void linear_rows(const LinearPanel& a, uint32_t row) {
   }
 }
 
-template <DType T, uint32_t R = kRowTile>
+template <DType T, uint32_t R = BlockSize<T>::elements == 1 ? kPlainRows : kRowTile>
 inline void linear_tiles(const LinearPanel& a, uint32_t row) {
   for (; row + R <= a.n_rows; row += R) linear_rows<T, R>(a, row);
   if constexpr (R > 1) linear_tiles<T, R / 2>(a, row);

@@ -12,6 +12,7 @@ namespace foundry::cpu::avx2 {
 constexpr const char* kIsaName = "avx2";
 constexpr int32_t kQ8Offset = 0;  // vpmaddubsw would saturate on unsigned weights
 constexpr uint32_t kRowTile = 2;
+constexpr uint32_t kPlainRows = 6;
 constexpr uint32_t kQueryTile = 6;
 constexpr uint32_t kSums = 6;
 constexpr uint32_t kDotQueries = 2;

@@ -10,11 +10,12 @@
 namespace foundry::cpu::avx512 {
 
 constexpr const char* kIsaName = "avx512";
-constexpr int32_t kQ8Offset = 128;                     // vpdpbusd takes unsigned weights
-constexpr uint32_t kRowTile = 8;                       // rows of a linear tile
-constexpr uint32_t kQueryTile = 8;                     // queries that share a load of K or V, at most
-constexpr uint32_t kSums = 28;                         // that attention keeps in registers
-constexpr uint32_t kDotQueries = 8;                    // whose sums of byte products registers hold
+constexpr int32_t kQ8Offset = 128;   // vpdpbusd takes unsigned weights
+constexpr uint32_t kRowTile = 8;     // rows of a linear tile
+constexpr uint32_t kPlainRows = 8;   // of weights in f32, f16 and bf16: sums enough to keep the multipliers busy
+constexpr uint32_t kQueryTile = 8;   // queries that share a load of K or V, at most
+constexpr uint32_t kSums = 28;       // that attention keeps in registers
+constexpr uint32_t kDotQueries = 8;  // whose sums of byte products registers hold
 constexpr bool kDotsOfQ8 = true, kDotsOfCodes = true;  // byte dot products beat f32 on what add_q8 and add_codes add
 
 struct F16 {

@@ -23,6 +23,7 @@ constexpr const char* kIsaName = "portable";
 #endif
 constexpr int32_t kQ8Offset = 0;
 constexpr uint32_t kRowTile = 2;
+constexpr uint32_t kPlainRows = 2;
 constexpr uint32_t kQueryTile = 2;
 constexpr uint32_t kSums = 2;
 constexpr uint32_t kDotQueries = 2;
