@@ -18,8 +18,7 @@ typedef long NSInteger;
 #define FOUNDRY_SDK 15
 #endif
 #if defined(__APPLE__)
-#define API_AVAILABLE(systems) __attribute__((availability(systems)))
-#define macos(version) macos, introduced = version
+#include <os/availability.h>
 #else
 #define API_AVAILABLE(systems)
 #endif
