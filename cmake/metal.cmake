@@ -21,7 +21,8 @@ target_sources(foundry_device PRIVATE ${metal_sources} ${kernel_source})
 target_compile_definitions(foundry_device PRIVATE FOUNDRY_METAL)
 set(objcxx_options -fobjc-arc -fexceptions -Wno-unknown-warning-option)
 if(APPLE)
-  target_link_libraries(foundry_device PUBLIC "-framework Foundation" "-framework Metal")
+  target_link_libraries(foundry_device PUBLIC "-framework Foundation" "-framework Metal"
+    "-framework CoreGraphics")  # loaded, or MTLCreateSystemDefaultDevice finds nothing in a command-line tool
 else()
   list(APPEND objcxx_options -fobjc-runtime=gnustep-2.0 "SHELL:-Xclang -fobjc-dispatch-method=legacy" -fblocks)
   target_include_directories(foundry_device PRIVATE tests/metal_on_linux/apple)

@@ -4,6 +4,9 @@ if(FOUNDRY_SOFTWARE_METAL)
   set(kernels_on_host "")  # the device has them
 endif()
 file(GLOB kernel_tests CONFIGURE_DEPENDS tests/kernels/*_test.cpp)
+if(FOUNDRY_SOFTWARE_METAL)
+  list(APPEND kernel_tests ${metal_dir}/metal_device_test.cpp)
+endif()
 add_executable(foundry_metal_tests ${kernel_tests} ${metal_dir}/main.cpp ${metal_dir}/host_queue.cpp
   ${kernels_on_host})
 target_include_directories(foundry_metal_tests PRIVATE ${DOCTEST_INCLUDE} tests)

@@ -1,7 +1,8 @@
 # The software Metal of the tests: Apple's framework for the Metal device on Linux, over the translated kernels (metal_tests.cmake).
 set(software tests/metal_on_linux)
-file(GLOB software_cpp CONFIGURE_DEPENDS ${software}/objc/*.cpp ${software}/software/*.cpp)
-add_library(foundry_software_metal OBJECT ${software_cpp} ${software}/software/metal.mm ${software}/software/foundation.mm)
+file(GLOB software_sources CONFIGURE_DEPENDS ${software}/objc/*.cpp ${software}/software/*.cpp ${software}/software/*.mm)
+list(FILTER software_sources EXCLUDE REGEX "/rules\\.mm$")
+add_library(foundry_software_metal OBJECT ${software_sources})
 target_include_directories(foundry_software_metal PRIVATE tests cpp metal/include ${software}/apple)
 target_compile_options(foundry_software_metal PRIVATE ${warnings} "$<$<COMPILE_LANGUAGE:OBJCXX>:${objcxx_options}>")
 set_source_files_properties(${software}/software/foundation.mm PROPERTIES COMPILE_OPTIONS -fno-objc-arc)

@@ -45,6 +45,10 @@ foreach(source IN LISTS test_sources)
   endif()
 endforeach()
 
+# A device that must be there and is not (FOUNDRY_NEEDS_DEVICES): a failure, not a green run of the others.
+add_test(NAME needed_devices COMMAND foundry_tests "--test-case=add*")
+set_tests_properties(needed_devices PROPERTIES LABELS unit TIMEOUT 900 WILL_FAIL TRUE ENVIRONMENT FOUNDRY_NEEDS_DEVICES=none)
+
 set(engine_tests engine generation scheduler threads consistency limits)
 list(TRANSFORM engine_tests PREPEND "*/")
 list(TRANSFORM engine_tests APPEND "_test.cpp")

@@ -49,12 +49,12 @@ struct KvShare {
     switch (type) { FOUNDRY_FORMATS(FOUNDRY_READ) }
 #undef FOUNDRY_READ
   }
-  /// [kKeys][kDim + 8]
-  METAL_FUNC void store(threadgroup half* to, uint index) const {
+  /// [kKeys][kDim + 8] halves, eight at a time
+  METAL_FUNC void store(threadgroup uint4* to, uint index) const {
     constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
     for (uint c = 0; c < kCount; ++c) {
       const uint i = index + c * kThreads;
-      if (i < kKeys * kParts) *(threadgroup uint4*)(to + i / kParts * (kDim + 8) + i % kParts * 8) = held[c];
+      if (i < kKeys * kParts) to[i / kParts * (kParts + 1) + i % kParts] = held[c];
     }
   }
 };
@@ -69,8 +69,11 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
                               uint simdgroup [[simdgroup_index_in_threadgroup]],
                               uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8;
-  threadgroup half keys[kKeys * (kDim + 8)];
-  threadgroup half values[kKeys * (kDim + 8)];
+  // Halves in fact, [kKeys][kStride]. Declared as what is stored, for stores of 16 bytes want a place that is aligned to them.
+  threadgroup uint4 key_store[kKeys * (kDim + 8) / 8];
+  threadgroup uint4 value_store[kKeys * (kDim + 8) / 8];
+  threadgroup const half* keys = (threadgroup const half*)key_store;
+  threadgroup const half* values = (threadgroup const half*)value_store;
 
   device const Sequence& sequence = sequences[group.z];
   const uint per_kv_head = p.n_heads / kv.n_kv_heads;
@@ -120,8 +123,8 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
     key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);
     value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    key_share.store(keys, index);
-    value_share.store(values, index);
+    key_share.store(key_store, index);
+    value_share.store(value_store, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     float scores[kKeyTiles][8];

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+METAL = ROOT / ".github" / "workflows" / "metal.yml"
 # GitHub's hosted runners in November 2026 (github.com/actions/runner-images): macos-14 went that month.
 IN_SERVICE = {"ubuntu-22.04", "ubuntu-24.04", "ubuntu-24.04-arm", "macos-15", "macos-26"}
 
@@ -36,6 +39,34 @@ def test_machines_are_in_service(path: Path) -> None:
     for name, job in jobs(path).items():
         assert runners(job) <= IN_SERVICE, name
         assert "timeout-minutes" in job or name == "actionlint", name
+
+
+def test_builds_for_macs_are_for_macos_14_and_later() -> None:
+    metal = yaml.safe_load((ROOT / ".github/workflows/metal.yml").read_text())
+    assert metal["env"]["MACOSX_DEPLOYMENT_TARGET"] == "14.0"
+    assert 'environment = { MACOSX_DEPLOYMENT_TARGET = "14.0" }' in (ROOT / "pyproject.toml").read_text()
+    assert runners(metal["jobs"]["wheel"]) == {"macos-15", "macos-26"}
+    assert "-framework CoreGraphics" in (ROOT / "cmake/metal.cmake").read_text()
+
+
+def test_the_metal_jobs_fail_where_what_they_gate_is_not_there() -> None:
+    of_job = {name: "\n".join(step.get("run", "") for step in job["steps"]) for name, job in jobs(METAL).items()}
+    assert "FOUNDRY_NEEDS_METAL_COMPILER=1 .ci/metal_kernels" in of_job["wheel"]
+    assert of_job["gate"].strip() == ".ci/mac_gpu"
+    assert "FOUNDRY_METAL=metal:any .ci/mac_gpu" in of_job["hosted"]
+    script = (ROOT / ".ci/mac_gpu").read_text()
+    assert script.index("FOUNDRY_NEEDS_DEVICES=") < script.index("build/dev/foundry_tests") < script.index("pytest")
+
+
+@pytest.mark.parametrize("needed", ["", "1"])
+def test_a_mac_without_the_metal_compiler_is_told_so(tmp_path: Path, needed: str) -> None:
+    xcrun = tmp_path / "xcrun"
+    xcrun.write_text("#!/bin/sh\nexit 72\n")
+    xcrun.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FOUNDRY_NEEDS_METAL_COMPILER": needed}
+    done = subprocess.run([ROOT / ".ci/metal_kernels"], env=env, capture_output=True, text=True)
+    assert done.stdout.startswith("no Metal compiler")
+    assert done.returncode == (1 if needed else 0)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

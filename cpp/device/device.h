@@ -39,6 +39,7 @@ struct DeviceInfo {
   bool fuses = false;           // an rms_norm before a linear, and the gate behind it
   uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
   uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
+  std::string system = {};      // a build of the system, where its drivers decide about bits; or empty
   bool gpu = false;             // it reads what formats.def gives to `all`, not what it gives to `host`
 };
 

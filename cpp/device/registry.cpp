@@ -19,9 +19,11 @@ std::map<std::string, DeviceMaker>& registered() {
 
 #ifdef FOUNDRY_METAL
 bool has_metal() { return metal_available(); }
+bool auto_is_metal() { return metal_trusted(); }
 #else
 bool has_metal() { return false; }
-std::unique_ptr<Device> make_metal_device(const DeviceOptions&, bool) { return nullptr; }
+bool auto_is_metal() { return false; }
+std::unique_ptr<Device> make_metal_device(const DeviceOptions&) { return nullptr; }
 #endif
 
 }  // namespace
@@ -39,9 +41,9 @@ std::vector<std::string> device_names() {
 std::unique_ptr<Device> make_device(const DeviceOptions& options) {
   const std::string& name = options.name;
   if (name == "reference") return make_reference_device();
-  // "auto" is not Metal before Metal has been seen right on Apple's hardware (docs/metal.md, the first time on a Mac).
-  if (has_metal() && name == "metal") return make_metal_device(options, false);
-  if (has_metal() && name == "metal:strict") return make_metal_device(options, true);
+  // Where Metal has been seen right (docs/first_mac.md), "auto" is Metal.
+  if (name == "auto" && auto_is_metal()) return make_device({"metal", options.threads, options.cache_dir});
+  if (auto metal = make_metal_device(options)) return metal;
   if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);
   if (name.rfind("cpu:", 0) == 0) return make_cpu_device(name.substr(4), options.threads);
   if (const auto found = registered().find(name); found != registered().end()) return found->second(options);

@@ -16,7 +16,8 @@ constexpr int kBits = 2;  // raised when a device's results change: K and V of b
 
 std::string device_of(const CompiledModel& model) {
   const DeviceInfo& info = model.device_info();
-  return info.name + ":" + info.isa + ", bits " + std::to_string(kBits);
+  const std::string system = info.system.empty() ? "" : ", system " + info.system;
+  return info.name + ":" + info.isa + system + ", bits " + std::to_string(kBits);
 }
 
 /// What lies behind the last token of a page is whatever the page held before: none of the file's business.

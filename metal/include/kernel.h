@@ -9,7 +9,10 @@
 #include "quant_blocks.h"
 
 #ifndef instantiate_kernel
+#pragma STDC FP_CONTRACT OFF
+#if __METAL_VERSION__ >= 320  // older compilers do not know it for certain
 #pragma METAL fp contract(off)
+#endif
 #define instantiate_kernel(name, func, ...) \
   template [[host_name(name)]] [[kernel]] decltype(func<__VA_ARGS__>) func<__VA_ARGS__>;
 #endif

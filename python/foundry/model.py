@@ -149,8 +149,9 @@ class CompiledModel:
         Args:
             path: the GGUF file; of a split model any part, and all are opened; or a directory in Hugging Face's form,
                 with config.json, safetensors in F32, F16 or BF16, and tokenizer.json.
-            device: "auto" (now "cpu"), "metal", "metal:strict" (the same bits however a prompt is cut into steps),
-                "cpu", "cpu:<instruction set>" or "reference".
+            device: "auto" (now "cpu"), "metal" (M1 and later), "metal:strict" (the same bits however a prompt is cut
+                into steps), "metal:any" (another of Apple's GPUs, untried), "cpu", "cpu:<instruction set>" or
+                "reference".
             memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
                 (``MemoryPlan.estimated``). By default what machine, container and `ulimit` can spare
                 (``memory.default_memory_limit``), and on Metal at most the working set that the GPU recommends.

@@ -10,6 +10,7 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -64,12 +65,24 @@ inline double roundings(double n) { return std::min(n, 8 * std::sqrt(n)) + 4; }
 /// The one device to test, where a program is for it alone.
 inline std::string only_device;
 
+/// Those that must be there (FOUNDRY_NEEDS_DEVICES, by commas): to make one that is not is an error, so no gate is green without it.
+inline std::vector<std::string> needed_devices() {
+  const char* needed = std::getenv("FOUNDRY_NEEDS_DEVICES");
+  std::istringstream text(needed == nullptr ? "" : needed);
+  std::vector<std::string> names;
+  for (std::string name; std::getline(text, name, ',');)
+    if (!name.empty()) names.push_back(name);
+  return names;
+}
+
 /// Every device but the reference, once: "cpu" and "cpu:<best>" are the same.
 inline std::vector<std::string> other_devices() {
   if (!only_device.empty()) return {only_device};
   std::vector<std::string> names;
   std::set<std::string> seen;
-  for (const std::string& name : device_names()) {
+  std::vector<std::string> known = device_names(), needed = needed_devices();
+  known.insert(known.end(), needed.begin(), needed.end());
+  for (const std::string& name : known) {
     if (name == "reference") continue;
     const auto device = make_device({name, 1, {}});
     if (seen.insert(device->info().name + ":" + device->info().isa).second) names.push_back(name);

@@ -21,6 +21,7 @@ WHEELS = {
     "pyobjc-framework-Metal": ("12.2.2", "macosx_10_13_universal2"),
 }
 LANGUAGE = {"alloc", "new", "init", "dealloc", "respondsToSelector:", "stringWithUTF8String:"}  # in neither table
+LANGUAGE_FUNCTIONS = {"NSClassFromString"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def plain(kind: str) -> str:
     kind = re.sub(r"\b(?:MTL|NS)::|\b(?:MTL|NS)(?=[A-Z])", "", kind)
     kind = re.sub(r"\bAutoreleased(\w+)", r"\1*", kind).replace("BOOL", "bool").replace("[]", "*")
     kind = re.sub(r"\[\s*\]", "*", kind)
-    kind = kind.replace("GPUAddress", "uint64_t").replace("ObjectType", "Object*")
+    kind = kind.replace("GPUAddress", "uint64_t").replace("ObjectType", "Object*").replace("_Object", "Object")
     return re.sub(r"\s+", "", kind)
 
 
@@ -114,7 +115,7 @@ def apples_tables() -> Tables:
             tables.enum_types[name] = plain(kind)
             for enumerator, value in enumerators(body, "MTL").items():
                 tables.enumerators[enumerator] = {value}
-        tables.functions.update(re.findall(r'extern "C" [\w:]+\* (\w+)\(', text))
+        tables.functions.update(re.findall(r'extern "C" [\w:]+\*\s+(\w+)\(', text))
         method = r"_(?:MTL|NS)_INLINE ([^\n(]+?) ((?:MTL|NS)::\w+)::(\w+)\(([^\n]*)\)(?: const)?\s*\{(.*?)\n\}"
         for returns, owner, _, takes, body in re.findall(method, text, re.S):
             token = re.search(r"_(?:MTL|NS)_PRIVATE_SEL\((\w+)\)", body)
@@ -155,7 +156,8 @@ class Ours:
 
 
 def our_declarations(text: str) -> Ours:
-    text = re.sub(r"//[^\n]*", "", text)
+    text = re.sub(r"//[^\n]*|^#(?:if|else|endif).*$", "", text, flags=re.M)
+    text = re.sub(r"\s*API_AVAILABLE\(macos\([\d.]+\)\)", "", text).replace("FoundryMTL", "MTL")
     methods = []
     for owner, body in re.findall(r"^@(?:interface|protocol) (\w+)\b[^;\n]*\n(.*?)^@end", text, re.S | re.M):
         name = plain(owner)
@@ -185,6 +187,14 @@ def without_names(kind: str) -> str:
     return without_name(kind) if "(^" in kind else kind
 
 
+def same(ours: tuple[str, ...], theirs: tuple[str, ...], apple: Tables) -> bool:
+    """Where an older SDK lacks a type, `id` stands for any object, and an enumeration's own type for it."""
+    if len(ours) != len(theirs):
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(a == b or (a == "id" and b.endswith("*")) or a == apple.enum_types.get(b) for a, b in pairs)
+
+
 def faults(ours: Ours, apple: Tables) -> list[str]:
     found = []
     for method in ours.methods:
@@ -194,7 +204,7 @@ def faults(ours: Ours, apple: Tables) -> list[str]:
         who = f"-[{method.owner} {method.selector}]"
         if known is None:
             found.append(f"{who}: Apple has no such method")
-        elif method.takes != known.takes:
+        elif not same(method.takes, known.takes, apple):
             found.append(f"{who}: takes {', '.join(method.takes)}; Apple's {', '.join(known.takes)}")
         elif method.returns not in ("instancetype", known.returns):
             found.append(f"{who}: returns {method.returns}; Apple's {known.returns}")
@@ -204,7 +214,7 @@ def faults(ours: Ours, apple: Tables) -> list[str]:
     for name, kind in ours.enum_types.items():
         if apple.enum_types.get(name) != kind:
             found.append(f"MTL{name}: is {kind}; Apple's {apple.enum_types.get(name)}")
-    found += [f"{name}: Apple has no such function" for name in ours.functions - apple.functions]
+    found += [f"{name}: Apple has no such function" for name in ours.functions - apple.functions - LANGUAGE_FUNCTIONS]
     return found
 
 
@@ -225,6 +235,7 @@ def spoilt(text: str) -> list[tuple[str, str]]:
 def main() -> int:
     apple = apples_tables()
     headers = [HERE / "apple" / "Metal" / "Metal.h", HERE / "apple" / "Foundation" / "Foundation.h"]
+    headers.append(HERE.parent.parent / "cpp" / "device" / "metal" / "newer_metal.h")
     text = "".join(path.read_text(encoding="utf-8") for path in headers)
     ours = our_declarations(text)
     found = faults(ours, apple)

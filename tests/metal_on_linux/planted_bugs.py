@@ -54,7 +54,12 @@ BUGS: dict[str, tuple[str, str, str, int]] = {
     "keys stored while others read them": ("attention_prefill", BARRIER, "", 0),
     "keys read while others store them": ("attention_prefill", BARRIER, "", 1),
     "a page read behind the last token": ("attention_prefill", "position < end)", "position <= end)", 0),
-    "a store behind the staged keys": ("attention_prefill", "(kDim + 8) + i % kParts", "(kDim + 9) + i % kParts", 0),
+    "a store behind the staged keys": (
+        "attention_prefill",
+        "(kParts + 1) + i % kParts",
+        "(kParts + 2) + i % kParts",
+        0,
+    ),
     "a row that sees the future": ("attention_prefill", "position < sees_to[i / 4]", "position <= sees_to[i / 4]", 0),
     "no barrier before simdgroups are joined": ("attention_decode", BARRIER, "", 0),
     "maxima that nobody writes": ("attention_decode", "maxima[slot] = most[i], ", "", 0),

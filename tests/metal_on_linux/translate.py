@@ -180,7 +180,7 @@ def threadgroup_arrays(source: Source, kernel: Kernel, target: str) -> None:
             raise AssertionError
         by = {
             "host": f"{kind} (&{name})[{size[1]}] = *static_cast<{kind}(*)[{size[1]}]>("
-            f"metal_host::threadgroup_memory({at}, sizeof({kind}) * ({size[1]})));",
+            f"metal_host::threadgroup_memory({at}, sizeof({kind}) * ({size[1]}), alignof({kind})));",
             "cuda": f"__shared__ {kind} {name}[{size[1]}];",
             "check": f"static threadgroup {kind} {name}[{size[1]}];",
         }[target]

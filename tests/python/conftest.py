@@ -1,7 +1,8 @@
 """What tests share: tiny models made on the spot, SmolLM2 fetched once, and real text.
 
 ``FOUNDRY_DEVICE`` names the device of every model whose test names none ("shadow", in a build with
-``FOUNDRY_TEST_DEVICES``).
+``FOUNDRY_TEST_DEVICES``). ``FOUNDRY_NEEDS_DEVICES``, by commas, are those that must be there: without one of them the
+run fails, where it would else skip what is about it and look well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ Tiny = Callable[..., Path]
 
 if device := os.environ.get("FOUNDRY_DEVICE"):
     CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # `device` is the first
+
+
+def needed_devices() -> list[str]:
+    return [name for name in os.environ.get("FOUNDRY_NEEDS_DEVICES", "").split(",") if name]
+
+
+def pytest_sessionstart() -> None:
+    known = device_names()
+    # "metal:any" is taken where it is named, and never listed: the tests themselves fail without it.
+    missing = [name for name in needed_devices() if name not in known and not name.startswith("metal:any")]
+    if missing:
+        pytest.exit(f"expected the devices {', '.join(missing)}, found {', '.join(known)}", returncode=1)
 
 
 def exact_devices() -> list[str]:

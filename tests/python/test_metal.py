@@ -1,4 +1,7 @@
-"""The Metal device: a Mac's GPU, or on Linux the software Metal, which ends the process where a rule is broken."""
+"""The Metal device: a Mac's GPU, or on Linux the software Metal, which ends the process where a rule is broken.
+
+``FOUNDRY_METAL`` names it: "metal", or "metal:any" for a GPU that reports an older family than M1's.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,14 @@ import foundry
 import numpy as np
 import pytest
 import synthetic
-from conftest import Tiny
+from conftest import Tiny, needed_devices
 from foundry import CancelledError, CompiledModel, ConsistencyError, MemoryLimitError, _core
 from numpy.typing import NDArray
 
-pytestmark = pytest.mark.skipif("metal" not in _core.device_names(), reason="no Metal device in this build")
+METAL = os.environ.get("FOUNDRY_METAL", "metal")
+pytestmark = pytest.mark.skipif(
+    METAL not in [*_core.device_names(), *needed_devices()], reason="no Metal device in this build"
+)
 
 SHAPES = [
     {},
@@ -49,7 +55,7 @@ def test_a_tiny_model_in_full(tiny_path: Tiny, fields: dict[str, object]) -> Non
     tokens = np.random.default_rng(3).integers(0, synthetic.VOCAB, 256).astype(np.int32)
     found, expected = (
         logits(CompiledModel.load(path, device=device, page_tokens=8, check_every_step=True), tokens, chunk=48)
-        for device in ("metal", "reference")
+        for device in (METAL, "reference")
     )
     assert np.mean(found.argmax(1) == expected.argmax(1)) >= 0.98
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * float(np.abs(expected).max()))
@@ -58,7 +64,7 @@ def test_a_tiny_model_in_full(tiny_path: Tiny, fields: dict[str, object]) -> Non
 @pytest.mark.slow
 @pytest.mark.model
 def test_smollm2_teacher_forced(smollm2_path: Path, real_text: str) -> None:
-    models = [CompiledModel.load(smollm2_path, device=device, page_tokens=16) for device in ("metal", "reference")]
+    models = [CompiledModel.load(smollm2_path, device=device, page_tokens=16) for device in (METAL, "reference")]
     tokens = np.asarray(models[0].tokenizer.encode(real_text[:2000])[:40], dtype=np.int32)
     found, expected = (logits(model, tokens, chunk=32, prefilled=32) for model in models)
     same = np.mean(found.argmax(1) == expected.argmax(1))
@@ -139,13 +145,61 @@ with model.session(prompt_tokens=8) as session:
     assert done.stdout == f"{error.__name__} 0\nTrue\n", done.stderr
 
 
+@needs_software
+def test_a_fault_on_a_new_queue_too_says_to_restart(tiny_path: Tiny) -> None:
+    program = """
+import sys
+from foundry import CompiledModel
+model = CompiledModel.load(sys.argv[1], device="metal", page_tokens=8)
+with model.session(prompt_tokens=8) as session:
+    for _ in range(2):
+        try:
+            session.forward([1, 2, 3])
+        except Exception as error:
+            print(type(error).__name__, "restart the process" in str(error), session.position)
+"""
+    env = {**os.environ, "FOUNDRY_METAL_FAULT": "dead"}
+    done = subprocess.run([sys.executable, "-c", program, str(tiny_path())], env=env, capture_output=True, text=True)
+    assert done.stdout == "ConsistencyError False 0\nOSError True 0\n", done.stderr
+
+
+@needs_software
+def test_a_saved_history_is_of_one_build_of_the_system(tiny_path: Tiny, tmp_path: Path) -> None:
+    program = """
+import sys
+from foundry import CompiledModel, ModelFormatError
+path, file, do = sys.argv[1:]
+model = CompiledModel.load(path, device="metal", page_tokens=8)
+if do == "save":
+    with model.session(prompt_tokens=8) as session:
+        session.forward([1, 2, 3])
+        session.save(file)
+else:
+    try:
+        with model.restore(file) as session:
+            print(session.position)
+    except ModelFormatError as error:
+        print(error)
+"""
+
+    def run_on(build: str, do: str) -> str:
+        command = [sys.executable, "-c", program, str(tiny_path()), str(tmp_path / "chat.kv"), do]
+        env = {**os.environ, "FOUNDRY_METAL_BUILD": build}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+    run_on("24A1", "save")
+    assert run_on("24A1", "restore") == "3\n"
+    refused = run_on("24B2", "restore")
+    assert "system 24A1" in refused and "system 24B2" in refused
+
+
 def test_pipelines_are_kept_between_runs_and_a_damaged_archive_is_made_anew(
     tiny_path: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(foundry.model, "kernels_dir", lambda: tmp_path / "kernels")
 
     def row() -> NDArray[np.float32]:
-        with CompiledModel.load(tiny_path(), device="metal").session(prompt_tokens=8) as session:
+        with CompiledModel.load(tiny_path(), device=METAL).session(prompt_tokens=8) as session:
             return session.forward([1, 2, 3])
 
     first = row()
@@ -160,7 +214,7 @@ def test_pipelines_are_kept_between_runs_and_a_damaged_archive_is_made_anew(
 @pytest.mark.parametrize(
     "sampling", [{"temperature": 0}, {"temperature": 0.9, "top_p": 0.9, "seed": 5}], ids=["greedy", "drawn"]
 )
-@pytest.mark.parametrize("mode", ["metal", "metal:strict"])
+@pytest.mark.parametrize("mode", [METAL, f"{METAL}:strict"])
 def test_steps_ahead_change_no_token(tiny_path: Tiny, sampling: dict[str, float], mode: str) -> None:
     """Tokens that the device feeds itself, whatever comes between: others' steps, forks, rewinds, an end on the way."""
     cpu, metal = (
@@ -196,7 +250,7 @@ def test_steps_ahead_change_no_token(tiny_path: Tiny, sampling: dict[str, float]
         session.rewind(len(prompt))  # while steps are under way
         row, fresh = session.forward([expected[0]]), fresh_row(metal, [*prompt, expected[0]])
         # A chunk beside decodes has as many rows as there is time for: without `strict`, bits depend on that.
-        np.testing.assert_allclose(row, fresh, rtol=0, atol=0 if mode == "metal:strict" else 2e-3)
+        np.testing.assert_allclose(row, fresh, rtol=0, atol=0 if mode.endswith(":strict") else 2e-3)
     with metal.session(prompt_tokens=8) as session:
         next(iter(session.stream(prompt, max_new_tokens=40, **sampling)))  # closed while steps are under way
     assert metal.memory()["kv"] == 0
@@ -212,7 +266,7 @@ def test_the_strict_mode_has_bits_of_its_own_whatever_the_chunks(tiny_path: Tiny
     path, tokens = tiny_path(head_dim=64, heads=2, hidden=128), np.arange(100, dtype=np.int32)
 
     def rows(chunk: int) -> NDArray[np.float32]:
-        model = CompiledModel.load(path, device="metal:strict", chunk_tokens=chunk)
+        model = CompiledModel.load(path, device=f"{METAL}:strict", chunk_tokens=chunk)
         with model.session(prompt_tokens=8) as session:
             return session.forward(tokens, all_logits=True)
 
@@ -222,4 +276,4 @@ def test_the_strict_mode_has_bits_of_its_own_whatever_the_chunks(tiny_path: Tiny
 
 def test_more_than_the_gpu_has_is_refused(tiny_path: Tiny) -> None:
     with pytest.raises(MemoryLimitError):
-        CompiledModel.load(tiny_path(), device="metal", memory_limit=1000)
+        CompiledModel.load(tiny_path(), device=METAL, memory_limit=1000)

@@ -16,6 +16,11 @@ struct Grid {
 
 inline constexpr uint32_t kMostSlots = 10;
 
+/// What a launch has to do: bytes to move and multiply-adds, about. For queues that give the GPU no more than a piece at a time.
+struct Work {
+  double bytes = 0, products = 0;
+};
+
 /// One launch: buffers and small parameters at the indices of the kernel's [[buffer(n)]].
 class Dispatch {
  public:
@@ -53,6 +58,10 @@ class Dispatch {
     is_beside = true;
     return *this;
   }
+  Dispatch& costs(double bytes, double products = 0) {
+    work = {bytes, products};
+    return *this;
+  }
   /// [[function_constant(index)]], a bool.
   Dispatch& constant(uint32_t index, bool value) {
     constants |= (value ? 1u : 0u) << index;
@@ -69,6 +78,7 @@ class Dispatch {
   std::array<Slot, kMostSlots> slots{};
   uint32_t n_slots = 0;
   bool is_beside = false;
+  Work work;
   uint32_t constants = 0, n_constants = 0;  // bits, by index
 
  private:

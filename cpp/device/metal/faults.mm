@@ -1,5 +1,6 @@
 #include "device/metal/faults.h"
 
+#include <cerrno>
 #include <string>
 
 #include "base/error.h"
@@ -18,11 +19,12 @@ uint64_t unused_bytes(id<MTLDevice> device) {
 
 }  // namespace
 
-void throw_fault(id<MTLCommandBuffer> commands) {
+void throw_fault(id<MTLCommandBuffer> commands, bool again) {
   NSError* error = commands.error;
   const std::string what = std::string("metal: a step failed on the GPU: ") + text_of(error);
   if (error != nil && error.code == MTLCommandBufferErrorOutOfMemory)
     throw MemoryLimitError(what, 0, unused_bytes(commands.device));
+  if (again) throw IoError("", what + ", on a new command queue as on the one before: restart the process", EIO);
   throw ConsistencyError(what);
 }
 

@@ -9,24 +9,29 @@
 
 #include "base/lock_order.h"
 #include "device/device.h"
+#include "device/metal/newer_metal.h"
 
 namespace foundry {
 
-/// The buffers that kernels may reach: one residency set of the queue (macOS 15), or useResources with each encoder.
-/// Thread-safe: sessions open and close while a step runs.
+/// The buffers that kernels may reach: one residency set of the queue where the system has such (macOS 15) and gives one, else
+/// useResources with each encoder. Thread-safe: sessions open and close while a step runs.
 class Residency {
  public:
-  Residency(id<MTLDevice> device, id<MTLCommandQueue> queue);
+  explicit Residency(id<MTLDevice> device);
   ~Residency();
   Residency(const Residency&) = delete;
 
-  void add(id<MTLBuffer> buffer);
+  /// For this queue, and no longer for the one before.
+  void serve(id<MTLCommandQueue> queue);
+  /// `written`: kernels write to it, too.
+  void add(id<MTLBuffer> buffer, bool written);
   /// Gone once the steps so far have ended.
   void retire(id<MTLBuffer> buffer);
   /// For the commands of this step, from its encoder's begin.
   void use(id<MTLComputeCommandEncoder> encoder);
-  /// Before a step is committed: everything added is resident then.
-  void commit(uint64_t step);
+  /// Before a command buffer is committed: everything added is resident then, and the system has been asked to have it so now.
+  void commit();
+  void submitted(uint64_t step);
   /// The step that was being encoded is dropped.
   void abandon();
   /// Steps up to this one have ended.
@@ -38,13 +43,14 @@ class Residency {
     id<MTLBuffer> buffer;
   };
   void remove(id<MTLBuffer> buffer);
+  void publish();
   void sweep();
 
   RankedMutex mutex_{LockRank::gpu_memory};
   id<MTLCommandQueue> queue_;
-  id set_;  // MTLResidencySet, or nil
-  bool changed_ = false;
-  std::vector<id<MTLResource>> live_;
+  id<FoundryMTLResidencySet> set_;  // or nil
+  bool added_ = false;              // since the last commit()
+  std::vector<id<MTLResource>> read_, written_;
   std::vector<Retired> retired_;
   bool encoding_ = false;
   uint64_t submitted_ = 0, ended_ = 0;
@@ -52,9 +58,9 @@ class Residency {
 
 class MetalBuffer final : public Buffer {
  public:
-  /// `offset` bytes into the MTLBuffer, `bytes` long.
+  /// `offset` bytes into the MTLBuffer, `bytes` long; `written`: by kernels.
   MetalBuffer(std::shared_ptr<Residency> residency, id<MTLBuffer> buffer, uint64_t offset, uint64_t bytes,
-              MemoryKind kind);
+              MemoryKind kind, bool written);
   ~MetalBuffer() override;
   MetalBuffer(const MetalBuffer&) = delete;
 

@@ -1,18 +1,25 @@
-// Launches through Metal: one command buffer a step, its dispatches concurrent but for the barriers between them.
+// Launches through Metal: a step is a command buffer, or several where it is long, whose dispatches are concurrent but for the
+// barriers between them.
 #import <Metal/Metal.h>
 #include <unistd.h>
 
 #include <cstring>
-#include <deque>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/error.h"
-#include "base/lock_order.h"
 #include "device/gpu/gpu_device.h"
 #include "device/metal/faults.h"
+#include "device/metal/find_device.h"
+#include "device/metal/m1_time.h"
+#include "device/metal/macos.h"
 #include "device/metal/memory.h"
 #include "device/metal/metal_device.h"
 #include "device/metal/pipelines.h"
+#include "device/metal/pool.h"
+#include "device/metal/steps.h"
+#include "device/metal/trusted.h"
 #include "device/unified.h"
 
 namespace foundry {
@@ -23,18 +30,17 @@ constexpr uint64_t kAlign = 16;          // of kernels' loads
 constexpr MTLResourceOptions kOptions =  // order is kept by barriers and the fence
     MTLResourceStorageModeShared | MTLResourceHazardTrackingModeUntracked;
 
-bool fits(id<MTLDevice> device) { return device != nil && [device supportsFamily:MTLGPUFamilyMetal3]; }
-
 class MetalQueue final : public Unified<KernelQueue> {
  public:
   explicit MetalQueue(id<MTLDevice> device, const std::string& cache_dir)
       : device_(device),
-        queue_([device newCommandQueue]),
-        fence_([device newFence]),
         pipelines_(device, cache_dir),
-        residency_(std::make_shared<Residency>(device, queue_)) {
+        residency_(std::make_shared<Residency>(device)),
+        steps_(residency_) {
+    new_queue();
     info_.name = "metal";
     info_.isa = device.name.UTF8String;
+    info_.system = macos_build();
     info_.max_tile_tokens = 1;
     info_.half_tiles = true;
     info_.steps_ahead = kStepsAhead;
@@ -44,8 +50,8 @@ class MetalQueue final : public Unified<KernelQueue> {
   ~MetalQueue() override {
     @autoreleasepool {
       begin();
-      for (const Step& step : under_way_) [step.commands waitUntilCompleted];
-      residency_->ended(submitted_);
+      steps_.settle();
+      residency_->serve(nil);
       pipelines_.save();
     }
   }
@@ -53,19 +59,19 @@ class MetalQueue final : public Unified<KernelQueue> {
   const DeviceInfo& info() const override { return info_; }
 
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
-    @autoreleasepool {
+    return in_pool([&]() -> std::unique_ptr<Buffer> {
       const uint64_t length = bytes == 0 ? kAlign : bytes;
       id<MTLBuffer> buffer =
           length > device_.maxBufferLength ? nil : [device_ newBufferWithLength:length options:kOptions];
       if (buffer == nil) throw_short_of_memory(device_, length);
-      return std::make_unique<MetalBuffer>(residency_, buffer, 0, bytes, kind);
-    }
+      return std::make_unique<MetalBuffer>(residency_, buffer, 0, bytes, kind, true);
+    });
   }
 
   uint64_t copied_bytes(uint64_t place, uint64_t n) const override { return place % kAlign == 0 ? 0 : n; }
 
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
-    @autoreleasepool {
+    return in_pool([&]() -> std::unique_ptr<Buffer> {
       if (copied_bytes(reinterpret_cast<uint64_t>(data), n) != 0) {
         std::unique_ptr<Buffer> own = allocate(n, MemoryKind::device);
         std::memcpy(view({own.get(), 0}), data, n);  // new: no step knows it
@@ -81,20 +87,28 @@ class MetalQueue final : public Unified<KernelQueue> {
                                                              options:kOptions
                                                          deallocator:nil];
       if (buffer == nil) throw_short_of_memory(device_, length);
-      return std::make_unique<MetalBuffer>(residency_, buffer, at - begin, n, MemoryKind::device);
-    }
+      return std::make_unique<MetalBuffer>(residency_, buffer, at - begin, n, MemoryKind::device, false);
+    });
   }
 
   void begin() override {
-    if (encoder_ == nil) return;
-    [encoder_ endEncoding];
-    encoder_ = nil, commands_ = nil;
-    residency_->abandon();
+    @autoreleasepool {
+      if (encoder_ != nil) [encoder_ endEncoding];
+      encoder_ = nil, commands_ = nil;
+      if (!parts_.empty()) {  // on their way, and may still write: a step that nobody asks for
+        steps_.submitted(std::move(parts_), queue_number_);
+        parts_.clear();
+        steps_.settle();
+      }
+      residency_->abandon();
+    }
   }
 
   void dispatch(const Dispatch& launch) override {
-    @autoreleasepool {
+    in_pool([&] {
       id<MTLComputePipelineState> pipeline = pipelines_.get(launch);
+      const double seconds = m1_seconds(launch.work);
+      if (encoder_ != nil && seconds_ + seconds > kLongestOnM1) cut();
       const bool first = encoder_ == nil;
       if (first) open();
       if (!first && !launch.is_beside) [encoder_ memoryBarrierWithScope:MTLBarrierScopeBuffers];
@@ -110,35 +124,22 @@ class MetalQueue final : public Unified<KernelQueue> {
       }
       [encoder_ dispatchThreadgroups:MTLSizeMake(launch.grid.x, launch.grid.y, launch.grid.z)
                threadsPerThreadgroup:MTLSizeMake(launch.threads, 1, 1)];
-    }
+      seconds_ += seconds;
+    });
   }
 
   uint64_t submit() override {
     @autoreleasepool {
-      const std::lock_guard lock(mutex_);
-      ++submitted_;
-      if (encoder_ == nil) return submitted_;
-      [encoder_ updateFence:fence_];
-      [encoder_ endEncoding];
-      residency_->commit(submitted_);
-      [commands_ commit];
-      under_way_.push_back({submitted_, commands_});
-      encoder_ = nil, commands_ = nil;
+      if (encoder_ != nil) cut();
+      const uint64_t step = steps_.submitted(std::move(parts_), queue_number_);
+      parts_.clear();
       pipelines_.save();
-      return submitted_;
+      return step;
     }
   }
 
   void wait(uint64_t step) override {
-    @autoreleasepool {
-      Step first;
-      while (first_before(step, first)) {
-        [first.commands waitUntilCompleted];
-        ended(first);
-      }
-      const std::lock_guard lock(mutex_);
-      if (failed_ != nil && step >= failed_from_ && step <= failed_to_) throw_fault(failed_);
-    }
+    in_pool([&] { steps_.wait(step); });
   }
 
  protected:
@@ -146,78 +147,96 @@ class MetalQueue final : public Unified<KernelQueue> {
     return static_cast<const MetalBuffer*>(of.buffer)->contents() + of.offset;
   }
   void settle() noexcept override {
-    uint64_t newest = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      newest = submitted_;
-    }
-    try {
-      wait(newest);
-    } catch (const Error&) {  // whoever wanted that step's results is told
+    @autoreleasepool {
+      steps_.settle();
     }
   }
 
  private:
-  struct Step {
-    uint64_t number;
-    id<MTLCommandBuffer> commands;
-  };
-
-  bool first_before(uint64_t step, Step& first) {
-    const std::lock_guard lock(mutex_);
-    if (under_way_.empty() || under_way_.front().number > step) return false;
-    first = under_way_.front();
-    return true;
-  }
-
-  /// Threads may wait for the same step: the first to see it ended takes it off. What came behind one that failed computed on
-  /// nothing, so those have failed with it.
-  void ended(const Step& step) {
-    const std::lock_guard lock(mutex_);
-    if (under_way_.empty() || under_way_.front().number != step.number) return;
-    under_way_.pop_front();
-    residency_->ended(step.number);
-    if (step.commands.status != MTLCommandBufferStatusError || step.number <= failed_to_) return;
-    failed_ = step.commands, failed_from_ = step.number, failed_to_ = submitted_;
+  void new_queue() {
+    queue_ = [device_ newCommandQueue];
+    fence_ = [device_ newFence];
+    if (queue_ == nil || fence_ == nil) throw ConsistencyError("metal: no command queue or fence");
+    is_fence_updated_ = false;
+    residency_->serve(queue_);
   }
 
   void open() {
+    if (parts_.empty() && steps_.failed(queue_number_)) {
+      steps_.settle();  // on the old queue; all that is left there has failed
+      new_queue();
+      ++queue_number_;
+    }
     commands_ = [queue_ commandBuffer];
     if (commands_ == nil) throw ConsistencyError("metal: no command buffer");
     encoder_ = [commands_ computeCommandEncoderWithDispatchType:MTLDispatchTypeConcurrent];
     if (encoder_ == nil) throw ConsistencyError("metal: no command encoder");
-    [encoder_ waitForFence:fence_];
+    if (is_fence_updated_) [encoder_ waitForFence:fence_];
     residency_->use(encoder_);
+    seconds_ = 0;
+  }
+
+  /// The command buffer ends here and is on its way; what follows waits for it.
+  void cut() {
+    [encoder_ updateFence:fence_];
+    is_fence_updated_ = true;
+    [encoder_ endEncoding];
+    residency_->commit();
+    [commands_ commit];
+    parts_.push_back(commands_);
+    encoder_ = nil, commands_ = nil;
   }
 
   id<MTLDevice> device_;
-  id<MTLCommandQueue> queue_;
-  id<MTLFence> fence_;  // a step begins when the one before has written
+  id<MTLCommandQueue> queue_ = nil;
+  id<MTLFence> fence_ = nil;  // a command buffer begins when the one before has written
+  bool is_fence_updated_ = false;
+  uint64_t queue_number_ = 0;
   Pipelines pipelines_;
   std::shared_ptr<Residency> residency_;
+  Steps steps_;
   DeviceInfo info_;
-  id<MTLCommandBuffer> commands_ = nil;  // of the step being encoded
+  // Of the step being encoded.
+  Steps::Parts parts_;
+  id<MTLCommandBuffer> commands_ = nil;
   id<MTLComputeCommandEncoder> encoder_ = nil;
-  RankedMutex mutex_{LockRank::gpu_queue};  // what follows: one thread encodes, any may wait
-  std::deque<Step> under_way_;
-  uint64_t submitted_ = 0, failed_from_ = 0, failed_to_ = 0;
-  id<MTLCommandBuffer> failed_ = nil;
+  double seconds_ = 0;  // of an M1, for this command buffer
 };
 
 }  // namespace
 
 bool metal_available() {
   @autoreleasepool {
-    return fits(MTLCreateSystemDefaultDevice());
+    return find_device(Families::apple7) != nil;
   }
 }
 
-std::unique_ptr<Device> make_metal_device(const DeviceOptions& options, bool strict) {
+bool metal_trusted() {
   @autoreleasepool {
-    id<MTLDevice> device = MTLCreateSystemDefaultDevice();
-    if (!fits(device)) throw ValueError("device: expected a GPU with Metal 3 for metal, found none");
-    return make_gpu_device(std::make_unique<MetalQueue>(device, options.cache_dir), strict);
+    id<MTLDevice> device = find_device(Families::apple7);
+    return device != nil && trusted_families().contains(apple_family(device));
   }
+}
+
+std::unique_ptr<Device> make_metal_device(const DeviceOptions& options) {
+  constexpr std::string_view kStrict = ":strict";
+  std::string_view name = options.name;
+  const bool strict = name.ends_with(kStrict);
+  if (strict) name.remove_suffix(kStrict.size());
+  if (name != "metal" && name != "metal:any") return nullptr;
+  return in_pool([&]() -> std::unique_ptr<Device> {
+    const bool any = name == "metal:any";
+    std::string found;
+    id<MTLDevice> device = find_device(any ? Families::any_apple : Families::apple7, &found);
+    if (device == nil)
+      throw ValueError(
+          "device: expected " +
+          std::string(any ? "a GPU of Apple's for metal:any"
+                          : "an Apple GPU of family Apple7 (M1) or later for metal, or another of Apple's, "
+                            "not tried, by the name metal:any") +
+          "; found " + found);
+    return make_gpu_device(std::make_unique<MetalQueue>(device, options.cache_dir), strict);
+  });
 }
 
 }  // namespace foundry

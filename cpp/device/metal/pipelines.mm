@@ -1,5 +1,9 @@
 #include "device/metal/pipelines.h"
 
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
 
@@ -7,22 +11,54 @@
 #include "base/hash.h"
 #include "device/metal/faults.h"
 #include "device/metal/kernel_source.h"
+#include "device/metal/macos.h"
+#include "device/metal/newer_metal.h"
 
 namespace foundry {
 namespace {
 
+constexpr const char* kArchive = "kernels-";
+constexpr std::chrono::hours kOldAfter{24 * 14};
+
 NSString* string_of(const std::string& text) { return [NSString stringWithUTF8String:text.c_str()]; }
 
-/// One archive for each GPU, system and state of the kernels.
+/// The newest language of the system, as far as the kernels have been written for it. Infinities and the order of sums are meant;
+/// fast:: says where they are not.
+MTLCompileOptions* compile_options() {
+  constexpr auto kLanguage3_2 = static_cast<MTLLanguageVersion>((3 << 16) + 2);  // of macOS 15
+  constexpr NSInteger kSafeMath = 0;                                             // MTLMathModeSafe, of macOS 15
+  MTLCompileOptions* options = [MTLCompileOptions new];
+  options.languageVersion = macos_version() >= 15 ? kLanguage3_2 : MTLLanguageVersion3_1;
+  if ([options respondsToSelector:@selector(setMathMode:)])
+    [(id<FoundryMTLCompileOptions>)options setMathMode:kSafeMath];
+  else
+    options.fastMathEnabled = NO;
+  return options;
+}
+
+/// One archive for each GPU, build of the system and state of the kernels.
 std::string archive_name(id<MTLDevice> device) {
   uint64_t hash = 0;
   for (const KernelSource& source : kernel_sources()) hash = hash64(std::as_bytes(std::span(source.text)), hash);
-  std::string name = "kernels-";
+  std::string name = kArchive;
   for (const char* c = device.name.UTF8String; *c != 0; ++c) {
     const bool plain = (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z');
     name += plain ? *c : '-';
   }
-  return name + "-" + std::to_string(hash) + ".bin";
+  return name + "-" + macos_build() + "-" + std::to_string(hash) + ".bin";
+}
+
+/// Of other systems, other states of the kernels and processes that ended while they wrote: nobody comes for them any more.
+void remove_old(const std::string& folder, const std::string& kept) {
+  namespace fs = std::filesystem;
+  const auto old = fs::file_time_type::clock::now() - kOldAfter;
+  std::error_code failed;
+  for (fs::directory_iterator it(folder, failed), end; !failed && it != end; it.increment(failed)) {
+    std::error_code ignored;  // another process may have been quicker
+    const std::string name = it->path().filename().string();
+    if (name.starts_with(kArchive) && name != kept && fs::last_write_time(it->path(), ignored) < old && !ignored)
+      fs::remove(it->path(), ignored);
+  }
 }
 
 id<MTLBinaryArchive> open_archive(id<MTLDevice> device, const std::string& path) {
@@ -44,16 +80,16 @@ Pipelines::Pipelines(id<MTLDevice> device, const std::string& cache_dir) : devic
   std::error_code failed;
   std::filesystem::create_directories(cache_dir, failed);
   if (failed) return;
-  archive_path_ = cache_dir + "/" + archive_name(device);
+  const std::string name = archive_name(device);
+  archive_path_ = cache_dir + "/" + name;
+  remove_old(cache_dir, name);
   archive_ = open_archive(device, archive_path_);
 }
 
 id<MTLLibrary> Pipelines::library(size_t file) {
   if (const auto found = libraries_.find(file); found != libraries_.end()) return found->second;
   const KernelSource& source = kernel_sources()[file];
-  MTLCompileOptions* options = [MTLCompileOptions new];
-  options.languageVersion = MTLLanguageVersion3_1;
-  options.fastMathEnabled = NO;  // infinities and the order of sums are meant; fast:: says where they are not
+  MTLCompileOptions* options = compile_options();
   NSError* error = nil;
   id<MTLLibrary> library = [device_ newLibraryWithSource:string_of(std::string(source.text))
                                                  options:options
@@ -107,11 +143,14 @@ id<MTLComputePipelineState> Pipelines::get(const Dispatch& launch) {
 void Pipelines::save() {
   if (!changed_) return;
   changed_ = false;
-  const std::string fresh = archive_path_ + ".new";
+  // Of this process and object alone: others may save the same at this moment, and the last whole one stays.
+  static std::atomic<uint64_t> number{0};
+  const std::string fresh = archive_path_ + "." + std::to_string(getpid()) + "-" + std::to_string(++number);
   NSError* error = nil;
   std::error_code failed;
-  if ([archive_ serializeToURL:[NSURL fileURLWithPath:string_of(fresh)] error:&error])
-    std::filesystem::rename(fresh, archive_path_, failed);
+  const bool written = [archive_ serializeToURL:[NSURL fileURLWithPath:string_of(fresh)] error:&error];
+  if (written) std::filesystem::rename(fresh, archive_path_, failed);
+  if (!written || failed) std::filesystem::remove(fresh, failed);
 }
 
 }  // namespace foundry

@@ -42,8 +42,8 @@ void threadgroup_barrier(const void* site);
 void simdgroup_barrier();
 /// The `bytes` that each lane gives, kSlotBytes apart; `what` must be the same for all.
 const char* exchange(const void* value, size_t bytes, const char* what);
-/// Memory of the threadgroup, filled with NaN; the same for each thread that asks for `id`.
-void* threadgroup_memory(int id, size_t bytes);
+/// Memory of the threadgroup, filled with NaN and aligned no better than asked; the same for each thread that asks for `id`.
+void* threadgroup_memory(int id, size_t bytes, size_t align);
 
 enum class Kind {
   buffer,

@@ -3,6 +3,7 @@
 
 extern "C" {
 id foundry_objc_allocate(Class of);
+Class foundry_objc_class(const char* name);
 void foundry_objc_destroy(id object);
 bool foundry_objc_responds(id object, SEL selector);
 const char* foundry_objc_name(SEL selector);

@@ -123,6 +123,12 @@ Method objc_msg_lookup_super(Super* to, Selector* selector) {
   return slot(to->of, selector, "unrecognized selector of the superclass")->method;
 }
 
+/// Null: there is none of that name.
+Class* foundry_objc_class(const char* name) {
+  const std::lock_guard lock(tables().mutex);
+  const auto found = tables().classes.find(name);
+  return found == tables().classes.end() ? nullptr : found->second;
+}
 Object* foundry_objc_allocate(Class* of) { return allocate(of); }
 void foundry_objc_destroy(Object* object) { destroy(object); }
 bool foundry_objc_responds(Object* object, Selector* selector) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "metal_on_linux/objc/bridge.h"
+#include "metal_on_linux/software/machine.h"
 
 @implementation NSObject
 + (instancetype)alloc {
@@ -103,6 +104,13 @@
 @end
 
 @implementation NSArray
+- (NSUInteger)count {
+  return static_cast<FoundryArray*>(self)->_object == nil ? 0 : 1;
+}
+- (id)objectAtIndex:(NSUInteger)index {
+  if (index >= self.count) foundry_objc_fail("objectAtIndex: past the end", "NSArray");
+  return static_cast<FoundryArray*>(self)->_object;
+}
 + (instancetype)arrayWithObject:(id)object {
   FoundryArray* made = [FoundryArray new];
   made->_object = objc_retain(object);
@@ -121,6 +129,25 @@
   [super dealloc];
 }
 @end
+
+@implementation NSProcessInfo
++ (NSProcessInfo*)processInfo {
+  return objc_autorelease([NSProcessInfo new]);
+}
+- (NSOperatingSystemVersion)operatingSystemVersion {
+  return {software_gpu::machine().macos, 0, 0};
+}
+- (NSString*)operatingSystemVersionString {
+  const software_gpu::Machine& machine = software_gpu::machine();
+  return [NSString
+      stringWithUTF8String:("Version " + std::to_string(machine.macos) + ".0 (Build " + machine.build + ")").c_str()];
+}
+@end
+
+Class NSClassFromString(NSString* aClassName) {
+  if (!software_gpu::knows(aClassName.UTF8String)) return nil;
+  return foundry_objc_class(aClassName.UTF8String);
+}
 
 @implementation NSError
 - (NSInteger)code {

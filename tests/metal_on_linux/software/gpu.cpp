@@ -125,6 +125,10 @@ void broken(const char* rule, const std::string& detail) {
 }
 
 void run(const Pass& pass, const std::set<const Allocation*>& resident) {
+  if (only_timed) {
+    ++totals().passes;
+    return;
+  }
   std::vector<const Allocation*> away;
   {
     const std::lock_guard lock(live().mutex);

@@ -68,7 +68,11 @@ uint64_t allocated_bytes();
 inline uint64_t schedule = 0;
 
 /// Faults for tests of the harness, and of what the device says: "barriers", "fences" and "residency" are not seen, "memory" and
-/// "page fault" are the end of the next command buffer. From the environment, FOUNDRY_METAL_FAULT, or set.
+/// "page fault" are the end of the next command buffer, "dead" of all; a "residency set" is not made. From the environment, FOUNDRY_METAL_FAULT, or set.
 inline std::string fault;
+/// Where archives have been written, whatever became of the files.
+inline std::vector<std::string> archives_written;
+/// Command buffers are only timed: a test of steps that would take a processor hours.
+inline bool only_timed = false;
 
 }  // namespace software_gpu

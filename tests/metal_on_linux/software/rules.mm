@@ -8,21 +8,24 @@
 #include <string>
 #include <vector>
 
+#include "metal_on_linux/software/gpu.h"
+#include "metal_on_linux/software/machine.h"
+
 namespace {
 
 constexpr MTLResourceOptions kShared = MTLResourceStorageModeShared | MTLResourceHazardTrackingModeUntracked;
 constexpr uint64_t kCount = 1000;
 
 struct Gpu {
-  id<MTLDevice> device = MTLCreateSystemDefaultDevice();
+  id<MTLDevice> device = [MTLCopyAllDevices() objectAtIndex:0];
   id<MTLCommandQueue> queue = [device newCommandQueue];
   id<MTLComputePipelineState> add = pipeline(@"add");
 
   id<MTLComputePipelineState> pipeline(NSString* name) {
     NSError* error = nil;
-    id<MTLLibrary> library = [device newLibraryWithSource:@"#include <metal_stdlib>"
-                                                  options:[MTLCompileOptions new]
-                                                    error:&error];
+    MTLCompileOptions* options = [MTLCompileOptions new];
+    options.mathMode = MTLMathModeSafe;
+    id<MTLLibrary> library = [device newLibraryWithSource:@"#include <metal_stdlib>" options:options error:&error];
     MTLComputePipelineDescriptor* descriptor = [MTLComputePipelineDescriptor new];
     descriptor.computeFunction = [library newFunctionWithName:name
                                                constantValues:[MTLFunctionConstantValues new]
@@ -175,6 +178,87 @@ std::map<std::string, Rule> rules() {
                            [commands commit];
                            return false;
                          }};
+  all["a wait for a fence that nobody has updated"] = {"nobody has updated", [](Gpu& gpu) {
+                                                         [gpu.encoder([gpu.queue commandBuffer])
+                                                             waitForFence:[gpu.device newFence]];
+                                                         return false;
+                                                       }};
+  all["a residency set that nobody requested"] = {"nobody requested", [](Gpu& gpu) {
+                                                    NSError* error = nil;
+                                                    id<MTLResidencySet> set = [gpu.device
+                                                        newResidencySetWithDescriptor:[MTLResidencySetDescriptor new]
+                                                                                error:&error];
+                                                    [gpu.queue addResidencySet:set];
+                                                    [set addAllocation:gpu.floats(kCount)];
+                                                    [set commit];
+                                                    gpu.run(gpu.floats(kCount), gpu.floats(kCount), gpu.floats(kCount));
+                                                    return false;
+                                                  }};
+  all["memory that was removed but not committed stays"] = {
+      "", [](Gpu& gpu) {
+        NSError* error = nil;
+        id<MTLResidencySet> set = [gpu.device newResidencySetWithDescriptor:[MTLResidencySetDescriptor new]
+                                                                      error:&error];
+        const NSUInteger before = gpu.device.currentAllocatedSize;
+        @autoreleasepool {
+          id<MTLBuffer> buffer = gpu.floats(kCount);
+          [set addAllocation:buffer];
+          [set commit];
+          [set removeAllocation:buffer];
+        }
+        const bool stayed = gpu.device.currentAllocatedSize > before;
+        [set commit];
+        return stayed && gpu.device.currentAllocatedSize == before;
+      }};
+  all["a queue after an error"] = {"", [](Gpu& gpu) {  // refuses, and another does not
+                                     id<MTLBuffer> ones = gpu.floats(kCount), out = gpu.floats(kCount);
+                                     software_gpu::fault = "page fault";
+                                     gpu.run(ones, ones, out);
+                                     gpu.run(ones, ones, out);
+                                     const bool refused = static_cast<float*>(out.contents)[0] == 1;
+                                     gpu.queue = [gpu.device newCommandQueue];
+                                     gpu.run(ones, ones, out);
+                                     return refused && static_cast<float*>(out.contents)[0] == 2;
+                                   }};
+  all["a command buffer that would keep an M1 for more than half a second"] = {
+      "", [](Gpu& gpu) {
+        software_gpu::only_timed = true;
+        for (const NSUInteger groups : {NSUInteger{1000}, NSUInteger{200000000}}) {
+          id<MTLCommandBuffer> commands = [gpu.queue commandBuffer];
+          id<MTLComputeCommandEncoder> one = gpu.encoder(commands);
+          [one setComputePipelineState:gpu.add];
+          [one dispatchThreadgroups:MTLSizeMake(groups, 1, 1) threadsPerThreadgroup:MTLSizeMake(256, 1, 1)];
+          gpu.finish(one, commands);
+          const bool failed = commands.status == MTLCommandBufferStatusError;
+          if (failed != (groups > 1000) || (failed && commands.error.code != MTLCommandBufferErrorTimeout))
+            return false;
+        }
+        return true;
+      }};
+  all["a default device without CoreGraphics"] = {"", [](Gpu&) { return MTLCreateSystemDefaultDevice() == nil; }};
+  all["the families of another maker"] = {"", [](Gpu& gpu) {
+                                            software_gpu::machine().family = 0;
+                                            const auto has = [&](NSInteger family) {
+                                              return [gpu.device supportsFamily:static_cast<MTLGPUFamily>(family)];
+                                            };
+                                            return has(5001) && !has(MTLGPUFamilyApple5);  // Metal3, for one
+                                          }};
+  all["a library of a language that the system does not know"] = {
+      "", [](Gpu& gpu) {
+        const auto compiles = [&](NSString* text, MTLLanguageVersion version) {
+          MTLCompileOptions* options = [MTLCompileOptions new];
+          options.languageVersion = version, options.mathMode = MTLMathModeSafe, options.fastMathEnabled = NO;
+          NSError* error = nil;
+          return [gpu.device newLibraryWithSource:text options:options error:&error] != nil;
+        };
+        NSString* plain = @"#include <metal_stdlib>\n";
+        NSString* bare = @"#include <metal_stdlib>\n#pragma METAL fp contract(off)\n";
+        NSString* contracted = @"#include <metal_stdlib>\ninstantiate_kernel(";
+        const bool now = compiles(plain, MTLLanguageVersion3_2);
+        software_gpu::machine().macos = 14;
+        return now && compiles(plain, MTLLanguageVersion3_1) && !compiles(plain, MTLLanguageVersion3_2) &&
+               !compiles(bare, MTLLanguageVersion3_1) && !compiles(contracted, MTLLanguageVersion3_1);
+      }};
   return all;
 }
 

@@ -13,6 +13,15 @@ typedef signed char BOOL;
 #endif
 typedef unsigned long NSUInteger;
 typedef long NSInteger;
+// As Apple's SDKs say what is newer than the oldest system; FOUNDRY_SDK=14 leaves it out, as that system's SDK does.
+#ifndef FOUNDRY_SDK
+#define FOUNDRY_SDK 15
+#endif
+#if defined(__APPLE__)
+#include <os/availability.h>
+#else
+#define API_AVAILABLE(systems)
+#endif
 #define NS_ASSUME_NONNULL_BEGIN _Pragma("clang assume_nonnull begin")
 #define NS_ASSUME_NONNULL_END _Pragma("clang assume_nonnull end")
 #define NS_ENUM(type, name) \
@@ -48,6 +57,17 @@ __attribute__((objc_root_class))
 + (NSURL*)fileURLWithPath:(NSString*)path;
 @end
 @interface NSArray<ObjectType> : NSObject
+@property(readonly) NSUInteger count;
 + (instancetype)arrayWithObject:(ObjectType)object;
+- (ObjectType)objectAtIndex:(NSUInteger)index;
 @end
+typedef struct {
+  NSInteger majorVersion, minorVersion, patchVersion;
+} NSOperatingSystemVersion;
+@interface NSProcessInfo : NSObject
+@property(readonly) NSOperatingSystemVersion operatingSystemVersion;
+@property(readonly, copy) NSString* operatingSystemVersionString;
++ (NSProcessInfo*)processInfo;
+@end
+extern "C" Class _Nullable NSClassFromString(NSString* aClassName);
 NS_ASSUME_NONNULL_END

@@ -34,9 +34,13 @@ typedef NS_ENUM(NSUInteger, MTLDataType) {
 };
 typedef NS_ENUM(NSUInteger, MTLLanguageVersion) {
   MTLLanguageVersion3_1 = (3 << 16) + 1,
+#if FOUNDRY_SDK >= 15
+  MTLLanguageVersion3_2 API_AVAILABLE(macos(15.0)) = (3 << 16) + 2,
+#endif
 };
 typedef NS_ENUM(NSInteger, MTLGPUFamily) {
-  MTLGPUFamilyMetal3 = 5001,
+  MTLGPUFamilyApple5 = 1005,
+  MTLGPUFamilyApple7 = 1007,
 };
 typedef NS_ENUM(NSUInteger, MTLCommandBufferStatus) {
   MTLCommandBufferStatusNotEnqueued = 0,
@@ -47,17 +51,25 @@ typedef NS_ENUM(NSUInteger, MTLCommandBufferStatus) {
   MTLCommandBufferStatusError = 5,
 };
 typedef NS_ENUM(NSUInteger, MTLCommandBufferError) {
+  MTLCommandBufferErrorTimeout = 2,
   MTLCommandBufferErrorPageFault = 3,
+  MTLCommandBufferErrorAccessRevoked = 4,
   MTLCommandBufferErrorOutOfMemory = 8,
 };
 
 NS_ASSUME_NONNULL_BEGIN
 @protocol MTLDevice;
 
+#if FOUNDRY_SDK >= 15
+API_AVAILABLE(macos(15.0))
 @protocol MTLAllocation <NSObject>
 @end
 @protocol MTLResource <MTLAllocation>
 @end
+#else
+@protocol MTLResource <NSObject>
+@end
+#endif
 @protocol MTLBuffer <MTLResource>
 @property(readonly) NSUInteger length;
 @property(readonly) uint64_t gpuAddress;
@@ -66,18 +78,29 @@ NS_ASSUME_NONNULL_BEGIN
 @protocol MTLFence <NSObject>
 @end
 
+#if FOUNDRY_SDK >= 15
+API_AVAILABLE(macos(15.0))
 @interface MTLResidencySetDescriptor : NSObject
 @property(nullable, copy, nonatomic) NSString* label;
 @end
+API_AVAILABLE(macos(15.0))
 @protocol MTLResidencySet <NSObject>
 - (void)addAllocation:(id<MTLAllocation>)allocation;
 - (void)removeAllocation:(id<MTLAllocation>)allocation;
 - (void)commit;
+- (void)requestResidency;
 @end
+typedef NS_ENUM(NSInteger, MTLMathMode) {
+  MTLMathModeSafe = 0,
+};
+#endif
 
 @interface MTLCompileOptions : NSObject
 @property(readwrite, nonatomic) MTLLanguageVersion languageVersion;
 @property(readwrite, nonatomic) BOOL fastMathEnabled;
+#if FOUNDRY_SDK >= 15
+@property(readwrite, nonatomic) MTLMathMode mathMode API_AVAILABLE(macos(15.0));
+#endif
 @end
 @interface MTLFunctionConstantValues : NSObject
 - (void)setConstantValue:(const void*)value type:(MTLDataType)type atIndex:(NSUInteger)index;
@@ -130,8 +153,10 @@ NS_ASSUME_NONNULL_BEGIN
 @end
 @protocol MTLCommandQueue <NSObject>
 - (nullable id<MTLCommandBuffer>)commandBuffer;
-- (void)addResidencySet:(id<MTLResidencySet>)residencySet;
-- (void)removeResidencySet:(id<MTLResidencySet>)residencySet;
+#if FOUNDRY_SDK >= 15
+- (void)addResidencySet:(id<MTLResidencySet>)residencySet API_AVAILABLE(macos(15.0));
+- (void)removeResidencySet:(id<MTLResidencySet>)residencySet API_AVAILABLE(macos(15.0));
+#endif
 @end
 
 @protocol MTLDevice <NSObject>
@@ -157,8 +182,12 @@ NS_ASSUME_NONNULL_BEGIN
                                     error:(NSError* _Nullable __autoreleasing* _Nullable)error;
 - (nullable id<MTLBinaryArchive>)newBinaryArchiveWithDescriptor:(MTLBinaryArchiveDescriptor*)descriptor
                                                           error:(NSError* _Nullable __autoreleasing* _Nullable)error;
+#if FOUNDRY_SDK >= 15
 - (nullable id<MTLResidencySet>)newResidencySetWithDescriptor:(MTLResidencySetDescriptor*)descriptor
-                                                        error:(NSError* _Nullable __autoreleasing* _Nullable)error;
+                                                        error:(NSError* _Nullable __autoreleasing* _Nullable)error
+    API_AVAILABLE(macos(15.0));
+#endif
 @end
 extern "C" id<MTLDevice> _Nullable MTLCreateSystemDefaultDevice(void) __attribute__((ns_returns_retained));
+extern "C" NSArray<id<MTLDevice>>* MTLCopyAllDevices(void) __attribute__((ns_returns_retained));
 NS_ASSUME_NONNULL_END
