@@ -13,6 +13,8 @@ void embed(const EmbedArgs& args);
 void rms_norm(const RmsNormArgs& args);
 void layer_norm(const LayerNormArgs& args);
 void linear(const LinearArgs& args);
+void linear_routed(const LinearRoutedArgs& args);
+void sum_routed(const SumRoutedArgs& args);
 void rope(const RopeArgs& args);
 void kv_append(const KvAppendArgs& args);
 void attention(const AttentionArgs& args);
