@@ -247,6 +247,9 @@ class Decoder:
         """Whether this layer's Q and K are turned by their positions."""
         return True
 
+    def ffn(self, layer: Layer, y: int) -> int:
+        return layer.swiglu(y)
+
     def build(self, graph: Graph) -> None:
         emit = Emitter(graph, self.header, self.hp, self.windows)
         x = emit.embed()
@@ -258,5 +261,5 @@ class Decoder:
             if self.turns(number):
                 q, k = layer.rope(q, k, self.rope)
             x = layer.add(x, layer.attention(q, k, v, self.attention_scale), "attention")
-            x = layer.add(x, layer.swiglu(layer.norm(x, "ffn_norm")), "ffn")
+            x = layer.add(x, self.ffn(layer, layer.norm(x, "ffn_norm")), "ffn")
         emit.head(x)
