@@ -60,10 +60,17 @@ void bind_graph(nb::module_& m) {
       .def(
           "attention",
           [](Graph& g, ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer,
-             const std::string& name, float cap) { return g.attention(q, {n_heads, scale, group, layer, cap}, name); },
-          "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a, "cap"_a = 0.0f)
+             const std::string& name, float cap,
+             WeightId sinks) { return g.attention(q, {n_heads, scale, group, layer, cap}, name, sinks); },
+          "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a, "cap"_a = 0.0f, "sinks"_a = kNone)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
       .def("geglu", &Graph::geglu, "gate"_a, "up"_a, "name"_a)
+      .def(
+          "swiglu_clamped",
+          [](Graph& g, ValueId gate, ValueId up, float alpha, float limit, const std::string& name) {
+            return g.swiglu_clamped(gate, up, {alpha, limit}, name);
+          },
+          "gate"_a, "up"_a, "alpha"_a, "limit"_a, "name"_a)
       .def("gelu", &Graph::gelu, "x"_a, "name"_a)
       .def("add", &Graph::add, "a"_a, "b"_a, "name"_a)
       .def(

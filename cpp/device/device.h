@@ -142,11 +142,19 @@ struct AttentionArgs {
   AttentionParams p;
   KvParams kv;
   const SequenceParams* sequences;
-  Span q, out;  // [n_rows, n_heads * head_dim]
+  Span q, out;                    // [n_rows, n_heads * head_dim]
+  const Weight* sinks = nullptr;  // f32 [1, n_heads]: one more score of each head, behind all, without a value; or null
 };
 struct GatedArgs {  // swiglu: out = silu(gate) * up; geglu: out = gelu(gate) * up, gelu by tanh
   uint32_t n_rows;
   uint32_t width;
+  Span gate, up, out;
+};
+struct
+    ClampedGateArgs {  // out = g / (1 + e^(-alpha g)) * (u + 1), g = min(gate, limit), u = max(-limit, min(up, limit))
+  uint32_t n_rows;
+  uint32_t width;
+  float alpha, limit;
   Span gate, up, out;
 };
 struct GeluArgs {  // out = gelu(in), by tanh
@@ -207,6 +215,7 @@ class Device : public DeviceMemory {
   virtual void attention(const AttentionArgs& args) = 0;
   virtual void swiglu(const GatedArgs& args) = 0;
   virtual void geglu(const GatedArgs& args) = 0;
+  virtual void swiglu_clamped(const ClampedGateArgs& args) = 0;
   virtual void gelu(const GeluArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
   virtual void scale(const ScaleArgs& args) = 0;

@@ -43,12 +43,19 @@ Graph verified(const Graph& graph) {
   return graph;
 }
 
+/// What of an op GPUs don't have, or null.
+const char* only_on_the_host(const Op& op) {
+  if (op.is<RouteOp>() || op.is<LinearRoutedOp>() || op.is<SumRoutedOp>()) return "a mixture of experts";
+  if (op.is<AttentionOp>() && !op.weights.empty()) return "sinks";
+  return op.is<SwigluClampedOp>() ? "a clamped gate" : nullptr;
+}
+
 /// ModelFormatError for a graph with ops that the device does not have.
 const Graph& runnable(const Graph& graph, const DeviceInfo& device) {
   for (const Op& op : graph.ops)
-    if (device.gpu && (op.is<RouteOp>() || op.is<LinearRoutedOp>() || op.is<SumRoutedOp>()))
-      throw ModelFormatError(op.name + " (" + op.kind_name() +
-                             "): a mixture of experts: expected device cpu or reference, found " + device.name);
+    if (const char* what = only_on_the_host(op); device.gpu && what != nullptr)
+      throw ModelFormatError(op.name + " (" + op.kind_name() + "): " + what +
+                             ": expected device cpu or reference, found " + device.name);
   return graph;
 }
 

@@ -262,7 +262,8 @@ void StepRunner::encode(const Op& op, const AttentionOp& attention) {
                      kv_[attention.group],
                      sequences.data(),
                      at(op.inputs[0]),
-                     at(op.outputs[0])});
+                     at(op.outputs[0]),
+                     op.weights.empty() ? nullptr : table(op.weights[0])});
 }
 
 void StepRunner::encode(const Op& op, const SwigluOp&) {
@@ -273,6 +274,12 @@ void StepRunner::encode(const Op& op, const SwigluOp&) {
 void StepRunner::encode(const Op& op, const GegluOp&) {
   const ValueId gate = op.inputs[0];
   device_.geglu({rows_of(gate), width_of(gate), at(gate), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const SwigluClampedOp& swiglu) {
+  const ValueId gate = op.inputs[0];
+  device_.swiglu_clamped(
+      {rows_of(gate), width_of(gate), swiglu.alpha, swiglu.limit, at(gate), at(op.inputs[1]), at(op.outputs[0])});
 }
 
 void StepRunner::encode(const Op& op, const LayerNormOp& norm) {

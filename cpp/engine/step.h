@@ -93,6 +93,7 @@ class StepRunner {
   void encode(const Op& op, const AttentionOp& attention);
   void encode(const Op& op, const SwigluOp& swiglu);
   void encode(const Op& op, const GegluOp& geglu);
+  void encode(const Op& op, const SwigluClampedOp& swiglu);
   void encode(const Op& op, const GeluOp& gelu);
   void encode(const Op& op, const ScaleOp& scale);
   void encode(const Op& op, const ResizeHeadsOp& resize);

@@ -90,9 +90,10 @@ void Graph::kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, cons
   ops.push_back({KvAppendOp{group, layer}, name, {k, v}, {}, {}, {}});
 }
 
-ValueId Graph::attention(ValueId q, const AttentionOp& attention, const std::string& name) {
+ValueId Graph::attention(ValueId q, const AttentionOp& attention, const std::string& name, WeightId sinks) {
   const ValueId y = like(q);
   ops.push_back({attention, name, {q}, {y}, {}, {}});
+  if (sinks != kNone) ops.back().weights.push_back(sinks);
   return y;
 }
 
@@ -105,6 +106,12 @@ ValueId Graph::swiglu(ValueId gate, ValueId up, const std::string& name) {
 ValueId Graph::geglu(ValueId gate, ValueId up, const std::string& name) {
   const ValueId y = like(gate);
   ops.push_back({GegluOp{}, name, {gate, up}, {y}, {}, {}});
+  return y;
+}
+
+ValueId Graph::swiglu_clamped(ValueId gate, ValueId up, const SwigluClampedOp& swiglu, const std::string& name) {
+  const ValueId y = like(gate);
+  ops.push_back({swiglu, name, {gate, up}, {y}, {}, {}});
   return y;
 }
 

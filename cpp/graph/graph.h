@@ -80,9 +80,10 @@ class Graph {
   ValueId rope(ValueId x, const RopeOp& rope, WeightId factors, const std::string& name);
   void kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, const std::string& name);
   /// The result is as wide as q.
-  ValueId attention(ValueId q, const AttentionOp& attention, const std::string& name);
+  ValueId attention(ValueId q, const AttentionOp& attention, const std::string& name, WeightId sinks = kNone);
   ValueId swiglu(ValueId gate, ValueId up, const std::string& name);
   ValueId geglu(ValueId gate, ValueId up, const std::string& name);
+  ValueId swiglu_clamped(ValueId gate, ValueId up, const SwigluClampedOp& swiglu, const std::string& name);
   ValueId gelu(ValueId x, const std::string& name);
   ValueId scale(ValueId x, const ScaleOp& scale, const std::string& name);
   ValueId resize_heads(ValueId x, const ResizeHeadsOp& resize, const std::string& name);

@@ -11,8 +11,10 @@
 //   rope         (x)           -> (y)     weights (factors or kNone); positions times `scale`, cosines and sines times
 //                                         `magnitude`
 //   kv_append    (k, v)        -> ()
-//   attention    (q)           -> (y)
+//   attention    (q)           -> (y)     weights (sinks: of each head a score that takes weight and gives no value), or none
 //   swiglu       (gate, up)    -> (y)     geglu likewise
+//   swiglu_clamped (gate, up)  -> (y)     g / (1 + e^(-alpha g)) * (u + 1), of g = min(gate, limit) and u = up within
+//                                         -limit .. limit
 //   gelu         (x)           -> (y)     by tanh
 //   add          (a, b)        -> (y)
 //   scale        (x)           -> (y)     x times `scale`, then bent below `cap`, where there is one
@@ -121,6 +123,16 @@ struct SwigluOp {
   static void fields(Self&, Visit) {}
 };
 
+struct SwigluClampedOp {
+  static constexpr const char* kName = "swiglu_clamped";
+  float alpha = 0;
+  float limit = 0;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("alpha", op.alpha), visit("limit", op.limit);
+  }
+};
+
 struct GegluOp {
   static constexpr const char* kName = "geglu";
   template <class Self, class Visit>
@@ -210,7 +222,7 @@ struct FusedLinearOp {
 struct Op {
   using Kind = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
                             SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, RouteOp, LinearRoutedOp,
-                            SumRoutedOp, FusedLinearOp>;
+                            SwigluClampedOp, SumRoutedOp, FusedLinearOp>;
   Kind kind;
   std::string name;  // "layer 3 attention", for errors
   std::vector<ValueId> inputs;

@@ -247,7 +247,8 @@ class Verifier {
   }
 
   void check(const Op& op, const AttentionOp& attention) const {
-    counts(1, 1, 0);
+    counts(1, 1, op.weights.empty() ? 0 : 1);
+    if (!op.weights.empty()) weight(op.weights[0], 1, attention.n_heads);
     body_only();
     const LayerGroup& g = group(attention.group, attention.layer);
     same_shape(op.inputs[0], op.outputs[0]);
@@ -342,6 +343,11 @@ class Verifier {
   void check(const Op& op, const SwigluOp&) const { elementwise(op); }
   void check(const Op& op, const GegluOp&) const { elementwise(op); }
   void check(const Op& op, const AddOp&) const { elementwise(op); }
+  void check(const Op& op, const SwigluClampedOp& swiglu) const {
+    elementwise(op);
+    above_zero("alpha", swiglu.alpha);
+    above_zero("limit", swiglu.limit);
+  }
 
   void check(const Op& op, const LayerNormOp& norm) const {
     counts(1, 1, 2);

@@ -172,6 +172,13 @@ TEST_CASE("experts: a GPU refuses them by name, before anything is loaded or pla
   expect_error<ModelFormatError>([&] { CompiledModel::load(file.open(), graph, options, {}); }, said);
   expect_error<ModelFormatError>([&] { CompiledModel::plan_file(file.open(), graph, options, {}, 0); }, said);
   CHECK(CompiledModel::load(dense_file.open(), dense, options, {}) != nullptr);
+  Graph clamped = dense, sunk = dense;
+  op(clamped, "layer 0 swiglu").kind = SwigluClampedOp{1.702f, 7};
+  op(sunk, "layer 0 attention").weights = {sunk.weight("sinks", 1, 4)};
+  expect_error<ModelFormatError>([&] { CompiledModel::load(dense_file.open(), clamped, options, {}); },
+                                 {"layer 0 swiglu (swiglu_clamped): a clamped gate", "found pretended"});
+  expect_error<ModelFormatError>([&] { CompiledModel::load(dense_file.open(), sunk, options, {}); },
+                                 {"layer 0 attention (attention): sinks", "found pretended"});
 }
 
 TEST_CASE("experts: any fusion of the graph gives the same bits") {

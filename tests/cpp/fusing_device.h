@@ -54,6 +54,7 @@ class FusingDevice : public Device {
   void attention(const AttentionArgs& args) override { inner_->attention(args); }
   void swiglu(const GatedArgs& args) override { inner_->swiglu(args); }
   void geglu(const GatedArgs& args) override { inner_->geglu(args); }
+  void swiglu_clamped(const ClampedGateArgs& args) override { inner_->swiglu_clamped(args); }
   void gelu(const GeluArgs& args) override { inner_->gelu(args); }
   void add(const AddArgs& args) override { inner_->add(args); }
   void scale(const ScaleArgs& args) override { inner_->scale(args); }

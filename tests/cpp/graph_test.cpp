@@ -66,6 +66,24 @@ TEST_CASE("graph: builders derive widths and rows, and refuse ids that are not t
   CHECK(g.serialize() == tiny().serialize());  // a refusal leaves nothing behind
 }
 
+TEST_CASE("graph: sinks and clamped gates are written, read back and held to their shapes") {
+  Graph g = tiny();
+  Op& attention = op(g, "layer 0 attention");
+  const std::string plain = g.serialize();
+  attention.weights = {g.weight("sinks", 1, 4)};
+  op(g, "layer 0 swiglu").kind = SwigluClampedOp{1.702f, 7};
+  verify(g);
+  CHECK((g.serialize() != plain && Graph::parse(g.serialize()).serialize() == g.serialize()));
+  CHECK(g.hash() != tiny().hash());
+  attention.weights = {g.weight("too few", 1, 3)};
+  expect_error<ModelFormatError>([&] { verify(g); }, {"attention): weight", "expected [1, 4], found [1, 3]"});
+  attention.weights = {kNone};
+  expect_error<ModelFormatError>([&] { verify(g); }, {"attention): a weight is missing"});
+  attention.weights.clear();
+  op(g, "layer 0 swiglu").as<SwigluClampedOp>()->limit = 0;
+  expect_error<ModelFormatError>([&] { verify(g); }, {"swiglu_clamped): limit: expected a number above 0"});
+}
+
 TEST_CASE("graph: verify names what is wrong with experts") {
   const auto made = [] {
     TinyShape shape;

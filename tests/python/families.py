@@ -46,6 +46,9 @@ class Family:
     experts: int = 0  # in place of a feed-forward network
     expert_ffn: int = 0
     shared_ffn: int = 0  # of an expert that all take
+    expert_peak: float = 1.0  # of gates and ups: large enough for what is clamped to be reached
+    sinks: bool = False
+    ffn_norm: str = "ffn_norm"
     peak: float = 2.0  # of the weights of Q and K, and of the router
     seed: int = 7
 
@@ -119,6 +122,27 @@ FAMILIES = {
         expert_ffn=FFN,
         shared_ffn=56,
         seed=11,
+    ),
+    "gpt-oss": Family(
+        "gpt-oss",
+        WINDOW
+        | YARN
+        | {
+            "rope.freq_base": 150000.0,
+            "expert_count": 6,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 40,
+        },
+        tied=False,
+        biases=(
+            *("attn_q", "attn_k", "attn_v", "attn_output"),
+            *("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"),
+        ),
+        experts=6,
+        expert_ffn=40,
+        expert_peak=4.0,
+        sinks=True,
+        ffn_norm="post_attention_norm",
     ),
     "phi3 long": Family(
         "phi3",
@@ -198,9 +222,11 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
         if name.rpartition(".")[2] in family.biases:
             tensors[f"{name}.bias"] = (0.3 * random.standard_normal(rows)).astype(np.float32)
 
-    def experts(name: str, rows: int, cols: int) -> None:
+    def experts(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
         shape = (family.experts, rows, cols)
-        tensors[f"{name}.weight"] = (random.standard_normal(shape) / np.sqrt(cols)).astype(np.float32)
+        tensors[f"{name}.weight"] = (random.standard_normal(shape) * scale / np.sqrt(cols)).astype(np.float32)
+        if name.rpartition(".")[2] in family.biases:
+            tensors[f"{name}.bias"] = (0.3 * random.standard_normal(shape[:2])).astype(np.float32)
 
     def norm(name: str, size: int, about: float = 1.0) -> None:
         tensors[f"{name}.weight"] = (about * (1 + 0.2 * random.standard_normal(size))).astype(np.float32)
@@ -227,14 +253,16 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
             norm(at + "attn_q_norm", family.head_norms, family.peak)
             norm(at + "attn_k_norm", min(family.head_norms, kv), family.peak)
         matrix(at + "attn_output", HIDDEN, q)
+        if family.sinks:
+            tensors[at + "attn_sinks.weight"] = (2 + random.standard_normal(HEADS)).astype(np.float32)
         if family.norms_behind:
             norm(at + "post_attention_norm", HIDDEN)
         if family.norms_before:
-            norm(at + "ffn_norm", HIDDEN)
+            norm(at + family.ffn_norm, HIDDEN)
         if family.experts:
             matrix(at + "ffn_gate_inp", family.experts, HIDDEN, family.peak)
-            experts(at + "ffn_gate_exps", family.expert_ffn, HIDDEN)
-            experts(at + "ffn_up_exps", family.expert_ffn, HIDDEN)
+            experts(at + "ffn_gate_exps", family.expert_ffn, HIDDEN, family.expert_peak)
+            experts(at + "ffn_up_exps", family.expert_ffn, HIDDEN, family.expert_peak)
             experts(at + "ffn_down_exps", HIDDEN, family.expert_ffn)
             if family.shared_ffn:
                 matrix(at + "ffn_gate_shexp", family.shared_ffn, HIDDEN)

@@ -1,8 +1,9 @@
 """What vocabularies files of each family hold: llama.cpp's own, or one of those with another pre-tokenizer.
 
 How each line is known. llama.cpp's converter names, beside the rule, the repository that it is of (conversion/base.py,
-get_vocab_base_pre): starcoder2-3b, EXAONE-3.0, Mistral-Nemo for tekken, glm-4-9b for glm4's rule. Its converters of
-gemma2, gemma3 and internlm2 write SentencePiece's kind, of which llama-spm's is the vocabulary at hand, not their own.
+get_vocab_base_pre): starcoder2-3b, EXAONE-3.0, Mistral-Nemo for tekken, glm-4-9b for glm4's rule. gpt-oss's is
+gpt-4o's with more control tokens. Converters of gemma2, gemma3 and internlm2 write SentencePiece's kind, of which
+llama-spm's is the vocabulary at hand, not their own.
 qwen2, llama-spm, llama-bpe, deepseek's and phi-3 are vocabularies of those families' own models. The rules of granite,
 smollm3, olmo2 and phi3's later models are those that their published GGUF files name; no test here has those files.
 """
@@ -35,6 +36,7 @@ TOKENIZERS = {
     "glm4": ("pre:glm4",),
     "starcoder2": ("starcoder",),
     "exaone": ("pre:exaone",),
+    "gpt-oss": ("pre:gpt-4o",),
     "internlm2": ("llama-spm",),
 }
 

@@ -54,6 +54,7 @@ OWN_NAMES = {
     "phi3": {"ffn_up": "mlp.gate_up_proj"},
     "starcoder2": {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
     "qwen3moe": {"ffn_gate_inp": "mlp.gate"},
+    "gpt-oss": {"ffn_gate_inp": "mlp.router", "post_attention_norm": "post_attention_layernorm"},
     "granitemoe": {"ffn_gate_inp": "block_sparse_moe.router", "ffn_down_shexp": "shared_mlp.output_linear"},
 }
 CONFIGS: dict[str, dict[str, Any]] = json.loads(

@@ -17,7 +17,7 @@ from foundry import CompiledModel, ModelFormatError
 from foundry.cli import main
 from test_families import BOUND, logits_of, off_by
 
-MOE, GRANITE, SHARED = "qwen3moe", "granitemoe", "granitemoe shared"
+MOE, GRANITE, SHARED, OSS = "qwen3moe", "granitemoe", "granitemoe shared", "gpt-oss"
 UP, DOWN, ROUTER = "blk.1.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight", "blk.2.ffn_gate_inp.weight"
 
 
@@ -35,7 +35,7 @@ KEYS: list[tuple[str, Mapping[str, Any], str]] = [
     (MOE, {"expert_count": "8"}, "qwen3moe.expert_count: expected a whole number .*, found '8'"),
     (MOE, {"expert_feed_forward_length": None}, "qwen3moe.expert_feed_forward_length: expected a whole number"),
     (MOE, {"expert_feed_forward_length": 0}, "qwen3moe.expert_feed_forward_length: expected a whole number from 1"),
-    (MOE, {"expert_gating_func": 3}, r"expert_gating_func: expected 1 \(softmax\) or 2 \(sigmoid\), found 3"),
+    (MOE, {"expert_gating_func": 4}, r"expert_gating_func: expected 1 or 3 \(softmax\) or 2 \(sigmoid\), found 4"),
     (MOE, {"expert_weights_norm": 1}, "expert_weights_norm: expected yes or no, found 1"),
     (MOE, {"expert_weights_scale": -1.0}, "expert_weights_scale: expected a number that is not below 0"),
     (MOE, {"expert_group_count": 2}, "expert_group_count: expected 0 or 1, found 2, which is not supported"),
@@ -50,6 +50,9 @@ KEYS: list[tuple[str, Mapping[str, Any], str]] = [
     (MOE, {"expert_feed_forward_length": 41}, r'ffn_\w+_exps.weight": expected \[8, .*41.*\], found \[8, .*40.*\]'),
     (GRANITE, {"feed_forward_length": 48}, r'ffn_\w+_exps.weight": expected \[5, .*48.*\], found \[5, .*96.*\]'),
     (GRANITE, {"expert_shared_feed_forward_length": 56}, 'no tensor "blk.0.ffn_gate_shexp.weight"'),
+    (OSS, {"expert_used_count": 7}, "gpt-oss.expert_used_count: expected at most the 6 experts .*, found 7"),
+    (OSS, {"attention.sliding_window": None}, "gpt-oss.attention.sliding_window: expected a whole number"),
+    (OSS, {"swiglu_clamp_exp": 5.0}, "gpt-oss.swiglu_clamp_exp: expected 0 or 7, found 5"),
     (SHARED, {"expert_shared_feed_forward_length": 0}, "found 'blk.0.ffn_down_shexp.weight' and 11 more"),
     (SHARED, {"expert_shared_feed_forward_length": 55}, r'shexp.weight": expected \[.*55.*\], found \[.*56.*\]'),
 ]
@@ -83,6 +86,24 @@ TENSORS: list[tuple[Mapping[str, Any], str]] = [
 @pytest.mark.parametrize(("tensors", "said"), TENSORS, ids=[said for _, said in TENSORS])
 def test_a_tensor_of_another_shape_is_refused_by_name(tmp_path: Path, tensors: Mapping[str, Any], said: str) -> None:
     path = families.write(tmp_path / "m.gguf", FAMILIES[MOE], tensors=tensors)
+    with pytest.raises(ModelFormatError, match=said):
+        CompiledModel.load(path)
+
+
+BIASES: list[tuple[Mapping[str, Any], str]] = [
+    ({"blk.1.ffn_up_exps.bias": of_shape(5, 40)}, r'up_exps.bias": expected \[6, 1, 40\], found \[5, 1, 40\]'),
+    ({"blk.1.ffn_up_exps.bias": of_shape(6, 39)}, r'up_exps.bias": expected \[6, 1, 40\], found \[6, 1, 39\]'),
+    ({"blk.1.ffn_down_exps.bias": of_shape(240)}, r'down_exps.bias": expected \[6, 1, 64\], found \[1, 1, 240\]'),
+    ({"blk.3.attn_sinks.weight": of_shape(3)}, r'attn_sinks.weight": expected \[1, 4\], found \[1, 3\]'),
+    ({"blk.3.attn_sinks.weight": None}, 'no tensor "blk.3.attn_sinks.weight"'),
+]
+
+
+@pytest.mark.parametrize(("tensors", "said"), BIASES, ids=[said for _, said in BIASES])
+def test_biases_and_sinks_of_another_shape_are_refused_by_name(
+    tmp_path: Path, tensors: Mapping[str, Any], said: str
+) -> None:
+    path = families.write(tmp_path / "m.gguf", FAMILIES[OSS], tensors=tensors)
     with pytest.raises(ModelFormatError, match=said):
         CompiledModel.load(path)
 

@@ -246,6 +246,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"model_type": "granitemoe", "num_local_experts": 8},
         "'granitemoe': gate and up of its experts are one",
     ),
+    ("qwen3", {"model_type": "gpt_oss", "num_experts": 8}, "'gpt_oss': its experts are in MXFP4 of another layout"),
     ("qwen3", {"model_type": "olmoe", "num_experts": 8}, "found 'olmoe', a mixture of experts, which is not"),
     ("qwen3", {"model_type": "lama"}, "found 'lama'; the nearest is 'llama'"),
     ("qwen3", {"model_type": "internlm2"}, "model_type 'internlm2': its Q, K and V lie mixed .* GGUF files are read"),

@@ -227,6 +227,21 @@ EXPERTS = families.Family(
     experts=6,
     expert_ffn=24,
 )
+OSS = families.Family(
+    "gpt-oss",
+    {
+        "context_length": MOST,
+        "attention.sliding_window": 12,
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": 24,
+    },
+    biases=families.FAMILIES["gpt-oss"].biases,
+    experts=4,
+    expert_ffn=24,
+    sinks=True,
+    ffn_norm="post_attention_norm",
+)
 MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     # and rows of a step: few, so that a call of 45 tokens passes windows
     (SMALL, 16),
@@ -235,6 +250,7 @@ MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     ({**SMALL, "window": 1}, 1),
     (GEMMA2, 8),
     (EXPERTS, 16),
+    (OSS, 8),
 ]
 
 

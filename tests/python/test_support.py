@@ -45,6 +45,7 @@ TEMPLATES = {
     "qwen3": ("Qwen-Qwen3-0.6B",),
     "qwen3moe": ("Qwen-Qwen3-0.6B",),
     "gemma2": ("gemma-2-",),
+    "gpt-oss": ("openai-gpt-oss",),
     "mistral3": ("Ministral-3",),
     "smollm3": ("SmolLM3",),
     "granite": ("granite-3.3",),

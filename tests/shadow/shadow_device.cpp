@@ -99,6 +99,7 @@ class Shadow final : public Device {
   }
   void swiglu(const GatedArgs& args) override { record(&Device::swiglu, args); }
   void geglu(const GatedArgs& args) override { record(&Device::geglu, args); }
+  void swiglu_clamped(const ClampedGateArgs& args) override { record(&Device::swiglu_clamped, args); }
   void gelu(const GeluArgs& args) override { record(&Device::gelu, args); }
   void add(const AddArgs& args) override { record(&Device::add, args); }
   void scale(const ScaleArgs& args) override { record(&Device::scale, args); }

@@ -241,6 +241,23 @@ class CpuDevice final : public Unified<Device> {
     });
   }
 
+  /// g / (1 + e^(-alpha g)) is silu(alpha g) / alpha, so it is swiglu of other numbers.
+  void swiglu_clamped(const ClampedGateArgs& args) override {
+    rows(args.n_rows, args.width, [&](uint64_t r) {
+      constexpr uint64_t kPart = 256;
+      float gates[kPart], ups[kPart];
+      for (uint64_t at = r * args.width, end = at + args.width; at < end; at += kPart) {
+        const uint64_t n = std::min(kPart, end - at);
+        for (uint64_t i = 0; i < n; ++i) {
+          const float g = args.gate.as<float>()[at + i], u = args.up.as<float>()[at + i];
+          gates[i] = args.alpha * (g > args.limit ? args.limit : g);  // NaN stays
+          ups[i] = ((u > args.limit ? args.limit : u < -args.limit ? -args.limit : u) + 1) / args.alpha;
+        }
+        kernels_.swiglu(gates, ups, args.out.as<float>() + at, n);
+      }
+    });
+  }
+
   void gelu(const GeluArgs& args) override {
     rows(args.n_rows, args.width, [&](uint64_t r) {
       const uint64_t at = r * args.width;

@@ -20,6 +20,7 @@ void kv_append(const KvAppendArgs& args);
 void attention(const AttentionArgs& args);
 void swiglu(const GatedArgs& args);
 void geglu(const GatedArgs& args);
+void swiglu_clamped(const ClampedGateArgs& args);
 void gelu(const GeluArgs& args);
 void add(const AddArgs& args);
 void scale(const ScaleArgs& args);

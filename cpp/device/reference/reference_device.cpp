@@ -37,6 +37,7 @@ class ReferenceDevice final : public Unified<Device> {
   void attention(const AttentionArgs& args) override { reference::attention(args); }
   void swiglu(const GatedArgs& args) override { reference::swiglu(args); }
   void geglu(const GatedArgs& args) override { reference::geglu(args); }
+  void swiglu_clamped(const ClampedGateArgs& args) override { reference::swiglu_clamped(args); }
   void gelu(const GeluArgs& args) override { reference::gelu(args); }
   void scale(const ScaleArgs& args) override { reference::scale(args); }
   void resize_heads(const ResizeHeadsArgs& args) override { reference::resize_heads(args); }

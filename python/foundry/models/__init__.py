@@ -12,6 +12,7 @@ from foundry.models.exaone import Exaone
 from foundry.models.gemma2 import Gemma2
 from foundry.models.gemma3 import Gemma3
 from foundry.models.glm4 import Glm4
+from foundry.models.gptoss import GptOss
 from foundry.models.granite import Granite
 from foundry.models.granitemoe import GraniteMoe
 from foundry.models.header import Header
@@ -43,6 +44,7 @@ architectures: dict[str, Callable[[Header], Architecture]] = {
     "gemma2": Gemma2,
     "gemma3": Gemma3,
     "glm4": Glm4,
+    "gpt-oss": GptOss,
     "granite": Granite,
     "granitemoe": GraniteMoe,
     "internlm2": InternLM2,

@@ -7,18 +7,18 @@ ffn(y) = sum over the chosen e of weight_e W_down_e (silu(W_gate_e y) * W_up_e y
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from foundry.errors import ModelFormatError
-from foundry.models.decoder import Layer
+from foundry.models.decoder import NO_WEIGHT, Layer
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
 
 MOST_EXPERTS = 1 << 16
 SOFTMAX, SIGMOID = 0, 1  # as the graph has them
-_GATES = {1: SOFTMAX, 2: SIGMOID}  # GGUF's expert_gating_func
-# Naming.keys of families with experts.
-HUB_KEYS = {"num_experts_per_tok": "expert_used_count"}
+SOFTMAX_OF_CHOSEN = 3  # which is a softmax of all, divided by the sum of the chosen
+_GATES = {1: SOFTMAX, 2: SIGMOID, SOFTMAX_OF_CHOSEN: SOFTMAX}  # GGUF's expert_gating_func
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Experts:
         gating = header.integer("expert_gating_func", 1)
         if gating not in _GATES:
             raise ModelFormatError(
-                f"{header.architecture}.expert_gating_func: expected 1 (softmax) or 2 (sigmoid), found {gating}"
+                f"{header.architecture}.expert_gating_func: expected 1 or 3 (softmax) or 2 (sigmoid), found {gating}"
             )
         for key in ("expert_group_count", "expert_group_used_count", "interleave_moe_layer_step", "moe_every_n_layers"):
             header.expect(key, 0, 1)
@@ -74,14 +74,18 @@ class Experts:
             used=used,
             ffn_size=header.integer("expert_feed_forward_length", ffn_size),
             gate=_GATES[gating],
-            normalise=header.flag("expert_weights_norm", normalise),
+            normalise=header.flag("expert_weights_norm", normalise) or gating == SOFTMAX_OF_CHOSEN,
             scale=header.not_negative("expert_weights_scale") or 1.0,
             shared_size=shared,
         )
 
 
-def mixture(layer: Layer, y: int, experts: Experts) -> int:
-    """The chosen experts' weighted sum, and the shared expert's result where there is one."""
+def mixture(layer: Layer, y: int, experts: Experts, gate: Callable[[int, int, str], int] | None = None) -> int:
+    """The chosen experts' weighted sum, and the shared expert's result where there is one.
+
+    Args:
+        gate: the op that makes one of gate and up, with its name; without it swiglu.
+    """
     graph, at, hidden, size = layer.graph, layer.at, layer.hp.hidden_size, experts.ffn_size
     scores = layer.linear(y, "ffn_gate_inp", experts.count, hidden)
     chosen, weights = graph.route(
@@ -89,14 +93,19 @@ def mixture(layer: Layer, y: int, experts: Experts) -> int:
     )
 
     def routed(x: int, weight: str, rows: int, cols: int) -> int:
-        tensor = graph.experts(f"{layer.prefix}.{weight}.weight", experts.count, rows, cols)
-        return graph.linear_routed(x, chosen, tensor, -1, f"{at} {weight}")
+        name = f"{layer.prefix}.{weight}"
+        biased = f"{name}.bias" in layer.emitter.header.tensors
+        biases = graph.experts(f"{name}.bias", experts.count, 1, rows) if biased else NO_WEIGHT
+        tensor = graph.experts(f"{name}.weight", experts.count, rows, cols)
+        return graph.linear_routed(x, chosen, tensor, biases, f"{at} {weight}")
 
-    gate, up = routed(y, "ffn_gate_exps", size, hidden), routed(y, "ffn_up_exps", size, hidden)
-    down = routed(graph.swiglu(gate, up, f"{at} experts swiglu"), "ffn_down_exps", hidden, size)
+    gated = routed(y, "ffn_gate_exps", size, hidden), routed(y, "ffn_up_exps", size, hidden)
+    down = routed((gate or graph.swiglu)(*gated, f"{at} experts gate"), "ffn_down_exps", hidden, size)
     x = graph.sum_routed(down, weights, f"{at} experts sum")
     if experts.shared_size == 0:
         return x
-    gate, up = (layer.linear(y, name, experts.shared_size, hidden) for name in ("ffn_gate_shexp", "ffn_up_shexp"))
-    shared = graph.swiglu(gate, up, f"{at} shared swiglu")
+    own_gate, own_up = (
+        layer.linear(y, name, experts.shared_size, hidden) for name in ("ffn_gate_shexp", "ffn_up_shexp")
+    )
+    shared = graph.swiglu(own_gate, own_up, f"{at} shared swiglu")
     return graph.add(x, layer.linear(shared, "ffn_down_shexp", hidden, experts.shared_size), f"{at} shared sum")
