@@ -13,9 +13,7 @@ namespace {
 /// Rows of an expert that are multiplied before they are put where they belong: whole tiles of every instruction set.
 constexpr uint32_t kRows = 48;
 
-uint64_t lists_bytes(uint64_t n_experts, uint64_t n) {
-  return round_up((2 * n_experts + 2 * n) * sizeof(uint32_t), 64);
-}
+uint64_t lists_bytes(uint64_t n_experts, uint64_t n) { return round_up((2 * n_experts + n) * sizeof(uint32_t), 64); }
 
 /// A call, and its room. A part is one expert's place in a row: row * n_used + i.
 class Routed {
@@ -32,8 +30,7 @@ class Routed {
         kernels_(kernels),
         ends_(reinterpret_cast<uint32_t*>(scratch)),
         active_(ends_ + p_.n_experts),
-        order_(active_ + p_.n_experts),
-        places_(order_ + n_) {
+        order_(active_ + p_.n_experts) {
     std::byte* rows = scratch + lists_bytes(p_.n_experts, n_);
     const uint64_t blocks = n_ * n_blocks();
     x_ = reinterpret_cast<float*>(rows);
@@ -43,7 +40,7 @@ class Routed {
 
   void run(ThreadPool& pool) {
     sort_by_expert();
-    for_rows(pool, p_.n_rows, uint64_t{p_.in_features} * p_.n_used, [&](uint64_t row) { lay(row); });
+    for_rows(pool, n_, p_.in_features, [&](uint64_t i) { lay(i); });
     const uint64_t panels = n_active_ * of_expert_, step = std::max<uint64_t>(1, panels / (uint64_t{pool.size()} * 8));
     pool.parallel_for((panels + step - 1) / step, [&](uint64_t task, uint32_t) {
       for (uint64_t i = task * step; i < std::min(panels, (task + 1) * step); ++i)
@@ -55,8 +52,7 @@ class Routed {
   uint64_t n_blocks() const { return p_.in_features / kBlock; }
   uint64_t begin_of(uint32_t expert) const { return expert == 0 ? 0 : ends_[expert - 1]; }
 
-  /// Parts in the order of their experts, ascending among those of one, and where each is in it; where each expert's end;
-  /// experts that have some.
+  /// Parts in the order of their experts, ascending among those of one; where each expert's end; experts that have some.
   void sort_by_expert() {
     const auto* chosen = args_.chosen.as<int32_t>();
     std::fill_n(ends_, p_.n_experts, 0u);
@@ -68,33 +64,17 @@ class Routed {
       ends_[e] = first;
       first += count;
     }
-    for (uint64_t part = 0; part < n_; ++part) {
-      places_[part] = ends_[chosen[part]]++;
-      order_[places_[part]] = static_cast<uint32_t>(part);
-    }
+    for (uint64_t part = 0; part < n_; ++part) order_[ends_[chosen[part]]++] = static_cast<uint32_t>(part);
   }
 
-  /// The inputs of a row's parts to their places, as the kernel wants them; one that all read is quantised once.
-  void lay(uint64_t row) {
-    const uint64_t first = row * p_.n_used;
-    const float* x = args_.in.as<float>() + row * p_.in_parts * p_.in_features;
-    for (uint64_t part = first; part < first + p_.n_used; ++part) {
-      const uint64_t to = places_[part];
-      if (!quantised_)
-        std::memcpy(x_ + to * p_.in_features, x, p_.in_features * sizeof(float));
-      else if (p_.in_parts == 1 && part != first)
-        copy(places_[first], to);
-      else
-        kernels_.quantise(x, p_.in_features, quant_.q + to * n_blocks() * kQuantBytes, quant_.scales + to * n_blocks(),
-                          quant_.sums + 2 * to * n_blocks());
-      if (p_.in_parts != 1) x += p_.in_features;
-    }
-  }
-  void copy(uint64_t from, uint64_t to) const {
-    const uint64_t n = n_blocks();
-    std::memcpy(quant_.q + to * n * kQuantBytes, quant_.q + from * n * kQuantBytes, n * kQuantBytes);
-    std::memcpy(quant_.scales + to * n, quant_.scales + from * n, n * sizeof(float));
-    std::memcpy(quant_.sums + 2 * to * n, quant_.sums + 2 * from * n, 2 * n * sizeof(int32_t));
+  /// The i-th part's input to its place, as the kernel wants it.
+  void lay(uint64_t i) {
+    const uint64_t part = order_[i], row = p_.in_parts == 1 ? part / p_.n_used : part, at = i * n_blocks();
+    const float* x = args_.in.as<float>() + row * p_.in_features;
+    if (quantised_)
+      kernels_.quantise(x, p_.in_features, quant_.q + at * kQuantBytes, quant_.scales + at, quant_.sums + 2 * at);
+    else
+      std::memcpy(x_ + i * p_.in_features, x, p_.in_features * sizeof(float));
   }
 
   /// Sixteen outputs of an expert, of all its parts.
@@ -132,7 +112,7 @@ class Routed {
   const std::byte* panels_;
   const CpuKernels& kernels_;
   uint32_t n_active_ = 0;
-  uint32_t *ends_, *active_, *order_, *places_;
+  uint32_t *ends_, *active_, *order_;
   float* x_;         // parts' inputs in their order: so,
   QuantRows quant_;  // or quantised, in the same place
 };
