@@ -117,6 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--engines", nargs="+", choices=["foundry", "llama_cpp"], default=["foundry", "llama_cpp"])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else 4)
+    parser.add_argument("--threads-to", type=int, help="the last of the rows of 1, 2, 4, ... threads; else --threads")
     parser.add_argument("--only", nargs="+", choices=WORKS, help="these kinds of rows")
     parser.add_argument("--models", nargs="+", help="0.5b-q4_0, 1b-q4_k_m, ...")
     parser.add_argument("--file", help="a GGUF file of one's own: decode and prefill, at --depths")
@@ -132,7 +133,8 @@ def main() -> None:
     if a.quick:
         every = smoke(a.threads)
     else:
-        every = of_file(a.file, a.depths or [0, 2048], a.threads) if a.file else table(a.threads)
+        whole = table(a.threads, a.threads_to or a.threads)
+        every = of_file(a.file, a.depths or [0, 2048], a.threads) if a.file else whole
     kind = "quick" if a.quick else "file" if a.file else "results"
     results = a.work / f"{kind}.json"
     out = a.out or (HERE / "RESULTS.md" if kind == "results" else a.work / f"{kind}.md")

@@ -28,8 +28,8 @@ class Row:
         return self.model, self.kv, self.depth, self.threads, EIGHT if self.work == "eight" else 1
 
 
-def table(threads: int) -> list[Row]:
-    """The whole comparison, on so many threads."""
+def table(threads: int, most: int) -> list[Row]:
+    """The whole comparison, on so many threads; rows of ``threads`` in doublings up to ``most``."""
     rows = []
     for kv in ("f16", "q8_0"):
         for depth in (0, 2048, 8192, 30000):
@@ -39,7 +39,7 @@ def table(threads: int) -> list[Row]:
     for model in ("0.5b-q8_0", "0.5b-f16", "0.5b-bf16", "1b-q8_0", "1b-q4_k_m", "1b-q6_k"):
         rows += [Row(work, model, "f16", 0, threads) for work in ("decode", "prefill")]
     rows += [Row("eight", "0.5b-q4_0", "f16", EIGHT_DEPTH, threads), Row("busy", "0.5b-q4_0", "f16", 0, threads)]
-    rows += [Row("threads", "0.5b-q4_0", "f16", 0, n) for n in doublings(threads)]
+    rows += [Row("threads", "0.5b-q4_0", "f16", 0, n) for n in doublings(most)]
     return [*rows, Row("load", "0.5b-q4_0", "f16", 0, threads), Row("load", "1b-q4_0", "f16", 0, threads)]
 
 

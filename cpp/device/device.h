@@ -30,7 +30,7 @@ class Weight {
 
 struct DeviceInfo {
   std::string name;               // "reference", "cpu"
-  std::string isa;                // "scalar", "x86-64-v2", "avx2", "avx512", "neon"
+  std::string isa;                // "scalar", "x86-64-v2", "avx2", "avx512", "amx", "neon"
   uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
   uint32_t threads = 1;
   uint32_t max_head_dim = 256;  // of attention

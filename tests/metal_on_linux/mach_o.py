@@ -38,7 +38,7 @@ USES = {
 
 def sources() -> list[Path]:
     found = [*ROOT.glob("cpp/**/*.mm"), *ROOT.glob("cpp/**/*.cpp")]
-    other = {"kernels_avx2.cpp", "kernels_avx512.cpp"}  # instruction sets of other processors
+    other = {"kernels_avx2.cpp", "kernels_avx512.cpp", "kernels_amx.cpp"}  # instruction sets of other processors
     found = [path for path in found if path.name not in other and "cuda" not in path.parts]
     return found if find_spec("nanobind") else [path for path in found if "bindings" not in path.parts]
 

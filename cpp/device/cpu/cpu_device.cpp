@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/sample.h"
 #include "base/thread_pool.h"
+#include "device/cpu/amx.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
 #include "device/host_arena.h"
@@ -31,6 +32,9 @@ bool quantised(DType type) { return block_elements(type) != 1; }
 
 std::vector<const CpuKernels*> available() {
   std::vector<const CpuKernels*> tables;
+#ifdef FOUNDRY_AMX
+  if (cpu::amx_is_permitted()) tables.push_back(&cpu::kernels_amx());
+#endif
 #ifdef FOUNDRY_AVX512  // isa.cmake says what is built
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))

@@ -100,6 +100,7 @@ struct CpuKernels {
 };
 
 // Those that this build has; the device takes what the processor can run.
+const CpuKernels& kernels_amx();
 const CpuKernels& kernels_avx512();
 const CpuKernels& kernels_avx2();
 const CpuKernels& kernels_baseline();  // x86-64-v2, or Arm with dot product

@@ -99,6 +99,8 @@ void quantise(const float* x, uint32_t n, int8_t* q, float* scales, int32_t* sum
 #include "device/cpu/formats/formats.inl"
 //
 #include "device/cpu/attention.inl"
+#include "device/cpu/panels.inl"
+//
 #include "device/cpu/linear.inl"
 
 void append(const float* x, uint32_t n, uint32_t type, std::byte* to, uint64_t stride) {

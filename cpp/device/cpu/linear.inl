@@ -60,11 +60,13 @@ template <DType T, uint32_t R>
 inline void quant_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   using Format = Packed<T>;
   constexpr uint32_t kParts = BlockSize<T>::elements / kBlock;  // of a block: each meets one block of activations
+  constexpr uint32_t kPartBytes = (Format::bytes + kParts - 1) / kParts;
   static_assert(kParts * kBlock == BlockSize<T>::elements);
   const uint64_t n_blocks = a.in_features / kBlock;
   const std::byte* w = a.panel;
   for (uint64_t b = row * n_blocks; b < (row + uint64_t{1}) * n_blocks; w += Format::bytes)
     for (uint32_t part = 0; part < kParts; ++part, ++b) {
+      ask_ahead<kPartBytes>(w + part * kPartBytes);
       add_group<T, 0, R>(a, b, n_blocks, w, part, acc);
       if constexpr (Format::kHalves == 2) add_group<T, 1, R>(a, b, n_blocks, w, part, acc);
     }
@@ -74,7 +76,9 @@ template <DType T, uint32_t R>
 inline void plain_tile(const LinearPanel& a, uint32_t row, F16* acc) {
   const float* x = a.x + uint64_t{row} * a.in_features;
   for (uint32_t k = 0; k < a.in_features; ++k) {
-    const F16 w = load_as<T>(a.panel + uint64_t{k} * 16 * BlockSize<T>::bytes);
+    const std::byte* of_k = a.panel + uint64_t{k} * 16 * BlockSize<T>::bytes;
+    ask_ahead<1>(of_k);
+    const F16 w = load_as<T>(of_k);
     for (uint32_t r = 0; r < R; ++r) acc[r] = fma(w, set1(x[uint64_t{r} * a.in_features + k]), acc[r]);
   }
 }
@@ -87,13 +91,7 @@ inline void linear_rows(const LinearPanel& a, uint32_t row) {
     plain_tile<T, R>(a, row, acc);
   else
     quant_tile<T, R>(a, row, acc);
-  for (uint32_t r = 0; r < R; ++r) {
-    const uint64_t at = (row + r) * a.out_stride;
-    F16 y = acc[r];
-    if (a.bias != nullptr) y = add(y, load(a.bias, a.n_outputs));
-    if (a.residual != nullptr) y = add(y, load(a.residual + at, a.n_outputs));
-    store(a.out + at, y, a.n_outputs);
-  }
+  put_outputs(a, row, acc);
 }
 
 template <DType T, uint32_t R = BlockSize<T>::elements == 1 ? kPlainRows : kRowTile>

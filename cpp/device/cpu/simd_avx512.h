@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifndef FOUNDRY_ISA  // AMX's kernels are written in it too
 #define FOUNDRY_ISA avx512
+#endif
 #define FOUNDRY_UNROLL _Pragma("GCC unroll 8")
-namespace foundry::cpu::avx512 {
+namespace foundry::cpu::FOUNDRY_ISA {
 
 constexpr const char* kIsaName = "avx512";
 constexpr int32_t kQ8Offset = 128;   // vpdpbusd takes unsigned weights
@@ -68,6 +70,7 @@ inline F16 select(uint32_t begin, uint32_t end, F16 a, F16 b) {
 /// a * 2^n, n whole, the result normal or zero.
 inline F16 scale2(F16 a, F16 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I16 izero() { return {_mm512_setzero_si512()}; }
 inline I16 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 isub(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
@@ -82,6 +85,7 @@ inline int32_t sum(I16 a) { return _mm512_reduce_add_epi32(a.v); }
 struct Bytes {
   __m512i v;
 };
+inline void store_bytes(std::byte* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
 inline Bytes load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
 /// Of n outputs; reads nothing behind them.
 inline Bytes load_bytes(const std::byte* p, uint32_t n) { return {_mm512_maskz_loadu_epi32(lanes(n), p)}; }
@@ -120,4 +124,4 @@ inline void add_codes(Dots& sum, Bytes w, int32_t four) {
 }
 inline void add_q8(Dots& sum, Bytes w, int32_t four) { add_codes(sum, w, four); }
 
-}  // namespace foundry::cpu::avx512
+}  // namespace foundry::cpu::FOUNDRY_ISA
