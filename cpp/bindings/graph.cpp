@@ -1,5 +1,6 @@
 #include "graph/graph.h"
 
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -33,6 +34,7 @@ void bind_graph(nb::module_& m) {
       .def("weight", &Graph::weight, "name"_a, "rows"_a, "cols"_a)
       .def("part", &Graph::part, "name"_a, "rows"_a, "cols"_a, "first"_a, "whole"_a)
       .def("constant", &Graph::constant, "what"_a, "values"_a)
+      .def("experts", &Graph::experts, "name"_a, "experts"_a, "rows"_a, "cols"_a)
       .def(
           "add_group",
           [](Graph& g, uint32_t n_layers, uint32_t n_kv_heads, uint32_t head_dim, uint32_t window) {
@@ -58,10 +60,17 @@ void bind_graph(nb::module_& m) {
       .def(
           "attention",
           [](Graph& g, ValueId q, uint32_t n_heads, float scale, uint32_t group, uint32_t layer,
-             const std::string& name, float cap) { return g.attention(q, {n_heads, scale, group, layer, cap}, name); },
-          "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a, "cap"_a = 0.0f)
+             const std::string& name, float cap,
+             WeightId sinks) { return g.attention(q, {n_heads, scale, group, layer, cap}, name, sinks); },
+          "q"_a, "n_heads"_a, "scale"_a, "group"_a, "layer"_a, "name"_a, "cap"_a = 0.0f, "sinks"_a = kNone)
       .def("swiglu", &Graph::swiglu, "gate"_a, "up"_a, "name"_a)
       .def("geglu", &Graph::geglu, "gate"_a, "up"_a, "name"_a)
+      .def(
+          "swiglu_clamped",
+          [](Graph& g, ValueId gate, ValueId up, float alpha, float limit, const std::string& name) {
+            return g.swiglu_clamped(gate, up, {alpha, limit}, name);
+          },
+          "gate"_a, "up"_a, "alpha"_a, "limit"_a, "name"_a)
       .def("gelu", &Graph::gelu, "x"_a, "name"_a)
       .def("add", &Graph::add, "a"_a, "b"_a, "name"_a)
       .def(
@@ -76,6 +85,18 @@ void bind_graph(nb::module_& m) {
             return g.resize_heads(x, {n_heads, from, to}, name);
           },
           "x"_a, "n_heads"_a, "from_dim"_a, "to_dim"_a, "name"_a)
+      .def(
+          "route",
+          [](Graph& g, ValueId scores, uint32_t n_used, uint32_t gate, bool normalise, const std::string& name,
+             float scale, WeightId bias, uint32_t n_groups, uint32_t n_groups_used) {
+            const Graph::Routed made =
+                g.route(scores, {n_used, gate, normalise ? 1u : 0u, scale, n_groups, n_groups_used}, bias, name);
+            return std::pair(made.chosen, made.weights);
+          },
+          "scores"_a, "n_used"_a, "gate"_a, "normalise"_a, "name"_a, "scale"_a = 1.0f, "bias"_a = kNone,
+          "n_groups"_a = 1, "n_groups_used"_a = 1, "Gate 0: softmax, 1: sigmoid. (chosen, weights)")
+      .def("linear_routed", &Graph::linear_routed, "x"_a, "chosen"_a, "weight"_a, "bias"_a, "name"_a)
+      .def("sum_routed", &Graph::sum_routed, "y"_a, "weights"_a, "name"_a)
       .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
       .def(
           "set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)

@@ -52,6 +52,10 @@ struct StepShape {
   uint32_t n_kv_heads = 0;
   uint32_t head_dim = 0;  // the largest, of attention and rope
   uint32_t n_groups = 1;  // of layers: each has sequences of its own
+  // Of routed linears, the most of each; 0: there are none.
+  uint32_t n_experts = 0;
+  uint32_t n_used = 0;  // by a row
+  uint32_t max_routed_in = 0;
 };
 
 // Arguments of the ops. Activations are f32, row-major, contiguous: [n_rows, width].
@@ -92,6 +96,31 @@ struct LinearArgs {
   enum class Gate : uint32_t { none, swiglu, geglu } gate = Gate::none;
   Span gated;  // [n_rows, out_features]: of outputs[0], the gate, and outputs[1], which are then room
 };
+/// Which experts each row goes through, and what each counts (RouteOp). NaN ranks behind all numbers; a row with a score that
+/// is not finite has weights of NaN, and numbers of experts that there are.
+struct RouteArgs {
+  RouteParams p;
+  const Weight* bias;  // f32 [1, n_experts], or null
+  Span scores;         // [n_rows, n_experts]
+  Span chosen;         // i32 [n_rows, n_used]
+  Span weights;        // [n_rows, n_used]
+};
+/// out[r, i] = in[r (, i)] W_e^T (+ bias_e), e = chosen[r, i]. Experts that no row chose are not read.
+struct LinearRoutedArgs {
+  LinearRoutedParams p;
+  const Weight* weight;  // [n_experts * out_features, in_features]
+  const Weight* bias;    // f32 [n_experts, out_features], or null
+  Span in;               // [n_rows, in_parts, in_features]
+  Span chosen;           // i32 [n_rows, n_used]
+  Span out;              // [n_rows, n_used, out_features]
+};
+/// out[r] = sum over i, ascending, of weights[r, i] * in[r, i]
+struct SumRoutedArgs {
+  SumRoutedParams p;
+  Span in;       // [n_rows, n_used, width]
+  Span weights;  // [n_rows, n_used]
+  Span out;      // [n_rows, width]
+};
 /// Rotates `in` [n_rows, n_heads * head_dim] into `out` (may be the same place).
 struct RopeArgs {
   RopeParams p;
@@ -114,11 +143,19 @@ struct AttentionArgs {
   AttentionParams p;
   KvParams kv;
   const SequenceParams* sequences;
-  Span q, out;  // [n_rows, n_heads * head_dim]
+  Span q, out;                    // [n_rows, n_heads * head_dim]
+  const Weight* sinks = nullptr;  // f32 [1, n_heads]: one more score of each head, behind all, without a value; or null
 };
 struct GatedArgs {  // swiglu: out = silu(gate) * up; geglu: out = gelu(gate) * up, gelu by tanh
   uint32_t n_rows;
   uint32_t width;
+  Span gate, up, out;
+};
+struct
+    ClampedGateArgs {  // out = g / (1 + e^(-alpha g)) * (u + 1), g = min(gate, limit), u = max(-limit, min(up, limit))
+  uint32_t n_rows;
+  uint32_t width;
+  float alpha, limit;
   Span gate, up, out;
 };
 struct GeluArgs {  // out = gelu(in), by tanh
@@ -171,11 +208,15 @@ class Device : public DeviceMemory {
   virtual void rms_norm(const RmsNormArgs& args) = 0;
   virtual void layer_norm(const LayerNormArgs& args) = 0;
   virtual void linear(const LinearArgs& args) = 0;
+  virtual void route(const RouteArgs& args) = 0;
+  virtual void linear_routed(const LinearRoutedArgs& args) = 0;
+  virtual void sum_routed(const SumRoutedArgs& args) = 0;
   virtual void rope(const RopeArgs& args) = 0;
   virtual void kv_append(const KvAppendArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;
   virtual void swiglu(const GatedArgs& args) = 0;
   virtual void geglu(const GatedArgs& args) = 0;
+  virtual void swiglu_clamped(const ClampedGateArgs& args) = 0;
   virtual void gelu(const GeluArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
   virtual void scale(const ScaleArgs& args) = 0;

@@ -38,6 +38,11 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
     if (const auto* rope = op.as<RopeOp>()) shape_.head_dim = std::max(shape_.head_dim, rope->head_dim);
     if (op.is<LinearOp>() || op.is<FusedLinearOp>())
       shape_.max_in_features = std::max(shape_.max_in_features, width_of(op.inputs[0]));
+    if (op.is<RouteOp>()) shape_.n_experts = std::max(shape_.n_experts, width_of(op.inputs[0]));
+    if (op.is<LinearRoutedOp>()) {
+      shape_.n_used = std::max(shape_.n_used, width_of(op.inputs[1]));
+      shape_.max_routed_in = std::max(shape_.max_routed_in, static_cast<u32>(ref_of(op.weights[0]).cols));
+    }
   }
   buffers_ = plan_buffers(graph, max_rows, max_selected);
   inputs_.positions = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
@@ -257,7 +262,8 @@ void StepRunner::encode(const Op& op, const AttentionOp& attention) {
                      kv_[attention.group],
                      sequences.data(),
                      at(op.inputs[0]),
-                     at(op.outputs[0])});
+                     at(op.outputs[0]),
+                     op.weights.empty() ? nullptr : table(op.weights[0])});
 }
 
 void StepRunner::encode(const Op& op, const SwigluOp&) {
@@ -268,6 +274,12 @@ void StepRunner::encode(const Op& op, const SwigluOp&) {
 void StepRunner::encode(const Op& op, const GegluOp&) {
   const ValueId gate = op.inputs[0];
   device_.geglu({rows_of(gate), width_of(gate), at(gate), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const SwigluClampedOp& swiglu) {
+  const ValueId gate = op.inputs[0];
+  device_.swiglu_clamped(
+      {rows_of(gate), width_of(gate), swiglu.alpha, swiglu.limit, at(gate), at(op.inputs[1]), at(op.outputs[0])});
 }
 
 void StepRunner::encode(const Op& op, const LayerNormOp& norm) {
@@ -298,6 +310,34 @@ void StepRunner::encode(const Op& op, const ResizeHeadsOp& resize) {
 void StepRunner::encode(const Op& op, const AddOp&) {
   const ValueId a = op.inputs[0];
   device_.add({rows_of(a), width_of(a), at(a), at(op.inputs[1]), at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const RouteOp& route) {
+  const ValueId scores = op.inputs[0];
+  device_.route({{rows_of(scores), width_of(scores), route.n_used, route.gate, route.normalise, route.scale,
+                  route.n_groups, route.n_groups_used},
+                 table(op.weights[0]),
+                 at(scores),
+                 at(op.outputs[0]),
+                 at(op.outputs[1])});
+}
+
+void StepRunner::encode(const Op& op, const LinearRoutedOp&) {
+  const ValueId x = op.inputs[0], chosen = op.inputs[1];
+  const WeightRef& w = ref_of(op.weights[0]);
+  const auto in = static_cast<u32>(w.cols), n_used = width_of(chosen);
+  device_.linear_routed(
+      {{rows_of(x), static_cast<u32>(w.experts), n_used, width_of(x) / in, in, static_cast<u32>(w.rows)},
+       weights_.get(op.weights[0], WeightUse::linear),
+       table(op.weights[1]),
+       at(x),
+       at(chosen),
+       at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const SumRoutedOp&) {
+  const ValueId y = op.outputs[0], weights = op.inputs[1];
+  device_.sum_routed({{rows_of(y), width_of(weights), width_of(y)}, at(op.inputs[0]), at(weights), at(y)});
 }
 
 void StepRunner::encode(const Op& op, const SelectRowsOp&) {

@@ -93,14 +93,19 @@ class StepRunner {
   void encode(const Op& op, const AttentionOp& attention);
   void encode(const Op& op, const SwigluOp& swiglu);
   void encode(const Op& op, const GegluOp& geglu);
+  void encode(const Op& op, const SwigluClampedOp& swiglu);
   void encode(const Op& op, const GeluOp& gelu);
   void encode(const Op& op, const ScaleOp& scale);
   void encode(const Op& op, const ResizeHeadsOp& resize);
   void encode(const Op& op, const AddOp& add);
+  void encode(const Op& op, const RouteOp& route);
+  void encode(const Op& op, const LinearRoutedOp& routed);
+  void encode(const Op& op, const SumRoutedOp& sum);
   void encode(const Op& op, const SelectRowsOp& select);
   RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
   LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
   uint32_t width_of(ValueId value) const { return graph_.values[static_cast<size_t>(value)].width; }
+  const WeightRef& ref_of(WeightId id) const { return graph_.weights[static_cast<size_t>(id)]; }
   const Weight* table(WeightId id) const { return weights_.get(id, WeightUse::table); }
   Span at(ValueId value) const;
   uint32_t rows_of(ValueId value) const;

@@ -1,5 +1,6 @@
 #include "engine/weights.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -9,12 +10,15 @@
 namespace foundry {
 namespace {
 
-std::string shape(uint64_t rows, uint64_t cols) {
-  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+/// As the op wants it or as the file has it; of experts (0: none) with their number first.
+std::string shape(uint64_t experts, uint64_t rows, uint64_t cols) {
+  const std::string first = experts == 0 ? "" : std::to_string(experts) + ", ";
+  return "[" + first + std::to_string(rows) + ", " + std::to_string(cols) + "]";
 }
 
 WeightUse use_of(const Op& op, size_t index) {
-  return op.is<LinearOp>() && index == 0 ? WeightUse::linear : WeightUse::table;  // a bias is read as a vector
+  return (op.is<LinearOp>() || op.is<LinearRoutedOp>()) && index == 0 ? WeightUse::linear
+                                                                      : WeightUse::table;  // a bias is read as a vector
 }
 
 }  // namespace
@@ -42,11 +46,15 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
   const uint64_t whole_cols = ref.whole != 0 && ref.rows == 1 ? ref.whole : ref.cols;
   if (!file_->has(ref.name))
     throw ModelFormatError(op.name + ": the file has no tensor \"" + ref.name + "\"; expected " +
-                           shape(whole_rows, whole_cols));
+                           shape(ref.experts, whole_rows, whole_cols));
   WeightView view = file_->view(ref.name);
-  if (view.rows != whole_rows || view.cols != whole_cols)
-    throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " + shape(whole_rows, whole_cols) +
-                           ", found " + shape(view.rows, view.cols));
+  const uint64_t matrices = std::max<uint64_t>(ref.experts, 1);
+  if (ref.experts == 0) view.matrices = 1;  // more dimensions are more rows
+  if (ref.experts != 0 && ref.rows == 1 && view.matrices == 1) view.matrices = view.rows;  // a vector each is a row
+  if (view.matrices != matrices || view.rows != matrices * whole_rows || view.cols != whole_cols)
+    throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected " +
+                           shape(ref.experts, whole_rows, whole_cols) + ", found " +
+                           shape(ref.experts == 0 ? 0 : view.matrices, view.rows / view.matrices, view.cols));
   const bool vector = use == WeightUse::table && !op.is<EmbedOp>();
   const bool plain = view.type == DType::f32 || view.type == DType::f16 || view.type == DType::bf16;
   if (vector && !plain)
@@ -65,7 +73,7 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
   }
   if (!vector || (view.type == DType::f32 && view.plus == 0)) return {std::move(view), use, nullptr};
   Entry entry{};
-  entry.use = use, entry.own.resize(view.cols), entry.view.name = view.name;
+  entry.use = use, entry.own.resize(view.rows * view.cols), entry.view.name = view.name;
   entry.of_file = std::move(view);
   entry.show_own();
   return entry;

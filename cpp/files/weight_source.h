@@ -19,7 +19,8 @@ class WeightSource {
   /// Names of all tensors, in the order of the files.
   virtual std::vector<std::string_view> names() const = 0;
   virtual bool has(std::string_view name) const = 0;
-  /// rows x cols; one dimension n is [1, n], and dimensions past the second are counted into the rows. Without bytes where the header
+  /// rows x cols; one dimension n is [1, n], and dimensions past the second are counted into the rows, and
+  /// into the matrices. Without bytes where the header
   /// alone was opened. ModelFormatError if there is no such tensor or its type is not supported.
   virtual WeightView view(std::string_view name) const = 0;
   /// Tells models apart: a hash of every byte of every file, made once for each state of it (fingerprint.cpp). ModelFormatError where

@@ -17,8 +17,9 @@ struct WeightView {
   uint64_t cols = 0;
   const std::byte* data = nullptr;
   uint64_t bytes = 0;
-  uint64_t offset = 0;  // in the file
-  float plus = 0;       // added to each value: some files hold scales of norms less 1. Of vectors alone
+  uint64_t offset = 0;    // in the file
+  float plus = 0;         // added to each value: some files hold scales of norms less 1. Of vectors alone
+  uint64_t matrices = 1;  // of equal rows, one behind the other, where there are experts: rows counts those of all
 
   /// Where it lies, as far as alignment up to the system's pages goes, and the same before and after it is mapped: a map begins at a page.
   uint64_t place() const { return data == nullptr ? offset : reinterpret_cast<uint64_t>(data); }

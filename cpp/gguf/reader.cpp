@@ -218,8 +218,11 @@ WeightView GgufFile::view(std::string_view name) const {
                            ": type: expected one of " + supported_tensor_types() + ", found " + tensor->type_name);
   const uint64_t cols = tensor->shape[0];
   const std::byte* const data = bytes_.size() == file_bytes_ ? bytes_.data() + tensor->offset : nullptr;
-  return {tensor->name,  static_cast<DType>(tensor->type), tensor->n_elements / cols, cols, data, tensor->bytes,
-          tensor->offset};
+  WeightView view;
+  view.name = tensor->name, view.type = static_cast<DType>(tensor->type), view.data = data;
+  view.rows = tensor->n_elements / cols, view.cols = cols, view.bytes = tensor->bytes, view.offset = tensor->offset;
+  for (size_t i = 2; i < tensor->shape.size(); ++i) view.matrices *= tensor->shape[i];
+  return view;
 }
 
 void GgufFile::forget(const std::byte* data, uint64_t bytes) const {

@@ -29,9 +29,13 @@ WeightId Graph::constant(const std::string& what, const std::vector<float>& valu
   return known({what, 1, values.size(), 0, 0, values});
 }
 
+WeightId Graph::experts(const std::string& name, uint64_t experts, uint64_t rows, uint64_t cols) {
+  return known({name, rows, cols, 0, 0, {}, experts});
+}
+
 WeightId Graph::known(WeightRef ref) {
   const auto [found, added] =
-      ids_.try_emplace({ref.name, ref.rows, ref.cols, ref.first}, static_cast<WeightId>(weights.size()));
+      ids_.try_emplace({ref.name, ref.rows, ref.cols, ref.first, ref.experts}, static_cast<WeightId>(weights.size()));
   if (added) weights.push_back(std::move(ref));
   return found->second;
 }
@@ -86,9 +90,10 @@ void Graph::kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, cons
   ops.push_back({KvAppendOp{group, layer}, name, {k, v}, {}, {}, {}});
 }
 
-ValueId Graph::attention(ValueId q, const AttentionOp& attention, const std::string& name) {
+ValueId Graph::attention(ValueId q, const AttentionOp& attention, const std::string& name, WeightId sinks) {
   const ValueId y = like(q);
   ops.push_back({attention, name, {q}, {y}, {}, {}});
+  if (sinks != kNone) ops.back().weights.push_back(sinks);
   return y;
 }
 
@@ -101,6 +106,12 @@ ValueId Graph::swiglu(ValueId gate, ValueId up, const std::string& name) {
 ValueId Graph::geglu(ValueId gate, ValueId up, const std::string& name) {
   const ValueId y = like(gate);
   ops.push_back({GegluOp{}, name, {gate, up}, {y}, {}, {}});
+  return y;
+}
+
+ValueId Graph::swiglu_clamped(ValueId gate, ValueId up, const SwigluClampedOp& swiglu, const std::string& name) {
+  const ValueId y = like(gate);
+  ops.push_back({swiglu, name, {gate, up}, {y}, {}, {}});
   return y;
 }
 
@@ -127,6 +138,30 @@ ValueId Graph::add(ValueId a, ValueId b, const std::string& name) {
   const ValueId y = like(a);
   ops.push_back({AddOp{}, name, {a, b}, {y}, {}, {}});
   return y;
+}
+
+Graph::Routed Graph::route(ValueId scores, const RouteOp& route, WeightId bias, const std::string& name) {
+  const Rows rows = entry(values, scores, "value").rows;
+  const Routed made{new_value(route.n_used, rows), new_value(route.n_used, rows)};
+  values[static_cast<size_t>(made.chosen)].holds = Holds::experts;
+  ops.push_back({route, name, {scores}, {made.chosen, made.weights}, {bias}, {}});
+  return made;
+}
+
+ValueId Graph::linear_routed(ValueId x, ValueId chosen, WeightId weight, WeightId bias, const std::string& name) {
+  const Value in = entry(values, x, "value");
+  const uint64_t width = uint64_t{entry(values, chosen, "value").width} * entry(weights, weight, "weight").rows;
+  const ValueId y = new_value(static_cast<uint32_t>(width), in.rows);
+  ops.push_back({LinearRoutedOp{}, name, {x, chosen}, {y}, {weight, bias}, {}});
+  return y;
+}
+
+ValueId Graph::sum_routed(ValueId y, ValueId weights, const std::string& name) {
+  const Value in = entry(values, y, "value");
+  const uint32_t parts = entry(values, weights, "value").width;
+  const ValueId x = new_value(parts == 0 ? 0 : in.width / parts, in.rows);
+  ops.push_back({SumRoutedOp{}, name, {y, weights}, {x}, {}, {}});
+  return x;
 }
 
 ValueId Graph::select_rows(ValueId x, const std::string& name) {

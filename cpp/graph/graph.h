@@ -1,4 +1,4 @@
-// The graph of a model: ops (ops.h) over f32 activations, in the order in which they run. Emitted by
+// The graph of a model: ops (ops.h) over f32 activations, and numbers of experts in i32, in the order in which they run. Emitted by
 // python/foundry/models/*.py, serialised as text (serialize.cpp), verified (verify.cpp), fused per device (fuse.cpp)
 // and given buffers by lifetime (buffer_plan.cpp). Rows are symbolic: `tokens` before select_rows, `selected` after it.
 #pragma once
@@ -14,9 +14,12 @@ namespace foundry {
 
 enum class Rows : uint32_t { tokens, selected };
 
+enum class Holds : uint32_t { numbers, experts };  // f32, or i32: which experts a row goes through
+
 struct Value {
   uint32_t width = 0;
   Rows rows = Rows::tokens;
+  Holds holds = Holds::numbers;
 };
 
 /// A weight by its name in the model file, with the shape that the op expects (a vector is 1 x cols). It may be a part of a
@@ -28,6 +31,7 @@ struct WeightRef {
   uint64_t first = 0;  // the part's first row, or, of a vector, value
   uint64_t whole = 0;  // rows (of a vector: values) of the tensor that it is a part of; 0: it is all of it
   std::vector<float> constant = {};  // [cols] where the file has nothing of it; `name` then tells what it is
+  uint64_t experts = 0;              // 0: one matrix; else so many of rows x cols, in one tensor of three dimensions
 };
 
 /// Layers that share a page: same heads, same head_dim, same window.
@@ -66,6 +70,8 @@ class Graph {
   WeightId part(const std::string& name, uint64_t rows, uint64_t cols, uint64_t first, uint64_t whole);
   /// A vector that is no tensor of the file. `what` is for errors, and names these values alone.
   WeightId constant(const std::string& what, const std::vector<float>& values);
+  /// A tensor of `experts` matrices, or of so many vectors where rows is 1.
+  WeightId experts(const std::string& name, uint64_t experts, uint64_t rows, uint64_t cols);
   uint32_t add_group(const LayerGroup& group);
   ValueId embed(WeightId table, float scale, const std::string& name);
   ValueId rms_norm(ValueId x, WeightId scale, float eps, const std::string& name);
@@ -74,13 +80,20 @@ class Graph {
   ValueId rope(ValueId x, const RopeOp& rope, WeightId factors, const std::string& name);
   void kv_append(ValueId k, ValueId v, uint32_t group, uint32_t layer, const std::string& name);
   /// The result is as wide as q.
-  ValueId attention(ValueId q, const AttentionOp& attention, const std::string& name);
+  ValueId attention(ValueId q, const AttentionOp& attention, const std::string& name, WeightId sinks = kNone);
   ValueId swiglu(ValueId gate, ValueId up, const std::string& name);
   ValueId geglu(ValueId gate, ValueId up, const std::string& name);
+  ValueId swiglu_clamped(ValueId gate, ValueId up, const SwigluClampedOp& swiglu, const std::string& name);
   ValueId gelu(ValueId x, const std::string& name);
   ValueId scale(ValueId x, const ScaleOp& scale, const std::string& name);
   ValueId resize_heads(ValueId x, const ResizeHeadsOp& resize, const std::string& name);
   ValueId add(ValueId a, ValueId b, const std::string& name);
+  struct Routed {
+    ValueId chosen, weights;  // [rows, n_used] each
+  };
+  Routed route(ValueId scores, const RouteOp& route, WeightId bias, const std::string& name);
+  ValueId linear_routed(ValueId x, ValueId chosen, WeightId weight, WeightId bias, const std::string& name);
+  ValueId sum_routed(ValueId y, ValueId weights, const std::string& name);
   ValueId select_rows(ValueId x, const std::string& name);
 
   /// ValueError for a fused graph.
@@ -94,14 +107,14 @@ class Graph {
   ValueId new_value(uint32_t width, Rows rows);
   ValueId like(ValueId x);
   WeightId known(WeightRef ref);
-  std::map<std::tuple<std::string, uint64_t, uint64_t, uint64_t>, WeightId>
-      ids_;  // of weights: name, rows, cols, first
+  std::map<std::tuple<std::string, uint64_t, uint64_t, uint64_t, uint64_t>, WeightId>
+      ids_;  // of weights: name, rows, cols, first, experts
 };
 
 /// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for
 /// fusing is ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads
 /// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, a group's head_dim a multiple of 8 and at
-/// most arch's filled up to 32, parts inside their tensors, a K/V append before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
+/// most arch's filled up to 32, parts inside their tensors, no more experts chosen than there are and their numbers read by routed ops alone, a K/V append before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
 void verify(const Graph& graph);
 
 /// What a device runs in one call.

@@ -11,13 +11,21 @@
 //   rope         (x)           -> (y)     weights (factors or kNone); positions times `scale`, cosines and sines times
 //                                         `magnitude`
 //   kv_append    (k, v)        -> ()
-//   attention    (q)           -> (y)
+//   attention    (q)           -> (y)     weights (sinks: of each head a score that takes weight and gives no value), or none
 //   swiglu       (gate, up)    -> (y)     geglu likewise
+//   swiglu_clamped (gate, up)  -> (y)     g / (1 + e^(-alpha g)) * (u + 1), of g = min(gate, limit) and u = up within
+//                                         -limit .. limit
 //   gelu         (x)           -> (y)     by tanh
 //   add          (a, b)        -> (y)
 //   scale        (x)           -> (y)     x times `scale`, then bent below `cap`, where there is one
 //   resize_heads (x)           -> (y)     heads cut to, or filled up with zeros to, `to` values
 //   select_rows  (x)           -> (y)
+//   route        (scores)      -> (chosen, weights) weights (bias of the choice or kNone); of each row the n_used best
+//                                         experts, the best first, of equals the one with the lower number; and what
+//                                         each one's result counts
+//   linear_routed (x, chosen)  -> (y)     weights (w of all experts, biases of all or kNone); the results of a row's
+//                                         experts side by side. x has a row for all of them, or one for each, side by side
+//   sum_routed   (y, weights)  -> (x)     what stands side by side, times its weight, summed in that order
 //   fused_linear (x [, residual]) -> (y...) weights (w..., biases or kNone..., norm's scale if it has one)
 #pragma once
 #include <cstdint>
@@ -115,6 +123,16 @@ struct SwigluOp {
   static void fields(Self&, Visit) {}
 };
 
+struct SwigluClampedOp {
+  static constexpr const char* kName = "swiglu_clamped";
+  float alpha = 0;
+  float limit = 0;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("alpha", op.alpha), visit("limit", op.limit);
+  }
+};
+
 struct GegluOp {
   static constexpr const char* kName = "geglu";
   template <class Self, class Visit>
@@ -160,6 +178,35 @@ struct SelectRowsOp {
   static void fields(Self&, Visit) {}
 };
 
+/// Where a row goes. Scores of a choice are the scores themselves, or, with a bias or groups, the gate's results and
+/// the bias. A group's score is the sum of its two best. Weights are the gate's results, without the bias.
+struct RouteOp {
+  static constexpr const char* kName = "route";
+  uint32_t n_used = 0;
+  uint32_t gate = 0;       // params.h: RouteGate
+  uint32_t normalise = 0;  // 1: a row's weights are divided by their sum
+  float scale = 1;         // what they are multiplied by then
+  uint32_t n_groups = 1;   // neighbours, as many experts each: a row goes to the n_groups_used best alone
+  uint32_t n_groups_used = 1;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("used", op.n_used), visit("gate", op.gate), visit("normalise", op.normalise);
+    visit("scale", op.scale, 1.0f), visit("groups", op.n_groups, 1u), visit("groups_used", op.n_groups_used, 1u);
+  }
+};
+
+struct LinearRoutedOp {
+  static constexpr const char* kName = "linear_routed";
+  template <class Self, class Visit>
+  static void fields(Self&, Visit) {}
+};
+
+struct SumRoutedOp {
+  static constexpr const char* kName = "sum_routed";
+  template <class Self, class Visit>
+  static void fields(Self&, Visit) {}
+};
+
 /// What fuse() makes of linears and their neighbours, for one call of a device: a norm before them, siblings that read one
 /// value, and behind them a gate (of two without biases) or a residual (of one). Only a fused graph has it.
 /// `rooms` of the op are the values that are not seen outside: what is normed, then what the gate reads.
@@ -174,7 +221,8 @@ struct FusedLinearOp {
 
 struct Op {
   using Kind = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
-                            SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, FusedLinearOp>;
+                            SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, RouteOp, LinearRoutedOp,
+                            SwigluClampedOp, SumRoutedOp, FusedLinearOp>;
   Kind kind;
   std::string name;  // "layer 3 attention", for errors
   std::vector<ValueId> inputs;

@@ -7,7 +7,9 @@
 //   weight "token_embd.weight" rows 320 cols 32
 //   weight "blk.0.attn_qkv.weight" rows 16 cols 32 first 32 of 64
 //   weight "factors of yarn" rows 1 cols 2 constant 0x1p+0 0x1p+2
+//   weight "blk.0.ffn_up_exps.weight" rows 16 cols 32 experts 8
 //   value width 32 tokens
+//   value width 2 tokens experts
 //   op embed "embed" in out 0 w 0 scale 0x1p+0
 //   logits 25
 #include <algorithm>
@@ -235,10 +237,14 @@ std::string written(const Graph& graph, bool named) {
   for (const WeightRef& w : graph.weights) {
     out.line("weight", quoted(w.name), "rows", w.rows, "cols", w.cols);
     if (w.whole != 0) out.add("first", w.first, "of", w.whole);
+    if (w.experts != 0) out.add("experts", w.experts);
     if (!w.constant.empty()) out.add("constant");
     for (const float value : w.constant) out.add(value);
   }
-  for (const Value& v : graph.values) out.line("value width", v.width, v.rows == Rows::tokens ? "tokens" : "selected");
+  for (const Value& v : graph.values) {
+    out.line("value width", v.width, v.rows == Rows::tokens ? "tokens" : "selected");
+    if (v.holds == Holds::experts) out.add("experts");
+  }
   for (const Op& op : graph.ops) write_op(out, op, named);
   out.line("logits", graph.logits);
   return out.take();
@@ -292,6 +298,10 @@ Graph Graph::parse(const std::string& text) {
       w.rows = line.u32("rows");
       w.cols = line.u32("cols");
       if (line.next_is("first")) w.first = line.u32("first"), w.whole = line.u32("of");
+      if (line.next_is("experts")) {
+        w.experts = line.u32("experts");
+        if (w.experts == 0) line.fail("experts: expected at least 1, found 0");
+      }
       if (line.next_is("constant")) {
         line.expect("constant");
         while (line.more()) w.constant.push_back(line.number("constant"));
@@ -303,6 +313,7 @@ Graph Graph::parse(const std::string& text) {
       const std::string rows = line.word();
       if (rows != "tokens" && rows != "selected") line.fail("expected tokens or selected, found " + rows);
       v.rows = rows == "tokens" ? Rows::tokens : Rows::selected;
+      if (line.next_is("experts")) line.expect("experts"), v.holds = Holds::experts;
       graph.values.push_back(v);
     } else if (key == "op") {
       graph.ops.push_back(parse_op(line));

@@ -1,12 +1,14 @@
 // What makes a graph legal, one rule a kind. Every error names the op, what was expected and what was found.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
 
 #include "base/error.h"
 #include "graph/graph.h"
+#include "params.h"
 
 namespace foundry {
 namespace {
@@ -33,6 +35,8 @@ class Verifier {
         if (id != kNone) id_in_range(id, graph_.weights.size(), "weight");
       for (const ValueId id : op.outputs) define(id, "output value");
       for (const ValueId id : op.rooms) define(id, "value in between");  // and never readable
+      what_is_held(op);
+      if (!op.is<LinearRoutedOp>()) one_matrix(op);
       if (!op.rooms.empty() && !op.is<FusedLinearOp>())
         fail("values in between: expected none, found " + std::to_string(op.rooms.size()));
       std::visit([&](const auto& kind) { check(op, kind); }, op.kind);
@@ -100,6 +104,12 @@ class Verifier {
       fail("weight \"" + w.name + "\": expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], found [" +
            std::to_string(w.rows) + ", " + std::to_string(w.cols) + "]");
   }
+  /// Of ops that know no experts.
+  void one_matrix(const Op& op) const {
+    for (const WeightId id : op.weights)
+      if (id != kNone && graph_.weights[static_cast<size_t>(id)].experts != 0)
+        fail("weight \"" + graph_.weights[static_cast<size_t>(id)].name + "\": expected one matrix, found experts");
+  }
   void norm_weight(WeightId id, uint64_t width) const {
     const uint64_t cols = id == kNone ? 0 : graph_.weights[static_cast<size_t>(id)].cols;
     weight(id, 1, cols == 0 || width % cols != 0 ? width : cols);
@@ -136,6 +146,11 @@ class Verifier {
         fault("weight \"" + w.name + "\": expected a part of its " + std::to_string(w.whole) + ", found " +
               std::to_string(n) + " from " + std::to_string(w.first) + " on");
       if (w.whole == 0 && w.first != 0) fault("weight \"" + w.name + "\": a part of nothing");
+      if (w.experts != 0 && (w.whole != 0 || !w.constant.empty()))
+        fault("weight \"" + w.name + "\": expected all of a tensor of experts, found a part or a constant");
+      if (w.experts > kMostExperts)
+        fault("weight \"" + w.name + "\": expected at most " + std::to_string(kMostExperts) + " experts, found " +
+              std::to_string(w.experts));
       if (w.constant.empty()) continue;
       if (w.rows != 1 || w.cols != w.constant.size() || w.whole != 0)
         fault("weight \"" + w.name + "\": expected a vector of its " + std::to_string(w.constant.size()) +
@@ -232,7 +247,8 @@ class Verifier {
   }
 
   void check(const Op& op, const AttentionOp& attention) const {
-    counts(1, 1, 0);
+    counts(1, 1, op.weights.empty() ? 0 : 1);
+    if (!op.weights.empty()) weight(op.weights[0], 1, attention.n_heads);
     body_only();
     const LayerGroup& g = group(attention.group, attention.layer);
     same_shape(op.inputs[0], op.outputs[0]);
@@ -247,6 +263,78 @@ class Verifier {
       fail("expected the layer's kv_append before it, found none");
   }
 
+  /// Numbers of experts come from a route, and a linear_routed reads them.
+  void what_is_held(const Op& op) const {
+    const auto check = [&](const std::vector<ValueId>& ids, const char* what, size_t experts_at) {
+      for (size_t i = 0; i < ids.size(); ++i) {
+        if ((value(ids[i]).holds == Holds::experts) != (i == experts_at))
+          fail(std::string(what) + " " + std::to_string(i) + ": expected " +
+               (i == experts_at ? "numbers of experts" : "values") + ", found " +
+               (i == experts_at ? "values" : "numbers of experts"));
+      }
+    };
+    check(op.inputs, "input", op.is<LinearRoutedOp>() ? 1 : SIZE_MAX);
+    check(op.outputs, "output", op.is<RouteOp>() ? 0 : SIZE_MAX);
+    check(op.rooms, "value in between", SIZE_MAX);
+  }
+
+  void check(const Op& op, const RouteOp& route) {
+    counts(1, 2, 1);
+    const uint32_t n = value(op.inputs[0]).width;
+    if (n > kMostExperts)
+      fail("experts: expected at most " + std::to_string(kMostExperts) + ", found " + std::to_string(n));
+    if (route.n_used == 0 || route.n_used > n)
+      fail("used: expected 1 to " + std::to_string(n) + " experts, found " + std::to_string(route.n_used));
+    if (route.gate > static_cast<uint32_t>(RouteGate::sigmoid))
+      fail("gate: expected 0 or 1, found " + std::to_string(route.gate));
+    if (route.normalise > 1) fail("normalise: expected 0 or 1, found " + std::to_string(route.normalise));
+    above_zero("scale", route.scale);
+    if (route.n_groups == 0 || route.n_groups > kMostExpertGroups || n % route.n_groups != 0)
+      fail("groups: expected a divisor of " + std::to_string(n) + " up to " + std::to_string(kMostExpertGroups) +
+           ", found " + std::to_string(route.n_groups));
+    if (route.n_groups_used == 0 || route.n_groups_used > route.n_groups)
+      fail("groups_used: expected 1 to " + std::to_string(route.n_groups) + ", found " +
+           std::to_string(route.n_groups_used));
+    if (route.n_used > n / route.n_groups * route.n_groups_used)
+      fail("used: expected at most the " + std::to_string(n / route.n_groups * route.n_groups_used) +
+           " experts of the groups, found " + std::to_string(route.n_used));
+    if (op.weights[0] != kNone) weight(op.weights[0], 1, n);
+    for (const ValueId id : op.outputs) {
+      width(id, route.n_used);
+      rows_are(id, value(op.inputs[0]).rows);
+    }
+    chosen_from_[op.outputs[0]] = n;
+  }
+
+  void check(const Op& op, const LinearRoutedOp&) const {
+    counts(2, 1, 2);
+    const ValueId x = op.inputs[0], chosen = op.inputs[1];
+    if (op.weights[0] == kNone) fail("a weight is missing");
+    const WeightRef& w = graph_.weights[static_cast<size_t>(op.weights[0])];
+    const uint64_t used = value(chosen).width;
+    const uint32_t n = chosen_from_.at(chosen);  // defined, and numbers of experts: a route's
+    if (w.experts != n)
+      fail("weight \"" + w.name + "\": expected of the " + std::to_string(n) +
+           " experts that are chosen from, found of " + std::to_string(w.experts));
+    if (value(x).width != w.cols && value(x).width != used * w.cols)
+      fail("expected a width of " + std::to_string(w.cols) + " or " + std::to_string(used * w.cols) + ", found " +
+           shape(x));
+    width(op.outputs[0], used * w.rows);
+    rows_are(op.outputs[0], value(x).rows);
+    rows_are(chosen, value(x).rows);
+    if (op.weights[1] == kNone) return;
+    const WeightRef& bias = graph_.weights[static_cast<size_t>(op.weights[1])];
+    if (bias.experts != w.experts) fail("bias \"" + bias.name + "\": expected of as many experts as the weight");
+    weight(op.weights[1], 1, w.rows);
+  }
+
+  void check(const Op& op, const SumRoutedOp&) const {
+    counts(2, 1, 0);
+    width(op.inputs[0], uint64_t{value(op.outputs[0]).width} * value(op.inputs[1]).width);
+    rows_are(op.inputs[1], value(op.inputs[0]).rows);
+    rows_are(op.outputs[0], value(op.inputs[0]).rows);
+  }
+
   void elementwise(const Op& op) const {
     counts(2, 1, 0);
     same_shape(op.inputs[0], op.inputs[1]);
@@ -255,6 +343,11 @@ class Verifier {
   void check(const Op& op, const SwigluOp&) const { elementwise(op); }
   void check(const Op& op, const GegluOp&) const { elementwise(op); }
   void check(const Op& op, const AddOp&) const { elementwise(op); }
+  void check(const Op& op, const SwigluClampedOp& swiglu) const {
+    elementwise(op);
+    above_zero("alpha", swiglu.alpha);
+    above_zero("limit", swiglu.limit);
+  }
 
   void check(const Op& op, const LayerNormOp& norm) const {
     counts(1, 1, 2);
@@ -307,6 +400,7 @@ class Verifier {
   std::vector<bool> defined_;  // and readable: the head sees nothing of the body
   std::vector<bool> ever_defined_;
   std::set<std::pair<uint32_t, uint32_t>> appended_;
+  std::map<ValueId, uint32_t> chosen_from_;  // what a route chose -> of how many
   size_t selects_ = 0;
 };
 

@@ -82,6 +82,37 @@ struct LinearParams {
   u32 out_features;
 };
 
+/// What a router's scores become.
+enum class RouteGate : u32 { softmax = 0, sigmoid = 1 };
+enum : u32 { kMostExperts = 65536, kMostExpertGroups = 64 };
+
+/// See RouteOp (ops.h).
+struct RouteParams {
+  u32 n_rows;
+  u32 n_experts;
+  u32 n_used;
+  u32 gate;  // RouteGate
+  u32 normalise;
+  float scale;
+  u32 n_groups;
+  u32 n_groups_used;
+};
+
+struct LinearRoutedParams {
+  u32 n_rows;
+  u32 n_experts;
+  u32 n_used;
+  u32 in_parts;  // 1: the experts of a row read one input; n_used: each its own
+  u32 in_features;
+  u32 out_features;
+};
+
+struct SumRoutedParams {
+  u32 n_rows;
+  u32 n_used;
+  u32 width;
+};
+
 /// style 0: interleaved pairs (2i, 2i+1), as GGUF stores llama; 1: half-rotated pairs (i, i + rot_dim/2).
 struct RopeParams {
   u32 n_rows;
@@ -138,6 +169,7 @@ static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
 static_assert(sizeof(EmbedParams) == 12 && sizeof(RmsNormParams) == 12 && sizeof(LinearParams) == 12);
 static_assert(sizeof(RopeParams) == 40 && sizeof(AttentionParams) == 32 && sizeof(SampleParams) == 20);
 static_assert(sizeof(SplitParams) == 16 && sizeof(AppendParams) == 12);
+static_assert(sizeof(RouteParams) == 32 && sizeof(LinearRoutedParams) == 24 && sizeof(SumRoutedParams) == 12);
 static_assert(sizeof(LayerNormParams) == 16 && sizeof(ScaleParams) == 16 && sizeof(ResizeHeadsParams) == 16);
 }  // namespace foundry
 #endif

@@ -9,6 +9,7 @@ import pytest
 from foundry import _core
 
 OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "geglu", "add", "select_rows"}
+OPS |= {"linear_routed", "sum_routed", "swiglu_clamped"}
 OPS |= {"layer_norm", "gelu", "scale", "resize_heads", "sample", "fused"}  # fused: linear with what GPUs run beside it
 FORMATS = _core.formats()
 WEIGHTS = [f for f in FORMATS if f.linear != _core.Readers.none]
@@ -47,6 +48,8 @@ def test_every_weight_format_is_covered(kind: str) -> None:
     for op in ("embed", "linear", "fused"):
         rows = {case.settings["rows"] for case in cases.load(op) if case.settings["type"] == kind}
         assert len(rows) >= 3, (op, kind)
+    of_experts = [case.settings for case in cases.load("linear_routed") if case.settings["type"] == kind]
+    assert len({s["rows"] for s in of_experts}) >= 2 and {"0", "1"} <= {s.get("bias") for s in of_experts}
 
 
 def test_linear_covers_types_rows_and_epilogues() -> None:

@@ -9,7 +9,7 @@
 
 namespace foundry::test {
 
-class FusingDevice final : public Device {
+class FusingDevice : public Device {
  public:
   /// It calls itself by the other device's name.
   FusingDevice(std::unique_ptr<Device> inner, const Fusion& fusion) : inner_(std::move(inner)), info_(inner_->info()) {
@@ -46,11 +46,15 @@ class FusingDevice final : public Device {
   }
 
   void layer_norm(const LayerNormArgs& args) override { inner_->layer_norm(args); }
+  void route(const RouteArgs& args) override { inner_->route(args); }
+  void linear_routed(const LinearRoutedArgs& args) override { inner_->linear_routed(args); }
+  void sum_routed(const SumRoutedArgs& args) override { inner_->sum_routed(args); }
   void rope(const RopeArgs& args) override { inner_->rope(args); }
   void kv_append(const KvAppendArgs& args) override { inner_->kv_append(args); }
   void attention(const AttentionArgs& args) override { inner_->attention(args); }
   void swiglu(const GatedArgs& args) override { inner_->swiglu(args); }
   void geglu(const GatedArgs& args) override { inner_->geglu(args); }
+  void swiglu_clamped(const ClampedGateArgs& args) override { inner_->swiglu_clamped(args); }
   void gelu(const GeluArgs& args) override { inner_->gelu(args); }
   void add(const AddArgs& args) override { inner_->add(args); }
   void scale(const ScaleArgs& args) override { inner_->scale(args); }

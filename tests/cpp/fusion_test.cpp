@@ -55,7 +55,9 @@ class Formulas {
       std::string formula = of_kind(o);
       for (const std::string& part : in) formula += part;
       for (const std::string& part : w) formula += part;
-      (o.outputs.empty() ? effects.emplace_back() : value[static_cast<size_t>(o.outputs[0])]) = number(formula);
+      if (o.outputs.empty()) effects.push_back(number(formula));
+      for (size_t i = 0; i < o.outputs.size(); ++i)
+        value[static_cast<size_t>(o.outputs[i])] = number(i == 0 ? formula : formula + "'");
     }
     effects.push_back(value[static_cast<size_t>(g.logits)]);
     return effects;

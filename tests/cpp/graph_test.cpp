@@ -66,6 +66,75 @@ TEST_CASE("graph: builders derive widths and rows, and refuse ids that are not t
   CHECK(g.serialize() == tiny().serialize());  // a refusal leaves nothing behind
 }
 
+TEST_CASE("graph: sinks and clamped gates are written, read back and held to their shapes") {
+  Graph g = tiny();
+  Op& attention = op(g, "layer 0 attention");
+  const std::string plain = g.serialize();
+  attention.weights = {g.weight("sinks", 1, 4)};
+  op(g, "layer 0 swiglu").kind = SwigluClampedOp{1.702f, 7};
+  verify(g);
+  CHECK((g.serialize() != plain && Graph::parse(g.serialize()).serialize() == g.serialize()));
+  CHECK(g.hash() != tiny().hash());
+  attention.weights = {g.weight("too few", 1, 3)};
+  expect_error<ModelFormatError>([&] { verify(g); }, {"attention): weight", "expected [1, 4], found [1, 3]"});
+  attention.weights = {kNone};
+  expect_error<ModelFormatError>([&] { verify(g); }, {"attention): a weight is missing"});
+  attention.weights.clear();
+  op(g, "layer 0 swiglu").as<SwigluClampedOp>()->limit = 0;
+  expect_error<ModelFormatError>([&] { verify(g); }, {"swiglu_clamped): limit: expected a number above 0"});
+}
+
+TEST_CASE("graph: verify names what is wrong with experts") {
+  const auto made = [] {
+    TinyShape shape;
+    shape.layers = 1, shape.experts = 4;
+    return tiny_graph(shape);
+  };
+  verify(made());
+  CHECK(made().serialize() == Graph::parse(made().serialize()).serialize());
+  const auto route = [](Graph& g) { return op(g, "layer 0 route").as<RouteOp>(); };
+  const auto weight = [](Graph& g, const char* name) -> WeightRef& {
+    return g.weights[static_cast<size_t>(op(g, name).weights[0])];
+  };
+  const std::pair<std::function<void(Graph&)>, std::vector<std::string>> faults[] = {
+      {[&](Graph& g) { route(g)->n_used = 5; }, {"route (route): used: expected 1 to 4 experts, found 5"}},
+      {[&](Graph& g) { route(g)->n_used = 0; }, {"used: expected 1 to 4 experts, found 0"}},
+      {[&](Graph& g) { route(g)->n_used = 3; }, {"expected a width of 3, found [tokens, 2]"}},
+      {[&](Graph& g) { route(g)->gate = 2; }, {"gate: expected 0 or 1, found 2"}},
+      {[&](Graph& g) { route(g)->normalise = 2; }, {"normalise: expected 0 or 1, found 2"}},
+      {[&](Graph& g) { route(g)->scale = 0; }, {"scale: expected a number above 0"}},
+      {[&](Graph& g) { route(g)->n_groups = 3; }, {"groups: expected a divisor of 4 up to 64, found 3"}},
+      {[&](Graph& g) { route(g)->n_groups_used = 2; }, {"groups_used: expected 1 to 1, found 2"}},
+      {[&](Graph& g) { route(g)->n_groups = 4; }, {"used: expected at most the 1 experts of the groups, found 2"}},
+      {[&](Graph& g) { weight(g, "layer 0 experts up").experts = 3; },
+       {"experts up (linear_routed)", "of the 4 experts that are chosen from, found of 3"}},
+      {[&](Graph& g) { weight(g, "layer 0 experts up").experts = 0; }, {"found of 0"}},
+      {[&](Graph& g) { weight(g, "layer 0 experts up").experts = 1 << 17; }, {"expected at most 65536 experts"}},
+      {[&](Graph& g) { weight(g, "layer 0 experts up").whole = 64; }, {"all of a tensor of experts"}},
+      {[&](Graph& g) { weight(g, "layer 0 experts up").rows = 32; }, {"expected a width of 64, found [tokens, 128]"}},
+      {[&](Graph& g) { weight(g, "layer 0 experts down").cols = 32; }, {"expected a width of 32 or 64, found"}},
+      {[&](Graph& g) { weight(g, "layer 0 scores").experts = 1; },
+       {"layer 0 scores (linear)", "ffn_gate_inp.weight\": expected one matrix, found experts"}},
+      {[&](Graph& g) { op(g, "layer 0 experts up").weights[1] = op(g, "layer 0 ffn_norm").weights[0]; },
+       {"bias \"blk.0.ffn_norm.weight\": expected of as many experts"}},
+      {[&](Graph& g) { std::swap(op(g, "layer 0 experts up").inputs[0], op(g, "layer 0 experts up").inputs[1]); },
+       {"input 0: expected values, found numbers of experts"}},
+      {[&](Graph& g) { op(g, "layer 0 experts sum").inputs[1] = op(g, "layer 0 route").outputs[0]; },
+       {"experts sum (sum_routed): input 1: expected values, found numbers of experts"}},
+      {[&](Graph& g) { op(g, "layer 0 experts up").inputs[1] = op(g, "layer 0 route").outputs[1]; },
+       {"input 1: expected numbers of experts, found values"}},
+      {[&](Graph& g) { std::swap(op(g, "layer 0 route").outputs[0], op(g, "layer 0 route").outputs[1]); },
+       {"output 0: expected numbers of experts, found values"}},
+      {[&](Graph& g) { op(g, "layer 0 experts sum").inputs[0] = op(g, "layer 0 ffn_norm").outputs[0]; },
+       {"expected a width of 64, found [tokens, 32]"}},
+  };
+  for (const auto& [make, parts] : faults) {
+    Graph g = made();
+    make(g);
+    expect_error<ModelFormatError>([&] { verify(g); }, parts);
+  }
+}
+
 TEST_CASE("graph: verify names the op, what it expected and what it found") {
   struct Fault {
     std::function<void(Graph&)> make;

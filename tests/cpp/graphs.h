@@ -32,11 +32,20 @@ inline Graph random_graph(uint32_t seed) {
   const auto grow = [&](uint32_t n) {
     for (uint32_t i = 0; i < n; ++i) {
       const std::string name = "op " + std::to_string(g.ops.size());
-      const uint32_t kind = random() % 6;
+      const uint32_t kind = random() % 7;
       if (kind == 0) known.push_back(g.rms_norm(any(), scale, 1e-5f, name));
       if (kind == 1) known.push_back(g.swiglu(any(), any(), name));
       if (kind == 2) known.push_back(g.add(any(), any(), name));
-      if (kind < 3) continue;
+      if (kind == 6) {
+        RouteOp route;
+        route.n_used = 1 + random() % 3, route.normalise = random() % 2;
+        const auto [chosen, weights] = g.route(any(), route, random() % 3 == 0 ? bias : kNone, name + " route");
+        const WeightId experts = g.experts("experts " + std::to_string(random() % 2), 16, 16, 16);
+        ValueId made = g.linear_routed(any(), chosen, experts, kNone, name + " experts");
+        if (random() % 2 == 0) made = g.linear_routed(made, chosen, experts, kNone, name + " experts again");
+        known.push_back(g.sum_routed(made, weights, name + " sum of experts"));
+      }
+      if (kind < 3 || kind == 6) continue;
       const WeightId weight = g.weight("w" + std::to_string(random() % 5), 16, 16);
       known.push_back(g.linear(any(), weight, random() % 3 == 0 ? bias : kNone, name));
       if (random() % 2 == 0) known.push_back(g.add(any(), known.back(), name + " sum"));

@@ -1,5 +1,6 @@
 // A tiny llama for the engine's tests: its graph, and a GGUF image with seeded random weights, in memory.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -16,6 +17,8 @@ namespace foundry::test {
 
 struct TinyShape {
   uint32_t vocab = 96, hidden = 32, layers = 2, heads = 4, kv_heads = 2, head_dim = 8, ffn = 64, max_seq_len = 300;
+  uint32_t experts = 0, used = 2;       // in place of a feed-forward network; 0: none
+  uint32_t experts_from = 0;            // the first layer that has them
   uint32_t window = 0, full_every = 1;  // each full_every-th layer sees all, the others the last `window` tokens
 };
 
@@ -46,6 +49,24 @@ inline Graph tiny_graph(const TinyShape& s) {
     x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
               at + "attention residual");
     const ValueId m = g.rms_norm(x, w("ffn_norm", 1, s.hidden), 1e-5f, at + "ffn_norm");
+    if (s.experts != 0 && l >= s.experts_from) {
+      const auto of_experts = [&](const char* name, uint32_t rows, uint32_t cols) {
+        return g.experts(blk + name + ".weight", s.experts, rows, cols);
+      };
+      const ValueId scores = g.linear(m, w("ffn_gate_inp", s.experts, s.hidden), kNone, at + "scores");
+      RouteOp route;
+      route.n_used = s.used, route.normalise = 1;
+      const auto [chosen, weights] = g.route(scores, route, kNone, at + "route");
+      const auto routed = [&](ValueId from, WeightId weight, const char* name) {
+        return g.linear_routed(from, chosen, weight, kNone, at + name);
+      };
+      const ValueId gates = routed(m, of_experts("ffn_gate_exps", s.ffn, s.hidden), "experts gate");
+      const ValueId ups = routed(m, of_experts("ffn_up_exps", s.ffn, s.hidden), "experts up");
+      const ValueId made = routed(g.swiglu(gates, ups, at + "experts swiglu"),
+                                  of_experts("ffn_down_exps", s.hidden, s.ffn), "experts down");
+      x = g.add(x, g.sum_routed(made, weights, at + "experts sum"), at + "ffn residual");
+      continue;
+    }
     const ValueId gate = g.linear(m, w("ffn_gate", s.ffn, s.hidden), kNone, at + "gate");
     const ValueId up = g.linear(m, w("ffn_up", s.ffn, s.hidden), kNone, at + "up");
     x = g.add(x, g.linear(g.swiglu(gate, up, at + "swiglu"), w("ffn_down", s.hidden, s.ffn), kNone, at + "down"),
@@ -67,10 +88,12 @@ class TinyFile {
     for (const WeightRef& w : graph.weights) {
       const bool vector = w.rows == 1;
       number<uint64_t>(w.name.size()), put(w.name);
-      number<uint32_t>(vector ? 1 : 2), number<uint64_t>(w.cols);
+      number<uint32_t>(vector ? 1 : w.experts != 0 ? 3 : 2), number<uint64_t>(w.cols);
       if (!vector) number<uint64_t>(w.rows);
+      if (w.experts != 0) number<uint64_t>(w.experts);
       number<uint32_t>(vector ? 0 : 8), number<uint64_t>(offset);
-      data.push_back(vector ? floats(w.cols, random) : q8_0(w.rows * w.cols / 32, random));
+      data.push_back(vector ? floats(w.cols, random)
+                            : q8_0(std::max<uint64_t>(w.experts, 1) * w.rows * w.cols / 32, random));
       data.back().resize((data.back().size() + 31) / 32 * 32);
       data_at_[w.name] = offset;
       offset += data.back().size();

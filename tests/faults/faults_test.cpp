@@ -28,10 +28,12 @@ struct World;
 using Call = std::function<std::vector<float>(World&)>;
 
 /// One layer sees everything, the other the last 12 tokens: a call of 70 in steps of 16 takes the window's pages again.
+/// One of them has experts.
 const Graph& graph() {
   static const Graph g = [] {
     test::TinyShape shape;
     shape.window = 12, shape.full_every = 2;
+    shape.experts = 3, shape.experts_from = 1;
     return test::tiny_graph(shape);
   }();
   return g;

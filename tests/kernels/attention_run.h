@@ -13,6 +13,7 @@ struct AttentionInputs {
   std::vector<cases::SequenceCase> sequences;
   uint32_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
   float cap = 0;
+  std::vector<float> sinks;  // by head; empty: none
   DType k_type = DType::f16, v_type = DType::f16;
   std::vector<std::vector<float>> q, k, v;  // by sequence: q of the step's rows; k and v of every position
 
@@ -35,6 +36,8 @@ inline AttentionInputs attention_inputs(const cases::Case& one) {
     in.v.push_back(random_floats(random, uint64_t{s.start + s.rows} * in.kv_width()));
     for (float& x : in.q.back()) x *= 4;  // a softmax with some edge
   }
+  if (one.number("sinks", 0) != 0) in.sinks = random_floats(random, in.heads);
+  for (float& sink : in.sinks) sink *= 6;
   return in;
 }
 
@@ -64,6 +67,10 @@ class AttentionRun {
     geometry_.page_tokens = page_tokens, geometry_.tile_tokens = std::min(page_tokens, device->info().max_tile_tokens);
     geometry_.k_type = in.k_type, geometry_.v_type = in.v_type;
     geometry_.check();
+    if (!in.sinks.empty()) {
+      sinks_data_ = weight_from(in.sinks, 1, in.heads);
+      sinks_ = prepare(*device, sinks_data_, WeightUse::table);
+    }
     for (const cases::SequenceCase& s : in.sequences) {
       const uint64_t n = geometry_.pages_for(s.start + s.rows) + spare;
       std::vector<Guarded> pages;
@@ -137,7 +144,8 @@ class AttentionRun {
     device_.step(shape, who_, [&] {
       device_->kv_append(
           {geometry_.params(), kLayer, n_rows, p.n_sequences, sequences.data(), at_k.span(), at_v.span()});
-      if (ops == Ops::all) device_->attention({p, geometry_.params(), sequences.data(), at_q.span(), out.span()});
+      if (ops == Ops::all)
+        device_->attention({p, geometry_.params(), sequences.data(), at_q.span(), out.span(), sinks_.get()});
     });
     if (ops != Ops::all) return results;
     const std::vector<float> all = out.result(who_);
@@ -153,6 +161,8 @@ class AttentionRun {
   const AttentionInputs& in_;
   std::string who_;
   KvGeometry geometry_;
+  WeightData sinks_data_;
+  std::unique_ptr<Weight> sinks_;
   std::vector<std::vector<Guarded>> pages_;  // by sequence
   std::vector<Guarded> addresses_;
 };

@@ -66,8 +66,13 @@ struct WeightData {
   uint64_t rows = 0;
   uint64_t cols = 0;
   std::vector<std::byte> bytes;  // exactly as long as the tensor, so that a sanitizer sees a read past it
+  uint64_t matrices = 1;         // of experts
 
-  WeightView view() const { return {"weight", type, rows, cols, bytes.data(), bytes.size()}; }
+  WeightView view() const {
+    WeightView view{"weight", type, rows, cols, bytes.data(), bytes.size()};
+    view.matrices = matrices;
+    return view;
+  }
   /// [cols] of one row.
   std::vector<float> row(uint64_t index) const {
     std::vector<float> values(cols);

@@ -157,6 +157,37 @@ TEST_CASE("swiglu and geglu agree with the reference") {
   check_all("geglu", [](const cases::Case& one) { return gated(one, &Device::geglu); });
 }
 
+TEST_CASE("swiglu_clamped agrees with the reference, and is what it says") {
+  check_all("swiglu_clamped", [](const cases::Case& one) {
+    Random random(one.seed());
+    const uint32_t rows = one.number("rows"), width = one.number("width");
+    const float alpha = one.real("alpha"), limit = one.real("limit");
+    auto gate = activations(random, uint64_t{rows} * width), up = activations(random, uint64_t{rows} * width);
+    gate[0] = -200, gate.back() = 200, up[0] = -200, up.back() = 200;
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded a(*device, rows_of(gate, width, begin, n)), b(*device, rows_of(up, width, begin, n));
+      const Guarded out(*device, uint64_t{n} * width * sizeof(float));
+      device.step(plain_shape(n, width), text,
+                  [&] { device->swiglu_clamped({n, width, alpha, limit, a.span(), b.span(), out.span()}); });
+      return out.result(text);
+    };
+    return Elementwise{rows, width, run, [=](size_t at, float expected) {
+                         const double exponent = std::min(100.0, std::fabs(static_cast<double>(alpha) * gate[at]));
+                         return (8e-7 + 4 * kUnit * exponent) * std::fabs(expected) + 1e-33;
+                       }};
+  });
+  TestDevice reference("reference");
+  const Guarded gate(*reference, std::vector<float>{1, 9, -1, 0}), up(*reference, std::vector<float>{1, 9, -9, 3});
+  const Guarded out(*reference, 4 * sizeof(float));
+  reference.step(plain_shape(1, 4), "by hand",
+                 [&] { reference->swiglu_clamped({1, 4, 2, 7, gate.span(), up.span(), out.span()}); });
+  const std::vector<float> found = out.result("by hand");
+  CHECK(found[0] == doctest::Approx(2 / (1 + std::exp(-2.0))));
+  CHECK(found[1] == doctest::Approx(56 / (1 + std::exp(-14.0))));
+  CHECK(found[2] == doctest::Approx(6 / (1 + std::exp(2.0))));
+  CHECK(found[3] == 0);
+}
+
 TEST_CASE("add agrees with the reference") {
   check_all("add", [](const cases::Case& one) {
     Random random(one.seed());

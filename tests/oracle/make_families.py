@@ -32,6 +32,7 @@ torch.set_default_dtype(torch.float64)
 IDS = [int(i) for i in np.random.default_rng(23).integers(0, 256, 100)]
 SHORT = 12
 POSITIONS = [0, 1, 11, 23, 24, 33, 64, 99]
+JOINED = ("_exps.weight", "_exps.bias", "attn_sinks.weight", "ffn_gate_shexp.weight", "ffn_up_shexp.weight")
 CLASSES = {
     "llama": "Llama",
     "qwen2": "Qwen2",
@@ -40,6 +41,9 @@ CLASSES = {
     "smollm3": "SmolLM3",
     "mistral3": "Ministral3",
     "granite": "Granite",
+    "qwen3moe": "Qwen3Moe",
+    "granitemoe": "GraniteMoeShared",
+    "gpt-oss": "GptOss",
     "phi3": "Phi3",
     "gemma2": "Gemma2",
     "olmo2": "Olmo2",
@@ -51,7 +55,38 @@ CLASSES = {
 
 
 def their_weights(family: Family) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(values).double() for name, values in hf_directories.their_weights(family).items()}
+    tensors = families.tensors_of(family)
+    joined = joined_experts(family, tensors)
+    plain = {name: values for name, values in tensors.items() if not name.endswith(JOINED)}
+    theirs = hf_directories.their_tensors(family.arch, plain, HEADS, KV_HEADS) | joined
+    return {name: torch.from_numpy(values).double() for name, values in theirs.items()}
+
+
+def joined_experts(family: Family, tensors: dict[str, families.Array]) -> dict[str, families.Array]:
+    """By their names: gates and ups of experts are one tensor there, the gates first; of gpt-oss in turns, and each
+    is [experts, inputs, outputs]."""
+    block = "block_sparse_moe" if family.arch == "granitemoe" else "mlp"
+    found: dict[str, families.Array] = {}
+    for layer in range(LAYERS if family.experts else 0):
+        ours, theirs = f"blk.{layer}.ffn_", f"model.layers.{layer}."
+        if family.arch == "gpt-oss":
+            for kind, end in (("weight", ""), ("bias", "_bias")):
+                both = np.stack([tensors[f"{ours}{part}_exps.{kind}"] for part in ("gate", "up")], axis=2)
+                both = both.reshape(family.experts, 2 * family.expert_ffn, *both.shape[3:])
+                down = tensors[f"{ours}down_exps.{kind}"]
+                if kind == "weight":
+                    both, down = both.swapaxes(1, 2), down.swapaxes(1, 2)
+                found[f"{theirs}mlp.experts.gate_up_proj{end}"] = np.ascontiguousarray(both)
+                found[f"{theirs}mlp.experts.down_proj{end}"] = np.ascontiguousarray(down)
+            found[f"{theirs}self_attn.sinks"] = tensors[f"blk.{layer}.attn_sinks.weight"]
+            continue
+        gate_up = [tensors[f"{ours}{part}_exps.weight"] for part in ("gate", "up")]
+        found[f"{theirs}{block}.experts.gate_up_proj"] = np.concatenate(gate_up, axis=1)
+        found[f"{theirs}{block}.experts.down_proj"] = tensors[f"{ours}down_exps.weight"]
+        if family.shared_ffn:
+            shared = [tensors[f"{ours}{part}_shexp.weight"] for part in ("gate", "up")]
+            found[f"{theirs}shared_mlp.input_linear.weight"] = np.concatenate(shared)
+    return found
 
 
 def config_of(name: str, family: Family) -> Any:
@@ -90,12 +125,35 @@ def config_of(name: str, family: Family) -> Any:
         rope |= {"mscale": 1.0, "mscale_all_dim": keys["rope.scaling.yarn_log_multiplier"]}
         rope |= {"llama_4_scaling_beta": keys["attention.temperature_scale"]}
         fields |= {"sliding_window": None}
-    if family.arch == "granite":
+    if family.arch in ("granite", "granitemoe"):
         fields |= {
             "attention_multiplier": keys["attention.scale"],
             "embedding_multiplier": keys["embedding_scale"],
             "residual_multiplier": keys["residual_scale"],
             "logits_scaling": keys["logit_scale"],
+        }
+    if family.experts:
+        fields |= {"experts_implementation": "eager"}  # the others know no float64
+    if family.arch == "qwen3moe":
+        fields |= {
+            "num_experts": keys["expert_count"],
+            "num_experts_per_tok": keys["expert_used_count"],
+            "moe_intermediate_size": keys["expert_feed_forward_length"],
+            "norm_topk_prob": keys.get("expert_weights_norm", True),
+        }
+    if family.arch == "granitemoe":
+        fields |= {
+            "num_local_experts": keys["expert_count"],
+            "num_experts_per_tok": keys["expert_used_count"],
+            "shared_intermediate_size": family.shared_ffn,
+        }
+    if family.arch == "gpt-oss":
+        rope |= {"truncate": False}
+        fields |= {
+            "num_local_experts": keys["expert_count"],
+            "num_experts_per_tok": keys["expert_used_count"],
+            "intermediate_size": keys["expert_feed_forward_length"],
+            "sliding_window": window,
         }
     if family.arch == "phi3":
         long = keys["rope.scaling.original_context_length"] < families.CONTEXT

@@ -43,7 +43,13 @@ class Family:
     biases: tuple[str, ...] = ()
     layer_norm: bool = False
     factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    peak: float = 2.0  # of the weights of Q and K
+    experts: int = 0  # in place of a feed-forward network
+    expert_ffn: int = 0
+    shared_ffn: int = 0  # of an expert that all take
+    expert_peak: float = 1.0  # of gates and ups: large enough for what is clamped to be reached
+    sinks: bool = False
+    ffn_norm: str = "ffn_norm"
+    peak: float = 2.0  # of the weights of Q and K, and of the router
     seed: int = 7
 
 
@@ -61,6 +67,7 @@ LONG = {
     "rope_factors_short.weight": tuple(np.linspace(1, 3, 6).tolist()),
 }
 PHI3 = {"rope.dimension_count": 12, "rope.scaling.attn_factor": math.sqrt(1 + math.log(4) / math.log(64))}
+GRANITE = {"attention.scale": 0.4, "embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 4.0}
 FAMILIES = {
     "llama yarn": Family("llama", YARN, tied=False),
     "llama fused qkv, head_dim 20": Family(
@@ -77,7 +84,65 @@ FAMILIES = {
     ),
     "granite": Family(
         "granite",
-        {"attention.scale": 0.4, "embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 4.0},
+        GRANITE,
+    ),
+    "qwen3moe": Family(
+        "qwen3moe",
+        {
+            "rope.freq_base": 1e6,
+            "expert_count": 8,
+            "expert_used_count": 3,
+            "expert_feed_forward_length": 40,
+        },
+        head_norms=HEAD_DIM,
+        experts=8,
+        expert_ffn=40,
+        tied=False,
+    ),
+    "qwen3moe, weights as they are": Family(
+        "qwen3moe",
+        {
+            "expert_count": 6,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 48,
+            "expert_weights_norm": False,
+        },
+        head_norms=HEAD_DIM,
+        experts=6,
+        expert_ffn=48,
+        seed=9,
+    ),
+    "granitemoe": Family(
+        "granitemoe", GRANITE | {"expert_count": 5, "expert_used_count": 2}, experts=5, expert_ffn=FFN
+    ),
+    "granitemoe shared": Family(
+        "granitemoe",
+        GRANITE | {"expert_count": 4, "expert_used_count": 2, "expert_shared_feed_forward_length": 56},
+        experts=4,
+        expert_ffn=FFN,
+        shared_ffn=56,
+        seed=11,
+    ),
+    "gpt-oss": Family(
+        "gpt-oss",
+        WINDOW
+        | YARN
+        | {
+            "rope.freq_base": 150000.0,
+            "expert_count": 6,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 40,
+        },
+        tied=False,
+        biases=(
+            *("attn_q", "attn_k", "attn_v", "attn_output"),
+            *("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"),
+        ),
+        experts=6,
+        expert_ffn=40,
+        expert_peak=4.0,
+        sinks=True,
+        ffn_norm="post_attention_norm",
     ),
     "phi3 long": Family(
         "phi3",
@@ -148,7 +213,7 @@ def metadata_of(family: Family) -> dict[str, Any]:
 
 
 def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, Array]:
-    """Name -> values, rows x cols as the file has them."""
+    """Name -> values, rows x cols as the file has them, and of experts a matrix each."""
     random = np.random.default_rng(family.seed)
     tensors: dict[str, Array] = {}
 
@@ -156,6 +221,12 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
         tensors[f"{name}.weight"] = (random.standard_normal((rows, cols)) * scale / np.sqrt(cols)).astype(np.float32)
         if name.rpartition(".")[2] in family.biases:
             tensors[f"{name}.bias"] = (0.3 * random.standard_normal(rows)).astype(np.float32)
+
+    def experts(name: str, rows: int, cols: int, scale: float = 1.0) -> None:
+        shape = (family.experts, rows, cols)
+        tensors[f"{name}.weight"] = (random.standard_normal(shape) * scale / np.sqrt(cols)).astype(np.float32)
+        if name.rpartition(".")[2] in family.biases:
+            tensors[f"{name}.bias"] = (0.3 * random.standard_normal(shape[:2])).astype(np.float32)
 
     def norm(name: str, size: int, about: float = 1.0) -> None:
         tensors[f"{name}.weight"] = (about * (1 + 0.2 * random.standard_normal(size))).astype(np.float32)
@@ -182,14 +253,26 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
             norm(at + "attn_q_norm", family.head_norms, family.peak)
             norm(at + "attn_k_norm", min(family.head_norms, kv), family.peak)
         matrix(at + "attn_output", HIDDEN, q)
+        if family.sinks:
+            tensors[at + "attn_sinks.weight"] = (2 + random.standard_normal(HEADS)).astype(np.float32)
         if family.norms_behind:
             norm(at + "post_attention_norm", HIDDEN)
         if family.norms_before:
-            norm(at + "ffn_norm", HIDDEN)
-        if family.gated and not family.fused_ffn:
-            matrix(at + "ffn_gate", FFN, HIDDEN)
-        matrix(at + "ffn_up", FFN * (2 if family.fused_ffn else 1), HIDDEN)
-        matrix(at + "ffn_down", HIDDEN, FFN)
+            norm(at + family.ffn_norm, HIDDEN)
+        if family.experts:
+            matrix(at + "ffn_gate_inp", family.experts, HIDDEN, family.peak)
+            experts(at + "ffn_gate_exps", family.expert_ffn, HIDDEN, family.expert_peak)
+            experts(at + "ffn_up_exps", family.expert_ffn, HIDDEN, family.expert_peak)
+            experts(at + "ffn_down_exps", HIDDEN, family.expert_ffn)
+            if family.shared_ffn:
+                matrix(at + "ffn_gate_shexp", family.shared_ffn, HIDDEN)
+                matrix(at + "ffn_up_shexp", family.shared_ffn, HIDDEN)
+                matrix(at + "ffn_down_shexp", HIDDEN, family.shared_ffn)
+        else:
+            if family.gated and not family.fused_ffn:
+                matrix(at + "ffn_gate", FFN, HIDDEN)
+            matrix(at + "ffn_up", FFN * (2 if family.fused_ffn else 1), HIDDEN)
+            matrix(at + "ffn_down", HIDDEN, FFN)
         if family.norms_behind:
             norm(at + "post_ffw_norm", HIDDEN)
     norm("output_norm", HIDDEN)

@@ -1,8 +1,9 @@
 """What vocabularies files of each family hold: llama.cpp's own, or one of those with another pre-tokenizer.
 
 How each line is known. llama.cpp's converter names, beside the rule, the repository that it is of (conversion/base.py,
-get_vocab_base_pre): starcoder2-3b, EXAONE-3.0, Mistral-Nemo for tekken, glm-4-9b for glm4's rule. Its converters of
-gemma2, gemma3 and internlm2 write SentencePiece's kind, of which llama-spm's is the vocabulary at hand, not their own.
+get_vocab_base_pre): starcoder2-3b, EXAONE-3.0, Mistral-Nemo for tekken, glm-4-9b for glm4's rule. gpt-oss's is
+gpt-4o's with more control tokens. Converters of gemma2, gemma3 and internlm2 write SentencePiece's kind, of which
+llama-spm's is the vocabulary at hand, not their own.
 qwen2, llama-spm, llama-bpe, deepseek's and phi-3 are vocabularies of those families' own models. The rules of granite,
 smollm3, olmo2 and phi3's later models are those that their published GGUF files name; no test here has those files.
 """
@@ -22,17 +23,20 @@ TOKENIZERS = {
     "llama": ("llama-spm", "llama-bpe", "deepseek-llm", "deepseek-coder", "pre:tekken", "pre:smollm"),
     "qwen2": ("qwen2", "pre:deepseek-r1-qwen"),
     "qwen3": ("qwen2",),
+    "qwen3moe": ("qwen2",),
     "qwen3vl": ("qwen2",),
     "gemma2": ("llama-spm",),
     "gemma3": ("llama-spm",),
     "mistral3": ("pre:tekken",),
     "smollm3": ("pre:smaug-bpe",),
     "granite": ("refact",),
+    "granitemoe": ("refact",),
     "phi3": ("phi-3", "pre:gpt-4o", "pre:dbrx"),
     "olmo2": ("pre:dbrx",),
     "glm4": ("pre:glm4",),
     "starcoder2": ("starcoder",),
     "exaone": ("pre:exaone",),
+    "gpt-oss": ("pre:gpt-4o",),
     "internlm2": ("llama-spm",),
 }
 

@@ -18,7 +18,7 @@ import synthetic
 import tokenizers
 from families import HEADS, KV_HEADS, Array, Family
 
-REORDERED = {"llama", "smollm3", "mistral3", "granite", "internlm2"}  # Q and K, by converters
+REORDERED = {"llama", "smollm3", "mistral3", "granite", "granitemoe", "internlm2"}  # Q and K, by converters
 LESS_ONE = {"gemma2", "gemma3"}  # scales of norms
 NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -53,6 +53,9 @@ OWN_NAMES = {
     },
     "phi3": {"ffn_up": "mlp.gate_up_proj"},
     "starcoder2": {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+    "qwen3moe": {"ffn_gate_inp": "mlp.gate"},
+    "gpt-oss": {"ffn_gate_inp": "mlp.router", "post_attention_norm": "post_attention_layernorm"},
+    "granitemoe": {"ffn_gate_inp": "block_sparse_moe.router", "ffn_down_shexp": "shared_mlp.output_linear"},
 }
 CONFIGS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "oracle" / "hf_configs.json").read_text(encoding="utf-8")

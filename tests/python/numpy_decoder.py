@@ -50,11 +50,27 @@ class NumpyDecoder:
             y = self._attention(self._norm(x, at + "attn_norm.weight"), layer)
             x = x + (self._norm(y, at + "post_attention_norm.weight") if self._gemma else y)
             y = self._norm(x, at + "ffn_norm.weight")
-            gate = self._linear(y, at + "ffn_gate")
-            y = self._linear(self._activation(gate) * self._linear(y, at + "ffn_up"), at + "ffn_down")
+            if at + "ffn_gate_inp.weight" in self._weights:
+                y = self._experts(y, at)
+            else:
+                gate = self._linear(y, at + "ffn_gate")
+                y = self._linear(self._activation(gate) * self._linear(y, at + "ffn_up"), at + "ffn_down")
             x = x + (self._norm(y, at + "post_ffw_norm.weight") if self._gemma else y)
         tied = "output.weight" not in self._weights
         return self._norm(x, "output_norm.weight") @ (embedding if tied else self.weight("output.weight")).T
+
+    def _experts(self, y: Array, at: str) -> Array:
+        """Softmax over all, the best, divided by their sum."""
+        scores = self._linear(y, at + "ffn_gate_inp")
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        gate, up, down = (self.weight(f"{at}ffn_{name}_exps.weight") for name in ("gate", "up", "down"))
+        out = np.zeros_like(y)
+        for row, share in enumerate(shares):
+            chosen = np.argsort(-share, kind="stable")[: self._number("expert_used_count")]
+            for e in chosen:
+                made = self._activation(gate[e] @ y[row]) * (up[e] @ y[row])
+                out[row] += share[e] / share[chosen].sum() * (down[e] @ made)
+        return out
 
     def _attention(self, y: Array, layer: int) -> Array:
         n, at = len(y), f"blk.{layer}."
@@ -67,7 +83,7 @@ class NumpyDecoder:
         q = self._linear(y, at + "attn_q").reshape(n, self.heads, self.head_dim)
         k = self._linear(y, at + "attn_k").reshape(n, self.kv_heads, self.head_dim)
         v = self._linear(y, at + "attn_v").reshape(n, self.kv_heads, self.head_dim)
-        if self._gemma:
+        if at + "attn_q_norm.weight" in self._weights:
             q, k = self._norm(q, at + "attn_q_norm.weight"), self._norm(k, at + "attn_k_norm.weight")
         q, k = self._rope(q, angles), self._rope(k, angles)
         out = np.empty_like(q)

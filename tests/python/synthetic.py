@@ -1,4 +1,5 @@
-"""Writes small GGUF models with seeded random weights: every shape that the llama, qwen2 and gemma3 files may have."""
+"""Writes small GGUF models with seeded random weights: every shape that the llama, qwen2, gemma3 and qwen3moe files may
+have."""
 
 from __future__ import annotations
 
@@ -41,6 +42,8 @@ class Shape:
     window: int = 0  # gemma3
     full_every: int = 3
     rope_scaling: float = 1.0
+    experts: int = 0  # qwen3moe
+    used: int = 2
     distinct_rows: int = 0  # of each matrix, repeated to its size, so that a large file is quickly made; 0: all
     vocab: int = 0  # tokens; 0: the bytes' and ChatML's; what is more are merges of bytes, as many as such a model has
 
@@ -122,6 +125,10 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
     writer.add_layer_norm_rms_eps(1e-5)
     if shape.window:
         writer.add_sliding_window(shape.window)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.used)
+        writer.add_expert_feed_forward_length(shape.ffn)
     if shape.arch == "gemma3":
         writer.add_uint32("gemma3.attention.sliding_window_pattern", shape.full_every)
     if shape.rope_scaling != 1:
@@ -140,6 +147,12 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         blocks = quantisers.quantise(values, kind)
         writer.add_tensor(name, blocks if drawn == rows else np.resize(blocks, (rows, blocks.shape[1])), raw_dtype=kind)
 
+    def experts(name: str, rows: int, cols: int) -> None:
+        values = (random.standard_normal((shape.experts * rows, cols)) / np.sqrt(cols)).astype(np.float32)
+        kind = TYPES[next(types)]
+        blocks = quantisers.quantise(values, kind)
+        writer.add_tensor(name, blocks.reshape(shape.experts, rows, -1), raw_dtype=kind)
+
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     vocab = shape.vocab or VOCAB
     matrix("token_embd.weight", vocab, shape.hidden, scale=float(np.sqrt(shape.hidden)) / 4)  # logits of about 2
@@ -153,12 +166,19 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
             if shape.arch == "qwen2":
                 vector(f"{at}{name}.bias", 0.1 * random.standard_normal(rows))
         matrix(at + "attn_output.weight", shape.hidden, q)
-        if shape.arch == "gemma3":
+        if shape.arch in ("gemma3", "qwen3moe"):
             for name, size in (("attn_q_norm", shape.head_dim), ("attn_k_norm", shape.head_dim)):
                 vector(f"{at}{name}.weight", 1 + 0.3 * random.standard_normal(size))
+        if shape.arch == "gemma3":
             for name in ("post_attention_norm", "post_ffw_norm"):
                 vector(f"{at}{name}.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
         vector(at + "ffn_norm.weight", 1 + 0.1 * random.standard_normal(shape.hidden))
+        if shape.experts:
+            vector(at + "ffn_gate_inp.weight", random.standard_normal((shape.experts, shape.hidden)) / 4)
+            experts(at + "ffn_gate_exps.weight", shape.ffn, shape.hidden)
+            experts(at + "ffn_up_exps.weight", shape.ffn, shape.hidden)
+            experts(at + "ffn_down_exps.weight", shape.hidden, shape.ffn)
+            continue
         matrix(at + "ffn_gate.weight", shape.ffn, shape.hidden)
         matrix(at + "ffn_up.weight", shape.ffn, shape.hidden)
         matrix(at + "ffn_down.weight", shape.hidden, shape.ffn)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 from families import CONTEXT, FAMILIES
 from foundry import CompiledModel, ModelFormatError, models
-from foundry.models import smollm3
+from foundry.models import gptoss, smollm3
+from foundry.models.rope import read_rope
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracle" / "families.json").read_text(encoding="utf-8"))
 BOUND = 1e-5  # of the logits' range
@@ -64,6 +65,26 @@ BROKEN: list[tuple[str, Mapping[str, Any]]] = [
     ("granite", {"embedding_scale": None}),
     ("granite", {"residual_scale": None}),
     ("granite", {"logit_scale": None}),
+    ("qwen3moe", {"rope.freq_base": 10000.0}),
+    ("qwen3moe", {"expert_used_count": 2}),
+    ("qwen3moe", {"expert_used_count": 4}),
+    ("qwen3moe", {"expert_weights_norm": False}),
+    ("qwen3moe", {"expert_weights_scale": 2.5}),
+    ("qwen3moe", {"expert_gating_func": 2}),
+    ("qwen3moe, weights as they are", {"expert_weights_norm": None}),
+    ("granitemoe", {"attention.scale": None}),
+    ("granitemoe", {"embedding_scale": None}),
+    ("granitemoe", {"residual_scale": None}),
+    ("granitemoe", {"logit_scale": None}),
+    ("granitemoe", {"expert_used_count": 1}),
+    ("granitemoe", {"expert_weights_norm": False}),
+    ("granitemoe shared", {"expert_weights_norm": False}),
+    ("gpt-oss", PLAIN),
+    ("gpt-oss", {"rope.freq_base": 10000.0}),
+    ("gpt-oss", {"attention.sliding_window": 25}),
+    ("gpt-oss", {"attention.sliding_window_pattern": [False, True, False, True]}),
+    ("gpt-oss", {"expert_used_count": 3}),
+    ("gpt-oss", {"expert_weights_norm": False}),
     ("phi3 long", {"rope.scaling.original_context_length": CONTEXT}),  # the short factors
     ("phi3 long", {"rope.scaling.attn_factor": None}),
     ("phi3 long", {"rope.dimension_count": 12, "rope.freq_base": 500.0}),
@@ -107,6 +128,9 @@ def test_a_key_that_says_otherwise_shows(tmp_path: Path, name: str, keys: Mappin
         ("llama fused qkv, head_dim 20", "attn_qkv.bias"),
         ("llama fused qkv, head_dim 20", "output.bias"),
         ("exaone", "rope_freqs"),
+        ("qwen3moe", "attn_q_norm"),
+        ("qwen3moe", "attn_k_norm"),
+        *(("gpt-oss", f"{weight}.bias") for weight in FAMILIES["gpt-oss"].biases if weight != "attn_k"),
     ],
 )
 def test_each_weight_of_its_own_shows(tmp_path: Path, name: str, weight: str) -> None:
@@ -127,7 +151,53 @@ def test_layers_without_positions_show(tmp_path: Path, monkeypatch: pytest.Monke
     assert off_by("smollm3", logits_of(path)) > 10 * BOUND
 
 
-@pytest.mark.parametrize("name", ["qwen3", "granite", "olmo2"])
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("qwen3moe", "ffn_gate_inp"),
+        ("qwen3moe", "ffn_gate_exps"),
+        ("qwen3moe", "ffn_down_exps"),
+        ("granitemoe", "ffn_gate_inp"),
+        ("granitemoe", "ffn_up_exps"),
+    ],
+)
+def test_which_expert_is_which_shows(tmp_path: Path, name: str, weight: str) -> None:
+    """One of the tensors with its experts in another order."""
+    tensors = families.tensors_of(FAMILIES[name])
+    changed = {key: np.roll(values, 1, axis=0) for key, values in tensors.items() if weight in key}
+    assert len(changed) == families.LAYERS
+    assert off_by(name, logits_of(families.write(tmp_path / "m.gguf", FAMILIES[name], tensors=changed))) > 10 * BOUND
+
+
+def test_sinks_show(tmp_path: Path) -> None:
+    """Out of reach, as if there were none."""
+    tensors = families.tensors_of(FAMILIES["gpt-oss"])
+    changed = {key: np.full_like(values, -100) for key, values in tensors.items() if "attn_sinks" in key}
+    path = families.write(tmp_path / "m.gguf", FAMILIES["gpt-oss"], tensors=changed)
+    assert off_by("gpt-oss", logits_of(path)) > 10 * BOUND
+
+
+@pytest.mark.parametrize(("name", "value"), [("ALPHA", 1.0), ("LIMIT", 100.0)])
+def test_a_clamped_gate_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+    path = families.write(tmp_path / "m.gguf", FAMILIES["gpt-oss"])
+    monkeypatch.setattr(gptoss, name, value)
+    assert off_by("gpt-oss", logits_of(path)) > 10 * BOUND
+
+
+def test_a_ramp_of_whole_pairs_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = families.write(tmp_path / "m.gguf", FAMILIES["gpt-oss"])
+    monkeypatch.setattr(gptoss, "read_rope", lambda *args, **more: read_rope(*args, **{**more, "whole_pairs": True}))
+    assert off_by("gpt-oss", logits_of(path)) > 10 * BOUND
+
+
+def test_a_shared_expert_shows(tmp_path: Path) -> None:
+    name = "granitemoe shared"
+    tensors = families.tensors_of(FAMILIES[name])
+    changed = {key: np.zeros_like(values) for key, values in tensors.items() if "ffn_down_shexp" in key}
+    assert off_by(name, logits_of(families.write(tmp_path / "m.gguf", FAMILIES[name], tensors=changed))) > 10 * BOUND
+
+
+@pytest.mark.parametrize("name", ["qwen3", "granite", "olmo2", "qwen3moe", "granitemoe", "gpt-oss"])
 def test_which_dims_turn_together_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path, arch = families.write(tmp_path / "m.gguf", FAMILIES[name]), FAMILIES[name].arch
     build = models.architectures[arch]

@@ -21,7 +21,9 @@ from foundry.files import open_model
 from test_families import BOUND, logits_of, off_by
 
 # Exaone and InternLM2 have no class in transformers; their oracle is Llama's, under other names.
-THEIRS = [name for name in FAMILIES if name not in ("exaone", "internlm2", "llama fused qkv, head_dim 20")]
+NOT_THEIRS = ("exaone", "internlm2", "llama fused qkv, head_dim 20")
+# Directories with experts are refused.
+THEIRS = [name for name, family in FAMILIES.items() if name not in NOT_THEIRS and not family.experts]
 
 
 @pytest.mark.parametrize("name", THEIRS)
@@ -234,7 +236,18 @@ def test_a_directory_is_a_model_everywhere(tmp_path: Path, capsys: pytest.Captur
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("qwen3", {"model_type": "qwen3_moe", "num_experts": 8}, "found 'qwen3_moe', a mixture of experts, which is not"),
+    (
+        "qwen3",
+        {"model_type": "qwen3_moe", "num_experts": 8},
+        "model_type 'qwen3_moe': its experts are tensors of their own",
+    ),
+    (
+        "granite",
+        {"model_type": "granitemoe", "num_local_experts": 8},
+        "'granitemoe': gate and up of its experts are one",
+    ),
+    ("qwen3", {"model_type": "gpt_oss", "num_experts": 8}, "'gpt_oss': its experts are in MXFP4 of another layout"),
+    ("qwen3", {"model_type": "olmoe", "num_experts": 8}, "found 'olmoe', a mixture of experts, which is not"),
     ("qwen3", {"model_type": "lama"}, "found 'lama'; the nearest is 'llama'"),
     ("qwen3", {"model_type": "internlm2"}, "model_type 'internlm2': its Q, K and V lie mixed .* GGUF files are read"),
     ("qwen3", {"model_type": None}, "found None"),

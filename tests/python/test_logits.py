@@ -13,6 +13,7 @@ from numpy_decoder import NumpyDecoder
 
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 256, 75)]  # more than one page, no multiple of one
 
+EXPERTS = {"arch": "qwen3moe", "experts": 8, "used": 3}
 SHAPES: list[dict[str, Any]] = [
     *(synthetic.of_type(kind) for kind in synthetic.TYPES),
     {"arch": "qwen2"},
@@ -21,6 +22,8 @@ SHAPES: list[dict[str, Any]] = [
     {"type": "f16", "heads": 6, "kv_heads": 6, "head_dim": 40, "hidden": 96},
     {"heads": 8, "kv_heads": 1, "head_dim": 24, "rope_base": 500000.0},
     {"window": 20, "rope_scaling": 4.0},
+    *(EXPERTS | synthetic.of_type(kind) for kind in ("f32", "q8_0", "q4_k", "iq2_s", "mxfp4")),
+    {"arch": "qwen3moe", "experts": 3, "used": 3, "types": ("q4_0", "f16", "q5_1")},
     {"arch": "gemma3", "layers": 4, "window": 32, "type": "f32"},
     {"arch": "gemma3", "layers": 7, "window": 12, "full_every": 6, "rope_base": 1e6, "rope_scaling": 8.0},
 ]

@@ -215,6 +215,33 @@ GEMMA2 = families.Family(
     head_dim=12,
     norms_behind=True,
 )
+EXPERTS = families.Family(
+    "qwen3moe",
+    {
+        "context_length": MOST,
+        "expert_count": 6,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": 24,
+    },
+    head_norms=families.HEAD_DIM,
+    experts=6,
+    expert_ffn=24,
+)
+OSS = families.Family(
+    "gpt-oss",
+    {
+        "context_length": MOST,
+        "attention.sliding_window": 12,
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": 24,
+    },
+    biases=families.FAMILIES["gpt-oss"].biases,
+    experts=4,
+    expert_ffn=24,
+    sinks=True,
+    ffn_norm="post_attention_norm",
+)
 MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     # and rows of a step: few, so that a call of 45 tokens passes windows
     (SMALL, 16),
@@ -222,6 +249,8 @@ MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     ({**WINDOWS, "window": 32}, 16),
     ({**SMALL, "window": 1}, 1),
     (GEMMA2, 8),
+    (EXPERTS, 16),
+    (OSS, 8),
 ]
 
 

@@ -43,10 +43,13 @@ TEMPLATES = {
     "llama": ("meta-llama", "mistralai-Mistral", "Mistral-Small", "unsloth-mistral", "Distill-Llama", "NousResearch"),
     "qwen2": ("Qwen2.5", "QwQ", "Distill-Qwen"),
     "qwen3": ("Qwen-Qwen3-0.6B",),
+    "qwen3moe": ("Qwen-Qwen3-0.6B",),
     "gemma2": ("gemma-2-",),
+    "gpt-oss": ("openai-gpt-oss",),
     "mistral3": ("Ministral-3",),
     "smollm3": ("SmolLM3",),
     "granite": ("granite-3.3",),
+    "granitemoe": ("granite-3.3",),
     "phi3": ("Phi-3.5",),
 }
 # A small file of each; of the families that have windows one with them.

@@ -87,6 +87,9 @@ class Shadow final : public Device {
   void rms_norm(const RmsNormArgs& args) override { record(&Device::rms_norm, args); }
   void layer_norm(const LayerNormArgs& args) override { record(&Device::layer_norm, args); }
   void linear(const LinearArgs& args) override { record(&Device::linear, args); }
+  void route(const RouteArgs& args) override { record(&Device::route, args); }
+  void linear_routed(const LinearRoutedArgs& args) override { record(&Device::linear_routed, args); }
+  void sum_routed(const SumRoutedArgs& args) override { record(&Device::sum_routed, args); }
   void rope(const RopeArgs& args) override { record(&Device::rope, args); }
   void kv_append(const KvAppendArgs& args) override {
     record(&Device::kv_append, args, args.sequences, args.n_sequences, &KvAppendArgs::sequences);
@@ -96,6 +99,7 @@ class Shadow final : public Device {
   }
   void swiglu(const GatedArgs& args) override { record(&Device::swiglu, args); }
   void geglu(const GatedArgs& args) override { record(&Device::geglu, args); }
+  void swiglu_clamped(const ClampedGateArgs& args) override { record(&Device::swiglu_clamped, args); }
   void gelu(const GeluArgs& args) override { record(&Device::gelu, args); }
   void add(const AddArgs& args) override { record(&Device::add, args); }
   void scale(const ScaleArgs& args) override { record(&Device::scale, args); }

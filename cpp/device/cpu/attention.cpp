@@ -92,7 +92,20 @@ void run_segment(const AttentionArgs& args, const QuantRows& queries, const CpuK
   kernels.attention(s, partials);
 }
 
-void write(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, const Partial* totals) {
+/// One more score behind all others, with a value of zeros.
+void add_sinks(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, Partial* totals) {
+  const auto* sinks = reinterpret_cast<const float*>(args.sinks->mapped);
+  Partial sink;
+  sink.sum = 1, sink.seen = 1;
+  std::fill_n(sink.out, args.kv.head_dim, 0.0f);
+  for (uint32_t i = 0; i < tile.n_rows * tile.n_heads; ++i) {
+    sink.max = sinks[tile.head + i % tile.n_heads];
+    kernels.merge(totals[i], sink, args.kv.head_dim);
+  }
+}
+
+void write(const AttentionArgs& args, const CpuKernels& kernels, const Tile& tile, Partial* totals) {
+  if (args.sinks != nullptr) add_sinks(args, kernels, tile, totals);
   for (uint32_t r = 0; r < tile.n_rows; ++r)
     for (uint32_t h = 0; h < tile.n_heads; ++h)
       kernels.finish(

@@ -11,8 +11,11 @@
 #include "device/cpu/amx.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
+#include "device/cpu/routed.h"
+#include "device/cpu/rows.h"
 #include "device/host_arena.h"
 #include "device/host_buffer.h"
+#include "device/route.h"
 #include "device/unified.h"
 #include "formats/block_formats.h"
 #include "formats/kv_rows.h"
@@ -24,9 +27,6 @@ using cpu::CpuKernels;
 using cpu::kBlock;
 using cpu::kLanes;
 using cpu::kQuantBytes;
-
-/// Elements of an elementwise op below which it isn't worth waking a thread.
-constexpr uint64_t kSmall = 16384;
 
 bool quantised(DType type) { return block_elements(type) != 1; }
 
@@ -61,7 +61,8 @@ class CpuDevice final : public Unified<Device> {
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return make_host_buffer(bytes, kind); }
 
   uint64_t prepared_bytes(const WeightView& view, WeightUse use) const override {
-    return use == WeightUse::linear ? (view.rows + kLanes - 1) / kLanes * panel_bytes(view.type, view.cols) : 0;
+    if (use != WeightUse::linear) return 0;
+    return view.matrices * panels_of(view.rows / view.matrices) * panel_bytes(view.type, view.cols);
   }
 
   std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) override {
@@ -74,17 +75,19 @@ class CpuDevice final : public Unified<Device> {
     if (weight->private_bytes == 0) return weight;
     weight->panels = arena_.allocate(weight->private_bytes);
     const uint64_t size = panel_bytes(view.type, view.cols), row = row_bytes(view.type, view.cols);
-    pool_.parallel_for(weight->private_bytes / size, [&](uint64_t panel, uint32_t) {
-      const uint64_t first = panel * kLanes, n = std::min<uint64_t>(kLanes, view.rows - first);
-      kernels_.pack({static_cast<uint32_t>(view.type), static_cast<uint32_t>(n), view.cols, view.data + first * row},
+    const uint64_t of_matrix = view.rows / view.matrices, panels = panels_of(of_matrix);
+    pool_.parallel_for(view.matrices * panels, [&](uint64_t panel, uint32_t) {
+      const uint64_t first = panel % panels * kLanes, n = std::min<uint64_t>(kLanes, of_matrix - first);
+      const std::byte* from = view.data + (panel / panels * of_matrix + first) * row;
+      kernels_.pack({static_cast<uint32_t>(view.type), static_cast<uint32_t>(n), view.cols, from},
                     Span{weight->panels.get(), panel * size}.as<std::byte>());
     });
     return weight;
   }
 
-  // Scratch: quantised rows | cos and sin of each row | attention's partials.
+  // Scratch: quantised rows | cos and sin of each row | attention's partials | what is routed.
   uint64_t scratch_bytes(const StepShape& shape) const override {
-    return rope_at(shape) + rope_bytes(shape) + cpu::attention_scratch_bytes(info_.threads);
+    return routed_at(shape) + cpu::routed_scratch_bytes(shape);
   }
 
   void begin(Span scratch, const StepShape& shape) override {
@@ -95,6 +98,7 @@ class CpuDevice final : public Unified<Device> {
     quant_.sums = reinterpret_cast<int32_t*>(base + blocks * (kQuantBytes + sizeof(float)));
     angles_ = reinterpret_cast<float*>(base + rope_at(shape));
     attention_scratch_ = base + rope_at(shape) + rope_bytes(shape);
+    routed_scratch_ = base + routed_at(shape);
     angles_of_ = {};
     angles_known_ = false;
   }
@@ -132,13 +136,35 @@ class CpuDevice final : public Unified<Device> {
     uint64_t panels = 0;
     for (const auto& output : args.outputs) {
       any = any || quantised(output.weight->type);
-      panels += (output.p.out_features + kLanes - 1) / kLanes;
+      panels += panels_of(output.p.out_features);
     }
     if (any) quantise(args.in, first.n_rows, first.in_features);
     // Several panels a task, a few tasks a thread: enough to even out, few enough to cost nothing.
     const uint64_t step = std::max<uint64_t>(1, panels / (uint64_t{info_.threads} * 8));
     pool_.parallel_for((panels + step - 1) / step, [&](uint64_t task, uint32_t) {
       for (uint64_t panel = task * step; panel < std::min(panels, (task + 1) * step); ++panel) run_panel(args, panel);
+    });
+  }
+
+  void route(const RouteArgs& args) override {
+    rows(args.p.n_rows, uint64_t{args.p.n_experts} * args.p.n_used,
+         [&](uint64_t r) { foundry::route(args, r, r + 1); });
+  }
+
+  void linear_routed(const LinearRoutedArgs& args) override {
+    const Buffer& panels = *static_cast<const PackedWeight*>(args.weight)->panels;
+    cpu::linear_routed(args, reinterpret_cast<const std::byte*>(panels.address()), kernels_, pool_, routed_scratch_);
+  }
+
+  void sum_routed(const SumRoutedArgs& args) override {
+    const SumRoutedParams& p = args.p;
+    rows(p.n_rows, uint64_t{p.width} * p.n_used, [&](uint64_t r) {
+      const float* weights = args.weights.as<float>() + r * p.n_used;
+      const float* in = args.in.as<float>() + r * p.n_used * p.width;
+      float* out = args.out.as<float>() + r * p.width;
+      for (uint64_t i = 0; i < p.width; ++i) out[i] = weights[0] * in[i];
+      for (uint64_t part = 1; part < p.n_used; ++part)
+        for (uint64_t i = 0; i < p.width; ++i) out[i] += weights[part] * in[part * p.width + i];
     });
   }
 
@@ -219,6 +245,23 @@ class CpuDevice final : public Unified<Device> {
     });
   }
 
+  /// g / (1 + e^(-alpha g)) is silu(alpha g) / alpha, so it is swiglu of other numbers.
+  void swiglu_clamped(const ClampedGateArgs& args) override {
+    rows(args.n_rows, args.width, [&](uint64_t r) {
+      constexpr uint64_t kPart = 256;
+      float gates[kPart], ups[kPart];
+      for (uint64_t at = r * args.width, end = at + args.width; at < end; at += kPart) {
+        const uint64_t n = std::min(kPart, end - at);
+        for (uint64_t i = 0; i < n; ++i) {
+          const float g = args.gate.as<float>()[at + i], u = args.up.as<float>()[at + i];
+          gates[i] = args.alpha * (g > args.limit ? args.limit : g);  // NaN stays
+          ups[i] = ((u > args.limit ? args.limit : u < -args.limit ? -args.limit : u) + 1) / args.alpha;
+        }
+        kernels_.swiglu(gates, ups, args.out.as<float>() + at, n);
+      }
+    });
+  }
+
   void gelu(const GeluArgs& args) override {
     rows(args.n_rows, args.width, [&](uint64_t r) {
       const uint64_t at = r * args.width;
@@ -272,6 +315,10 @@ class CpuDevice final : public Unified<Device> {
   uint64_t panel_bytes(DType type, uint64_t cols) const {
     return kernels_.panel_bytes(static_cast<uint32_t>(type), cols);
   }
+  static uint64_t panels_of(uint64_t outputs) { return (outputs + kLanes - 1) / kLanes; }
+  uint64_t routed_at(const StepShape& shape) const {
+    return round_up(rope_at(shape) + rope_bytes(shape) + cpu::attention_scratch_bytes(info_.threads), 64);
+  }
   static uint64_t blocks_of(const StepShape& shape) {
     return uint64_t{shape.max_rows} * ((shape.max_in_features + kBlock - 1) / kBlock);
   }
@@ -282,22 +329,14 @@ class CpuDevice final : public Unified<Device> {
     return round_up(uint64_t{shape.max_rows} * shape.head_dim * sizeof(float), 64);
   }
 
-  /// function(row) over all rows; on the caller alone where it is little work.
   template <class F>
   void rows(uint64_t n, uint64_t width, F&& function) {
-    if (n * width < kSmall) {
-      for (uint64_t r = 0; r < n; ++r) function(r);
-      return;
-    }
-    const uint64_t step = std::max<uint64_t>(1, kSmall / 4 / width);
-    pool_.parallel_for((n + step - 1) / step, [&](uint64_t task, uint32_t) {
-      for (uint64_t r = task * step; r < std::min(n, (task + 1) * step); ++r) function(r);
-    });
+    cpu::for_rows(pool_, n, width, std::forward<F>(function));
   }
 
   void run_panel(const LinearArgs& args, uint64_t index) {
     const LinearArgs::Output* output = args.outputs.data();
-    for (uint64_t n; index >= (n = (output->p.out_features + kLanes - 1) / kLanes); ++output) index -= n;
+    for (uint64_t n; index >= (n = panels_of(output->p.out_features)); ++output) index -= n;
     const LinearParams& p = output->p;
     const uint64_t at = index * kLanes;
     const auto* residual = args.residual.as<float>();
@@ -361,6 +400,7 @@ class CpuDevice final : public Unified<Device> {
   cpu::QuantRows quant_{};
   float* angles_ = nullptr;
   std::byte* attention_scratch_ = nullptr;
+  std::byte* routed_scratch_ = nullptr;
   AnglesOf angles_of_;
   bool angles_known_ = false;
 };

@@ -109,6 +109,12 @@ class GpuDevice final : public Device {
             {first.n_rows, first.out_features, args.outputs[0].out, args.outputs[1].out, args.gated});
   }
 
+  // Refused with the graph (engine/model.cpp).
+  void route(const RouteArgs&) override { throw ConsistencyError("a GPU was given a route"); }
+  void linear_routed(const LinearRoutedArgs&) override { throw ConsistencyError("a GPU was given a linear_routed"); }
+  void sum_routed(const SumRoutedArgs&) override { throw ConsistencyError("a GPU was given a sum_routed"); }
+  void swiglu_clamped(const ClampedGateArgs&) override { throw ConsistencyError("a GPU was given a swiglu_clamped"); }
+
   void rope(const RopeArgs& args) override {
     const std::vector<float>& turns = turns_of(args);
     queue_->dispatch(Dispatch("rope", {args.p.n_rows}, kThreads)

@@ -83,6 +83,12 @@ void attention(const AttentionArgs& args) {
              from += args.p.segment_tokens)
           merge(total, segment(args, sequence, h / per_kv_head, args.q.as<float>() + at, std::max(from, begin),
                                std::min<u64>(from + args.p.segment_tokens, end)));
+        if (args.sinks != nullptr) {
+          Partial sink;
+          sink.max = reinterpret_cast<const float*>(args.sinks->mapped)[h], sink.sum = 1;
+          sink.out.assign(kv.head_dim, 0);
+          merge(total, sink);
+        }
         for (u32 d = 0; d < kv.head_dim; ++d)
           args.out.as<float>()[at + d] = static_cast<float>(total.out[d] / total.sum);
       }

@@ -1,4 +1,4 @@
-// embed, rms_norm, layer_norm, rope, swiglu, geglu, gelu, add, scale, resize_heads, select_rows.
+// embed, rms_norm, layer_norm, rope, swiglu, geglu, swiglu_clamped, gelu, add, scale, resize_heads, select_rows.
 #include <cmath>
 #include <cstring>
 
@@ -90,6 +90,17 @@ void geglu(const GatedArgs& args) {
     const double gate = args.gate.as<float>()[i];
     const double u = std::sqrt(2 / std::acos(-1.0)) * (gate + 0.044715 * gate * gate * gate);
     args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-2 * u)) * args.up.as<float>()[i]);
+  }
+}
+
+/// gpt-oss's (arXiv:2508.10925).
+void swiglu_clamped(const ClampedGateArgs& args) {
+  const u64 n = u64{args.n_rows} * args.width;
+  const double limit = args.limit;
+  for (u64 i = 0; i < n; ++i) {
+    const double g = args.gate.as<float>()[i], u = args.up.as<float>()[i];
+    const double gate = g > limit ? limit : g, up = u > limit ? limit : u < -limit ? -limit : u;  // NaN stays
+    args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-args.alpha * gate)) * (up + 1));
   }
 }
 

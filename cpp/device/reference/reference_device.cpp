@@ -2,6 +2,7 @@
 
 #include "device/host_buffer.h"
 #include "device/reference/ops.h"
+#include "device/route.h"
 #include "device/unified.h"
 
 namespace foundry {
@@ -28,11 +29,15 @@ class ReferenceDevice final : public Unified<Device> {
   void rms_norm(const RmsNormArgs& args) override { reference::rms_norm(args); }
   void layer_norm(const LayerNormArgs& args) override { reference::layer_norm(args); }
   void linear(const LinearArgs& args) override { reference::linear(args); }
+  void route(const RouteArgs& args) override { foundry::route(args, 0, args.p.n_rows); }
+  void linear_routed(const LinearRoutedArgs& args) override { reference::linear_routed(args); }
+  void sum_routed(const SumRoutedArgs& args) override { reference::sum_routed(args); }
   void rope(const RopeArgs& args) override { reference::rope(args); }
   void kv_append(const KvAppendArgs& args) override { reference::kv_append(args); }
   void attention(const AttentionArgs& args) override { reference::attention(args); }
   void swiglu(const GatedArgs& args) override { reference::swiglu(args); }
   void geglu(const GatedArgs& args) override { reference::geglu(args); }
+  void swiglu_clamped(const ClampedGateArgs& args) override { reference::swiglu_clamped(args); }
   void gelu(const GeluArgs& args) override { reference::gelu(args); }
   void scale(const ScaleArgs& args) override { reference::scale(args); }
   void resize_heads(const ResizeHeadsArgs& args) override { reference::resize_heads(args); }

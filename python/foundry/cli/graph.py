@@ -59,7 +59,10 @@ def ops_of(graph: _core.Graph) -> list[GraphOp]:
             windows.append(int(words[words.index("window") + 1]))
         elif kind == "weight":
             name, _, rows, _, cols = words[:5]
-            weights.append((name, f"[{cols}]" if rows == "1" else f"[{rows}, {cols}]"))
+            shape = [cols] if rows == "1" else [rows, cols]
+            if "experts" in words:
+                shape.insert(0, words[words.index("experts") + 1])
+            weights.append((name, f"[{', '.join(shape)}]"))
         elif kind == "op":
             ops.append(_op(words, values, weights, windows))
     return ops
@@ -119,7 +122,7 @@ def _told(op: GraphOp) -> str:
     weights = ", ".join(f"{_BLOCK.sub('', name)} {shape}" for name, shape in op.weights)
     shown = {key: value for key, value in op.attributes.items() if key not in ("group", "layer")}
     attributes = ", ".join(f"{key} {value:.6g}" for key, value in shown.items() if (key, value) != ("window", 0))
-    return f"{op.kind:<13}{op.name:<20}{flow:<36}{'; '.join(filter(None, (weights, attributes)))}".rstrip()
+    return f"{op.kind:<14}{op.name:<20}{flow:<36}{'; '.join(filter(None, (weights, attributes)))}".rstrip()
 
 
 def ranges(numbers: list[int]) -> str:

@@ -12,7 +12,9 @@ from foundry.models.exaone import Exaone
 from foundry.models.gemma2 import Gemma2
 from foundry.models.gemma3 import Gemma3
 from foundry.models.glm4 import Glm4
+from foundry.models.gptoss import GptOss
 from foundry.models.granite import Granite
+from foundry.models.granitemoe import GraniteMoe
 from foundry.models.header import Header
 from foundry.models.internlm2 import InternLM2
 from foundry.models.llama import Llama
@@ -22,6 +24,7 @@ from foundry.models.olmo2 import Olmo2
 from foundry.models.phi3 import Phi3
 from foundry.models.qwen2 import Qwen2
 from foundry.models.qwen3 import Qwen3, Qwen3VL
+from foundry.models.qwen3moe import Qwen3Moe
 from foundry.models.smollm3 import SmolLM3
 from foundry.models.starcoder2 import StarCoder2
 from foundry.models.understood import refuse_keys, refuse_other_kinds, refuse_tensors
@@ -41,7 +44,9 @@ architectures: dict[str, Callable[[Header], Architecture]] = {
     "gemma2": Gemma2,
     "gemma3": Gemma3,
     "glm4": Glm4,
+    "gpt-oss": GptOss,
     "granite": Granite,
+    "granitemoe": GraniteMoe,
     "internlm2": InternLM2,
     "llama": Llama,
     "mistral3": Mistral3,
@@ -49,6 +54,7 @@ architectures: dict[str, Callable[[Header], Architecture]] = {
     "phi3": Phi3,
     "qwen2": Qwen2,
     "qwen3": Qwen3,
+    "qwen3moe": Qwen3Moe,
     "qwen3vl": Qwen3VL,
     "smollm3": SmolLM3,
     "starcoder2": StarCoder2,

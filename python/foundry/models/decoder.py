@@ -163,12 +163,13 @@ class Layer:
             temperature_length=rope.temperature_length,
         )
 
-    def attention(self, q: int, k: int, v: int, scale: float, cap: float = 0) -> int:
+    def attention(self, q: int, k: int, v: int, scale: float, cap: float = 0, sinks: int = NO_WEIGHT) -> int:
         """Over this layer's K and V; projected back to the hidden state.
 
         Args:
             scale: of the products of Q and K.
             cap: the scaled products become cap * tanh(product / cap); 0: they stay.
+            sinks: a weight: of each head a score more, which takes weight and gives no value.
         """
         hp, graph, group, layer = self.hp, self.graph, self.group, self.layer_in_group
         kept = self.emitter.kept_dim
@@ -177,7 +178,7 @@ class Layer:
             k = graph.resize_heads(k, hp.n_kv_heads, hp.head_dim, kept, f"{self.at} k filled up")
             v = graph.resize_heads(v, hp.n_kv_heads, hp.head_dim, kept, f"{self.at} v filled up")
         graph.kv_append(k, v, group, layer, f"{self.at} kv_append")
-        y = graph.attention(q, hp.n_heads, scale, group, layer, f"{self.at} attention", cap=cap)
+        y = graph.attention(q, hp.n_heads, scale, group, layer, f"{self.at} attention", cap=cap, sinks=sinks)
         if kept != hp.head_dim:
             y = graph.resize_heads(y, hp.n_heads, kept, hp.head_dim, f"{self.at} attention cut")
         return self.linear(y, "attn_output", hp.hidden_size, hp.n_heads * hp.head_dim)
@@ -247,6 +248,9 @@ class Decoder:
         """Whether this layer's Q and K are turned by their positions."""
         return True
 
+    def ffn(self, layer: Layer, y: int) -> int:
+        return layer.swiglu(y)
+
     def build(self, graph: Graph) -> None:
         emit = Emitter(graph, self.header, self.hp, self.windows)
         x = emit.embed()
@@ -258,5 +262,5 @@ class Decoder:
             if self.turns(number):
                 q, k = layer.rope(q, k, self.rope)
             x = layer.add(x, layer.attention(q, k, v, self.attention_scale), "attention")
-            x = layer.add(x, layer.swiglu(layer.norm(x, "ffn_norm")), "ffn")
+            x = layer.add(x, self.ffn(layer, layer.norm(x, "ffn_norm")), "ffn")
         emit.head(x)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from foundry._core import Graph
-from foundry.models.decoder import Emitter
+from foundry.models.decoder import Emitter, Layer
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
 from foundry.models.naming import Naming
@@ -40,6 +40,9 @@ class Granite:
         header.expect("hidden_activation", "silu", "swiglu")
         header.expect("attention.sliding_window", 0)
 
+    def ffn(self, layer: Layer, y: int) -> int:
+        return layer.swiglu(y)
+
     def build(self, graph: Graph) -> None:
         emit = Emitter(graph, self.header, self.hp, [0] * self.hp.n_layers)
         x = emit.embed(self.embedding_scale)
@@ -48,5 +51,5 @@ class Granite:
             q, k, v = layer.qkv(layer.norm(x, "attn_norm"))
             q, k = layer.rope(q, k, self.rope)
             x = layer.add(x, layer.attention(q, k, v, self.attention_scale), "attention", self.residual_scale)
-            x = layer.add(x, layer.swiglu(layer.norm(x, "ffn_norm")), "ffn", self.residual_scale)
+            x = layer.add(x, self.ffn(layer, layer.norm(x, "ffn_norm")), "ffn", self.residual_scale)
         emit.head(x, scale=1 / self.logit_scale)

@@ -81,6 +81,13 @@ class Header:
             raise ModelFormatError(f"{name}: expected a number above 0, found {value!r}")
         return float(value)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """Yes or no."""
+        name, value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise ModelFormatError(f"{name}: expected yes or no, found {value!r}")
+        return value
+
     def flags(self, key: str, default: list[bool]) -> list[bool]:
         """Yes or no (or 1 or 0) for each layer, as many as the default has."""
         name, value = self._get(key, default)

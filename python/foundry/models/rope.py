@@ -44,13 +44,21 @@ class Rope:
         return Rope(self.style, self.dims, self.base)
 
 
-def read_rope(header: Header, hp: Hyperparameters, style: int, base: float = 1e4, factors: str | None = None) -> Rope:
+def read_rope(
+    header: Header,
+    hp: Hyperparameters,
+    style: int,
+    base: float = 1e4,
+    factors: str | None = None,
+    whole_pairs: bool = True,
+) -> Rope:
     """Base and scaling as the file has them.
 
     Args:
         style: INTERLEAVED, HALF_ROTATED or REORDERED.
         base: where the file has none.
         factors: a tensor that may hold divisors of the frequencies (Llama 3); without it in the file there are none.
+        whole_pairs: see ``read_yarn``.
 
     Raises:
         ModelFormatError: a wrong number, or a scaling of another kind than none, linear and yarn.
@@ -71,11 +79,15 @@ def read_rope(header: Header, hp: Hyperparameters, style: int, base: float = 1e4
     kind = header.choice("rope.scaling.type", "linear", ("none", "", "linear", "llama3" if factors else "yarn"))
     if kind == "linear":
         return replace(rope, scale=1 / factor)
-    return read_yarn(header, hp, rope, factor) if kind == "yarn" else rope
+    return read_yarn(header, hp, rope, factor, whole_pairs) if kind == "yarn" else rope
 
 
-def read_yarn(header: Header, hp: Hyperparameters, rope: Rope, factor: float) -> Rope:
-    """Fast pairs turn as they did, slow ones ``factor`` times slower, those between by a ramp; and all grow."""
+def read_yarn(header: Header, hp: Hyperparameters, rope: Rope, factor: float, whole_pairs: bool = True) -> Rope:
+    """Fast pairs turn as they did, slow ones ``factor`` times slower, those between by a ramp; and all grow.
+
+    Args:
+        whole_pairs: the ramp begins and ends at a pair, as in most families, and not between two.
+    """
     if rope.base <= 1:
         raise ModelFormatError(f"{header.architecture}.rope.freq_base: expected above 1 for yarn, found {rope.base:g}")
     trained = header.integer("rope.scaling.original_context_length", hp.max_seq_len)
@@ -86,7 +98,10 @@ def read_yarn(header: Header, hp: Hyperparameters, rope: Rope, factor: float) ->
     def pair(turns: float) -> float:
         return rope.dims * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(rope.base))
 
-    low, high = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), rope.dims - 1)
+    first, last = pair(fast), pair(slow)
+    if whole_pairs:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0), min(last, rope.dims - 1)
     divisors = []
     for i in range(rope.dims // 2):
         kept = 1 - min(max((i - low) / max(high - low, 0.001), 0), 1)

@@ -124,6 +124,7 @@ def refuse_keys(header: Header) -> None:
     Keys of the architecture that nobody knows are named in one warning.
     """
     unknown = []
+    has_experts = f"{header.architecture}.expert_count" in header.keys_read
     for name, value in header.metadata.items():
         key = name.removeprefix(header.architecture + ".")
         if key == name or name in header.keys_read or key in HARMLESS_KEYS:
@@ -132,7 +133,7 @@ def refuse_keys(header: Header) -> None:
             refuse_others(name, value, OFF[key])
         elif key.startswith(OFF_GROUPS):
             refuse_others(name, value, (0,))
-        elif not key.startswith(HARMLESS_KEY_GROUPS):
+        elif not key.startswith(HARMLESS_KEY_GROUPS) or (key.startswith("expert_") and has_experts):
             unknown.append(name)
     if unknown:
         warnings.warn(
