@@ -30,10 +30,14 @@ def literal(text: str) -> str:
     return "\n".join(f'R"msl({piece})msl"' for piece in pieces)
 
 
+def has_parts(path: Path) -> str:
+    return "true" if "of_part(" in path.read_text(encoding="utf-8") else "false"
+
+
 def main() -> None:
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     files = sorted(folder.glob("*.metal"))
-    entries = [f'{{"{path.name}", {literal(with_headers(path, folder, set()))}}}' for path in files]
+    entries = [f'{{"{path.name}", {literal(with_headers(path, folder, set()))}, {has_parts(path)}}}' for path in files]
     listed = ",\n".join(entries)
     out.write_text(
         f"""// Made by cmake/embed_kernels.py.

@@ -28,3 +28,26 @@ else()
   target_include_directories(foundry_device PRIVATE tests/metal_on_linux/apple)
 endif()
 target_compile_options(foundry_device PRIVATE "$<$<COMPILE_LANGUAGE:OBJCXX>:${objcxx_options}>")
+
+# Kernels compiled with the wheel, where Apple's Metal compiler is at hand (a download of its own since Xcode 26). Without, or on a
+# system that does not take them, the device compiles from source. For macOS 14 and its language, so that every later one takes them.
+if(APPLE AND SKBUILD)
+  execute_process(COMMAND xcrun -sdk macosx metal --version RESULT_VARIABLE no_metal_compiler OUTPUT_QUIET ERROR_QUIET)
+  if(NOT no_metal_compiler)
+    set(airs "")
+    foreach(kernel IN LISTS metal_kernels)
+      get_filename_component(name ${kernel} NAME_WE)
+      set(air ${CMAKE_CURRENT_BINARY_DIR}/${name}.air)
+      add_custom_command(OUTPUT ${air}
+        COMMAND xcrun -sdk macosx metal -std=metal3.1 -mmacosx-version-min=14.0 -fno-fast-math
+          -I${CMAKE_CURRENT_SOURCE_DIR}/metal/include -I${CMAKE_CURRENT_SOURCE_DIR}/cpp -c ${kernel} -o ${air}
+        DEPENDS ${kernel} ${metal_headers} VERBATIM)
+      list(APPEND airs ${air})
+    endforeach()
+    set(kernel_library ${CMAKE_CURRENT_BINARY_DIR}/kernels.metallib)
+    add_custom_command(OUTPUT ${kernel_library} COMMAND xcrun -sdk macosx metallib ${airs} -o ${kernel_library}
+      DEPENDS ${airs} VERBATIM)
+    add_custom_target(foundry_kernel_library ALL DEPENDS ${kernel_library})
+    install(FILES ${kernel_library} DESTINATION foundry)
+  endif()
+endif()

@@ -7,7 +7,6 @@ using namespace metal;
 #include "gates.h"
 
 constant constexpr uint kSimdgroups = AttentionDecodeLaunch::kSimdgroups;
-constant constexpr uint kStep = 8;  // positions of a simdgroup at a time: they lie in one page, whose size 8 divides
 
 struct SplitRange {
   uint begin, end;
@@ -34,7 +33,9 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
                              uint3 group [[threadgroup_position_in_grid]],
                              uint simdgroup [[simdgroup_index_in_threadgroup]],
                              uint lane [[thread_index_in_simdgroup]]) {
-  constexpr uint kTokens = 32 / kLanes, kUnroll = kStep / kTokens;  // positions at once, and one after the other
+  // Positions of a simdgroup at a time: they lie in one page, whose size 8 divides.
+  constexpr uint kStep = kFewRegisters && kLanes > 8 ? 4 : 8;
+  constexpr uint kTokens = 32 / kLanes, kUnroll = kStep / kTokens;  // at once, and one after the other
   threadgroup float maxima[kSimdgroups * kQueries];
   threadgroup float sums[kSimdgroups * kQueries];
   threadgroup float outs[kSimdgroups * kQueries * kLanes * 8];
@@ -52,8 +53,10 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
   const KvRows values = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, true);
 
   float query[kQueries][8], out[kQueries][8], most[kQueries], sum[kQueries];
+  UNROLL
   for (uint i = 0; i < kQueries; ++i) {
     most[i] = -INFINITY, sum[i] = 0.0f;
+    UNROLL
     for (uint d = 0; d < 8; ++d) {
       const bool there = active && i < n_queries;
       query[i][d] = there ? q[(ulong(row) * p.n_heads + head + i) * kv.head_dim + dim + d] * p.scale : 0.0f;
@@ -65,75 +68,100 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
     device const uchar* key = keys.at(base) + token * keys.row_bytes;
     device const uchar* value = values.at(base) + token * values.row_bytes;
     float x[kUnroll][8], score[kUnroll][kQueries];
+    UNROLL
     for (uint u = 0; u < kUnroll; ++u) {
       const uint position = base + u * kTokens + token;
       if (active && position >= range.begin && position < range.end) {
         eight_of(Format(), kv.k_type, key + u * kTokens * keys.row_bytes, dim, x[u]);
       } else {
+        UNROLL
         for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
       }
     }
-    for (uint u = 0; u < kUnroll; ++u)
+    UNROLL
+    for (uint u = 0; u < kUnroll; ++u) {
+      UNROLL
       for (uint i = 0; i < kQueries; ++i) {
         float dot = 0.0f;
+        UNROLL
         for (uint d = 0; d < 8; ++d) dot = fma(query[i][d], x[u][d], dot);
         score[u][i] = dot;
       }
+    }
+    UNROLL
     for (uint u = 0; u < kUnroll; ++u) {
       const uint position = base + u * kTokens + token;
       if (active && position >= range.begin && position < range.end) {
         eight_of(Format(), kv.v_type, value + u * kTokens * values.row_bytes, dim, x[u]);
       } else {
+        UNROLL
         for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
       }
     }
-    for (uint u = 0; u < kUnroll; ++u)
+    UNROLL
+    for (uint u = 0; u < kUnroll; ++u) {
+      UNROLL
       for (uint i = 0; i < kQueries; ++i) {
+        UNROLL
         for (uint mask = kLanes / 2; mask > 0; mask /= 2) score[u][i] += simd_shuffle_xor(score[u][i], ushort(mask));
         if (p.cap != 0.0f) score[u][i] = soft_cap(score[u][i], p.cap);
         const uint position = base + u * kTokens + token;
         if (position < range.begin || position >= range.end) score[u][i] = -INFINITY;
       }
+    }
+    UNROLL
     for (uint i = 0; i < kQueries; ++i) {
       float next = most[i];
+      UNROLL
       for (uint u = 0; u < kUnroll; ++u) next = max(next, score[u][i]);
       if (next == -INFINITY) continue;
       const float keep = precise::exp(most[i] - next);
       most[i] = next;
       sum[i] *= keep;
+      UNROLL
       for (uint d = 0; d < 8; ++d) out[i][d] *= keep;
+      UNROLL
       for (uint u = 0; u < kUnroll; ++u) {
         const float weight = precise::exp(score[u][i] - next);
         sum[i] += weight;
+        UNROLL
         for (uint d = 0; d < 8; ++d) out[i][d] = fma(weight, x[u][d], out[i][d]);
       }
     }
   }
 
   // The positions of a simdgroup's other lanes, then the other simdgroups.
-  for (uint i = 0; i < kQueries; ++i)
+  UNROLL
+  for (uint i = 0; i < kQueries; ++i) {
+    UNROLL
     for (uint mask = kLanes; mask < 32; mask *= 2) {
       const float other = simd_shuffle_xor(most[i], ushort(mask)), joint = max(most[i], other);
       const float keep = joint == -INFINITY ? 0.0f : precise::exp(most[i] - joint);
       most[i] = joint;
       sum[i] *= keep;
       sum[i] += simd_shuffle_xor(sum[i], ushort(mask));
+      UNROLL
       for (uint d = 0; d < 8; ++d) {
         out[i][d] *= keep;
         out[i][d] += simd_shuffle_xor(out[i][d], ushort(mask));
       }
     }
+  }
+  UNROLL
   for (uint i = 0; i < kQueries; ++i) {
     const uint slot = simdgroup * kQueries + i;
     if (lane == 0) maxima[slot] = most[i], sums[slot] = sum[i];
-    if (token == 0)
-      for (uint d = 0; d < 8; ++d) outs[slot * kLanes * 8 + dim + d] = out[i][d];
+    if (token != 0) continue;
+    UNROLL
+    for (uint d = 0; d < 8; ++d) outs[slot * kLanes * 8 + dim + d] = out[i][d];
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (uint e = simdgroup * 32 + lane; e < n_queries * kv.head_dim; e += kSimdgroups * 32) {
     const uint i = e / kv.head_dim, d = e % kv.head_dim;
     float joint = -INFINITY, total = 0.0f, value = 0.0f;
+    UNROLL
     for (uint s = 0; s < kSimdgroups; ++s) joint = max(joint, maxima[s * kQueries + i]);
+    UNROLL
     for (uint s = 0; s < kSimdgroups; ++s) {
       const uint slot = s * kQueries + i;
       const float weight = maxima[slot] == -INFINITY ? 0.0f : precise::exp(maxima[slot] - joint);
@@ -172,8 +200,8 @@ kernel void attention_merge(device const float* partials [[buffer(0)]], device f
 #define instantiate_queries(queries, lanes, name, Format) \
   instantiate_kernel("attention_decode_" #name "_" #lanes "_" #queries, attention_decode, Format, lanes, queries)
 #define instantiate_lanes(lanes, name, Format) FOUNDRY_DECODE_QUERIES(instantiate_queries, lanes, name, Format)
-#define instantiate_format(name, Format) FOUNDRY_DECODE_LANES(instantiate_lanes, name, Format)
+#define instantiate_format(name, Format) of_part(name, FOUNDRY_DECODE_LANES(instantiate_lanes, name, Format))
 
 FOUNDRY_DECODE_FORMATS(instantiate_format)
 instantiate_format(any, AnyFormat)
-    instantiate_kernel("attention_merge", attention_merge, AttentionMergeLaunch::kThreads);
+    of_part(rest, instantiate_kernel("attention_merge", attention_merge, AttentionMergeLaunch::kThreads);)

@@ -1,5 +1,5 @@
-// Attention of many rows over the page table, with matrix tiles (FlashAttention-2, arXiv:2307.08691). A simdgroup has 16 rows of one
-// query head; the heads of a KV head are neighbours in a threadgroup and share each load of K and V, staged as half.
+// Attention of many rows over the page table, with matrix tiles (FlashAttention-2, arXiv:2307.08691). A simdgroup has 16 rows, or 8, of
+// one query head; the heads of a KV head are neighbours in a threadgroup and share each load of K and V, staged as half.
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
@@ -7,7 +7,7 @@ using namespace metal;
 #include "tile.h"
 
 constant constexpr uint kSimdgroups = AttentionPrefillLaunch::kSimdgroups;
-constant constexpr uint kThreads = AttentionPrefillLaunch::kThreads, kRows = AttentionPrefillLaunch::kRows;
+constant constexpr uint kThreads = AttentionPrefillLaunch::kThreads;
 constant constexpr float kLog2E = 1.4426950408889634f;  // weights are powers of two
 
 /// Eight neighbours of a row as halves, packed.
@@ -30,12 +30,13 @@ struct Stage<F16> {
 /// A thread's share of kKeys positions of K or V. All of it is read before any of it is stored, so that the reads overlap.
 template <uint kDim, uint kKeys>
 struct KvShare {
-  uint4 held[(kKeys * kDim / 8 + kThreads - 1) / kThreads];
+  enum : uint { kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads };
+  uint4 held[kCount];
 
   /// Positions first .. first + kKeys; those outside begin .. end are zero.
   template <class Format>
   METAL_FUNC void read(Format, uint, thread const KvRows& rows, uint first, uint begin, uint end, uint index) {
-    constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
+    UNROLL
     for (uint c = 0; c < kCount; ++c) {
       const uint i = index + c * kThreads, position = first + i / kParts;
       held[c] = uint4(0, 0, 0, 0);
@@ -51,7 +52,7 @@ struct KvShare {
   }
   /// [kKeys][kDim + 8] halves, eight at a time
   METAL_FUNC void store(threadgroup uint4* to, uint index) const {
-    constexpr uint kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads;
+    UNROLL
     for (uint c = 0; c < kCount; ++c) {
       const uint i = index + c * kThreads;
       if (i < kKeys * kParts) to[i / kParts * (kParts + 1) + i % kParts] = held[c];
@@ -59,21 +60,24 @@ struct KvShare {
   }
 };
 
-/// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is 16 rows of a head: strip u is head u % group of rows
-/// u / group * 16. Sequences of fewer than split.prefill_rows rows are left to attention_decode.
-template <class Format, uint kDim, uint kKeys>
+/// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is kRows rows of a head: strip u is head u % group of rows
+/// u / group * kRows. Sequences of fewer than split.prefill_rows rows are left to attention_decode. In narrow strips V is read behind
+/// K, into the same place: half the registers that hold what is under way.
+template <class Format, uint kDim, uint kKeys, uint kRows>
 kernel void attention_prefill(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
                               device float* out [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
                               constant AttentionParams& p [[buffer(4)]], constant SplitParams& split [[buffer(5)]],
                               uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]],
                               uint simdgroup [[simdgroup_index_in_threadgroup]],
                               uint lane [[thread_index_in_simdgroup]]) {
-  constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8;
+  constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8, kWords = kKeys * kStride / 8;
+  constexpr uint kElements = kRows / 2, kOwn = kRows / 8;  // of a tile, and rows, that a lane has
+  constexpr bool kInTurn = kRows < AttentionPrefillLaunch::kRows;
   // Halves in fact, [kKeys][kStride]. Declared as what is stored, for stores of 16 bytes want a place that is aligned to them.
-  threadgroup uint4 key_store[kKeys * (kDim + 8) / 8];
-  threadgroup uint4 value_store[kKeys * (kDim + 8) / 8];
+  threadgroup uint4 key_store[kWords];
+  threadgroup uint4 value_store[kInTurn ? 1 : kWords];
   threadgroup const half* keys = (threadgroup const half*)key_store;
-  threadgroup const half* values = (threadgroup const half*)value_store;
+  threadgroup const half* values = kInTurn ? keys : (threadgroup const half*)value_store;
 
   device const Sequence& sequence = sequences[group.z];
   const uint per_kv_head = p.n_heads / kv.n_kv_heads;
@@ -96,98 +100,130 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   const uint end = sequence.start + last_row, oldest = sequence.start + group_row + 1;
   const uint begin = p.window != 0 && oldest > p.window ? oldest - p.window : 0;
 
-  // This lane's rows: own and own + 8. Past the last row the last one again, and nobody sees it.
+  // This lane's rows: own, and own + 8 of a tile of 16. Past the last row the last one again, and nobody sees it.
   const uint own = row + tile_row(lane);
-  uint rows[2], sees_from[2], sees_to[2];
-  for (uint h = 0; h < 2; ++h) {
+  uint rows[kOwn], sees_from[kOwn], sees_to[kOwn];
+  UNROLL
+  for (uint h = 0; h < kOwn; ++h) {
     rows[h] = min(own + 8 * h, sequence.n_rows - 1);
     sees_to[h] = sequence.start + rows[h] + 1;
     sees_from[h] = p.window != 0 && sees_to[h] > p.window ? sees_to[h] - p.window : 0;
   }
-  TileLeft queries[kTiles];
+  TileLeft<half, kRows> queries[kTiles];
+  UNROLL
   for (uint t = 0; t < kTiles; ++t) {
-    float x[8];
-    for (uint i = 0; i < 8; ++i) {
+    float x[kElements];
+    UNROLL
+    for (uint i = 0; i < kElements; ++i) {
       const ulong at = (ulong(sequence.first_row + rows[i / 4]) * p.n_heads + head) * kDim;
       x[i] = q[at + t * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2] * (p.scale * kLog2E);
     }
     tile_set(queries[t], x);
   }
-  TileSum sums[kTiles];
+  TileSum<kRows> sums[kTiles];
   const float zeros[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+  float most[kOwn], total[kOwn];
+  UNROLL
   for (uint t = 0; t < kTiles; ++t) tile_set(sums[t], zeros);
-  float most[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
+  UNROLL
+  for (uint h = 0; h < kOwn; ++h) most[h] = -INFINITY, total[h] = 0.0f;
 
   for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
     KvShare<kDim, kKeys> key_share, value_share;
     key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);
-    value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
+    if (!kInTurn) value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     key_share.store(key_store, index);
-    value_share.store(value_store, index);
+    if (!kInTurn) value_share.store(value_store, index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (kInTurn) value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
 
-    float scores[kKeyTiles][8];
+    float scores[kKeyTiles][kElements];
+    UNROLL
     for (uint n = 0; n < kKeyTiles; ++n) {
-      TileSum score;
+      TileSum<kRows> score;
       tile_set(score, zeros);
+      UNROLL
       for (uint t = 0; t < kTiles; ++t) {
-        TileRight right;
+        TileRight<half> right;
         tile_load_transposed(right, keys + n * 16 * kStride + t * 16, kStride, lane);
         tile_multiply_add(score, queries[t], right);
       }
       tile_get(score, scores[n]);
-      if (p.cap != 0.0f)
-        for (uint i = 0; i < 8; ++i) scores[n][i] = soft_cap(scores[n][i] * (1.0f / kLog2E), p.cap) * kLog2E;
+      if (p.cap == 0.0f) continue;
+      UNROLL
+      for (uint i = 0; i < kElements; ++i) scores[n][i] = soft_cap(scores[n][i] * (1.0f / kLog2E), p.cap) * kLog2E;
     }
-    if (simd_any(first < sees_from[1] || first + kKeys > sees_to[0])) {  // some key is not for some row
-      for (uint n = 0; n < kKeyTiles; ++n)
-        for (uint i = 0; i < 8; ++i) {
+    if (simd_any(first < sees_from[kOwn - 1] || first + kKeys > sees_to[0])) {  // some key is not for some row
+      UNROLL
+      for (uint n = 0; n < kKeyTiles; ++n) {
+        UNROLL
+        for (uint i = 0; i < kElements; ++i) {
           const uint position = first + n * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2;
           const bool seen = position >= sees_from[i / 4] && position < sees_to[i / 4];
           scores[n][i] = seen ? scores[n][i] : -INFINITY;
         }
+      }
     }
-    float next[2] = {most[0], most[1]};
-    for (uint n = 0; n < kKeyTiles; ++n)
-      for (uint i = 0; i < 8; ++i) next[i / 4] = max(next[i / 4], scores[n][i]);
-    float keep[2], shift[2];
-    for (uint h = 0; h < 2; ++h) {
-      next[h] = tile_row_max(next[h]);
-      shift[h] = next[h] == -INFINITY ? 0.0f : next[h];  // nothing seen yet: weights of 2^-infinity
+    float keep[kOwn], shift[kOwn];
+    bool grown = false;
+    UNROLL
+    for (uint h = 0; h < kOwn; ++h) {
+      float next = most[h];
+      UNROLL
+      for (uint n = 0; n < kKeyTiles; ++n) {
+        UNROLL
+        for (uint i = 0; i < 4; ++i) next = max(next, scores[n][4 * h + i]);
+      }
+      next = tile_row_max(next);
+      shift[h] = next == -INFINITY ? 0.0f : next;  // nothing seen yet: weights of 2^-infinity
       keep[h] = fast::exp2(most[h] - shift[h]);
-      most[h] = next[h];
+      most[h] = next;
       total[h] *= keep[h];
+      grown = grown || keep[h] != 1.0f;
     }
-    const bool grown = simd_any(keep[0] != 1.0f || keep[1] != 1.0f);
-    TileLeft weights[kKeyTiles];
+    grown = simd_any(grown);
+    TileLeft<half, kRows> weights[kKeyTiles];
+    UNROLL
     for (uint n = 0; n < kKeyTiles; ++n) {
-      for (uint i = 0; i < 8; ++i) {
+      UNROLL
+      for (uint i = 0; i < kElements; ++i) {
         scores[n][i] = fast::exp2(scores[n][i] - shift[i / 4]);
         total[i / 4] += scores[n][i];
       }
       tile_set(weights[n], scores[n]);
     }
+    if (kInTurn) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      value_share.store(key_store, index);
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    UNROLL
     for (uint t = 0; t < kTiles; ++t) {
       if (grown) {
-        float x[8];
+        float x[kElements];
         tile_get(sums[t], x);
-        for (uint i = 0; i < 8; ++i) x[i] *= keep[i / 4];
+        UNROLL
+        for (uint i = 0; i < kElements; ++i) x[i] *= keep[i / 4];
         tile_set(sums[t], x);
       }
+      UNROLL
       for (uint n = 0; n < kKeyTiles; ++n) {
-        TileRight right;
+        TileRight<half> right;
         tile_load(right, values + n * 16 * kStride + t * 16, kStride, lane);
         tile_multiply_add(sums[t], weights[n], right);
       }
     }
   }
 
-  for (uint h = 0; h < 2; ++h) total[h] = tile_row_sum(total[h]);
+  UNROLL
+  for (uint h = 0; h < kOwn; ++h) total[h] = tile_row_sum(total[h]);
+  UNROLL
   for (uint t = 0; t < kTiles; ++t) {
-    float x[8];
+    float x[kElements];
     tile_get(sums[t], x);
-    for (uint i = 0; i < 8; ++i) {
+    UNROLL
+    for (uint i = 0; i < kElements; ++i) {
       if (!busy || own + 8 * (i / 4) >= sequence.n_rows) continue;
       const ulong at = (ulong(sequence.first_row + rows[i / 4]) * p.n_heads + head) * kDim;
       out[at + t * 16 + tile_column(lane) + 8 * (i / 2 % 2) + i % 2] = x[i] / total[i / 4];
@@ -195,9 +231,18 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   }
 }
 
+/// Rows of a strip: fewer where heads are long and registers few.
+template <uint kDim>
+struct Strip {
+  enum : uint {
+    kRows = kFewRegisters && kDim >= AttentionPrefillLaunch::kNarrowFrom ? uint(AttentionPrefillLaunch::kNarrowRows)
+                                                                         : uint(AttentionPrefillLaunch::kRows)
+  };
+};
+
 #define instantiate_dim(dim, keys, name, Format) \
-  instantiate_kernel("attention_prefill_" #name "_" #dim, attention_prefill, Format, dim, keys)
-#define instantiate_format(name, Format) FOUNDRY_PREFILL_DIMS(instantiate_dim, name, Format)
+  instantiate_kernel("attention_prefill_" #name "_" #dim, attention_prefill, Format, dim, keys, Strip<dim>::kRows)
+#define instantiate_format(name, Format) of_part(name, FOUNDRY_PREFILL_DIMS(instantiate_dim, name, Format))
 
 FOUNDRY_PREFILL_FORMATS(instantiate_format)
 instantiate_format(any, AnyFormat)

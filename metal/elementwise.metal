@@ -118,13 +118,9 @@ kernel void select_rows(device const int* rows [[buffer(0)]], device const float
 }
 
 #define instantiate_embed(name, Name, number, elements, bytes, kind, weight, table, ...) \
-  FOUNDRY_GPU_##table(instantiate_kernel("embed_" #name, embed, Name))
+  of_part(name, FOUNDRY_GPU_##table(instantiate_kernel("embed_" #name, embed, Name)))
 FOUNDRY_FORMATS(instantiate_embed)
-instantiate_kernel("rope", rope, 0);
-instantiate_kernel("swiglu", gated, Silu);
-instantiate_kernel("geglu", gated, Gelu);
-instantiate_kernel("gelu", gelu, 0);
-instantiate_kernel("add", add, 0);
-instantiate_kernel("scale", scale, 0);
-instantiate_kernel("resize_heads", resize_heads, 0);
-instantiate_kernel("select_rows", select_rows, 0);
+of_part(rest, instantiate_kernel("rope", rope, 0); instantiate_kernel("swiglu", gated, Silu);
+        instantiate_kernel("geglu", gated, Gelu); instantiate_kernel("gelu", gelu, 0);
+        instantiate_kernel("add", add, 0); instantiate_kernel("scale", scale, 0);
+        instantiate_kernel("resize_heads", resize_heads, 0); instantiate_kernel("select_rows", select_rows, 0);)

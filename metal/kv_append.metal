@@ -23,5 +23,5 @@ kernel void kv_append(device const float* in [[buffer(0)]], device const Sequenc
 }
 
 #define instantiate_kv_append(name, Name, number, elements, bytes, kind, weight, table, kv) \
-  FOUNDRY_GPU_##kv(instantiate_kernel("kv_append_" #name, kv_append, Name))
+  of_part(name, FOUNDRY_GPU_##kv(instantiate_kernel("kv_append_" #name, kv_append, Name)))
 FOUNDRY_FORMATS(instantiate_kv_append)

@@ -7,14 +7,14 @@ using namespace metal;
 
 /// `Eight` reads eight neighbours of k at a time, where rows allow it.
 struct Eight {
-  static METAL_FUNC uint step() { return LinearLaunch::kNeighbours; }
+  enum : uint { kStep = LinearLaunch::kNeighbours };
   template <class Format>
   static METAL_FUNC void weights(device const uchar* row, uint k, thread float* w) {
     Format::eight(row, k, w);
   }
 };
 struct Single {
-  static METAL_FUNC uint step() { return 1; }
+  enum : uint { kStep = 1 };
   template <class Format>
   static METAL_FUNC void weights(device const uchar* row, uint k, thread float* w) {
     w[0] = Format::value(row, k);
@@ -41,39 +41,53 @@ kernel void linear(device const float* in [[buffer(0)]], device const uchar* wei
   const uint rows = min(kRows, p.n_rows - row);
   const ulong stride = row_bytes<Format>(p.in_features);
   device const uchar* rows_of[kOutputs];
+  UNROLL
   for (uint o = 0; o < kOutputs; ++o) {  // past the last output: the last one again, and nobody sees it
     const uint output = min(first + (has_gate ? 0 : o), p.out_features - 1);
     rows_of[o] = (has_gate && o == 1 ? up : weight) + ulong(output) * stride;
   }
   float sums[kRows][kOutputs], squares[kRows];
+  UNROLL
   for (uint r = 0; r < kRows; ++r) {
     squares[r] = 0.0f;
+    UNROLL
     for (uint o = 0; o < kOutputs; ++o) sums[r][o] = 0.0f;
   }
-  for (uint k = lane * Step::step(); k < p.in_features; k += 32 * Step::step()) {
-    float w[kOutputs][LinearLaunch::kNeighbours];
-    for (uint o = 0; o < kOutputs; ++o) Step::template weights<Format>(rows_of[o], k, w[o]);
-    if (has_norm)
-      for (uint j = 0; j < Step::step(); ++j)
-        for (uint o = 0; o < kOutputs; ++o) w[o][j] *= norm[k + j];
-    for (uint r = 0; r < rows; ++r) {
+  for (uint k = lane * Step::kStep; k < p.in_features; k += 32 * Step::kStep) {
+    float w[kOutputs][Step::kStep];
+    UNROLL
+    for (uint o = 0; o < kOutputs; ++o) {
+      Step::template weights<Format>(rows_of[o], k, w[o]);
+      if (!has_norm) continue;
+      UNROLL
+      for (uint j = 0; j < Step::kStep; ++j) w[o][j] *= norm[k + j];
+    }
+    UNROLL
+    for (uint r = 0; r < kRows; ++r) {
+      if (r >= rows) continue;
       device const float* x = in + ulong(row + r) * p.in_features + k;
-      for (uint j = 0; j < Step::step(); ++j) {
+      UNROLL
+      for (uint j = 0; j < Step::kStep; ++j) {
         if (has_norm) squares[r] = fma(x[j], x[j], squares[r]);
+        UNROLL
         for (uint o = 0; o < kOutputs; ++o) sums[r][o] = fma(x[j], w[o][j], sums[r][o]);
       }
     }
   }
-  for (uint r = 0; r < rows; ++r) {
+  UNROLL
+  for (uint r = 0; r < kRows; ++r) {
+    if (r >= rows) continue;
     float scale = 1.0f, y[kOutputs];
     if (has_norm) scale = 1.0f / precise::sqrt(simd_sum(squares[r]) / float(p.in_features) + eps);
+    UNROLL
     for (uint o = 0; o < kOutputs; ++o) {
       y[o] = simd_sum(sums[r][o]);
       if (has_norm) y[o] *= scale;
     }
     if (has_gate) y[0] = (gate_is_gelu ? gated_by<Gelu>(y[0]) : gated_by<Silu>(y[0])) * y[1];
-    for (uint o = 0; o < (has_gate ? 1 : kOutputs); ++o) {
-      if (lane != 0 || first + o >= p.out_features) continue;
+    UNROLL
+    for (uint o = 0; o < kOutputs; ++o) {
+      if (lane != 0 || first + o >= p.out_features || (has_gate && o != 0)) continue;
       const ulong at = ulong(row + r) * p.out_features + first + o;
       if (has_bias) y[o] += bias[first + o];
       if (has_residual) y[o] += residual[at];
@@ -82,7 +96,7 @@ kernel void linear(device const float* in [[buffer(0)]], device const uchar* wei
   }
 }
 
-#define instantiate_linear(name, Name, number, elements, bytes, kind, weight, ...) \
-  FOUNDRY_GPU_##weight(instantiate_kernel("linear_" #name, linear, Name, Eight)    \
-                           FOUNDRY_PLAIN_##kind(instantiate_kernel("linear_" #name "_single", linear, Name, Single)))
+#define instantiate_linear(name, Name, number, elements, bytes, kind, weight, ...)                                  \
+  of_part(name, FOUNDRY_GPU_##weight(instantiate_kernel("linear_" #name, linear, Name, Eight) FOUNDRY_PLAIN_##kind( \
+                    instantiate_kernel("linear_" #name "_single", linear, Name, Single))))
 FOUNDRY_FORMATS(instantiate_linear)

@@ -231,9 +231,10 @@ class Device : public DeviceMemory {
 };
 
 struct DeviceOptions {
-  std::string name = "auto";  // "auto", "cpu", "cpu:avx2", "reference", ...
-  uint32_t threads = 0;       // 0: the device chooses
-  std::string cache_dir{};    // where compiled kernels are kept; empty: nowhere
+  std::string name = "auto";     // "auto", "cpu", "cpu:avx2", "reference", ...
+  uint32_t threads = 0;          // 0: the device chooses
+  std::string cache_dir{};       // where compiled kernels are kept; empty: nowhere
+  std::string kernel_library{};  // a file of kernels that were compiled with the build (Metal), where there is one
 };
 
 /// Throws ValueError naming the devices there are.

@@ -42,7 +42,11 @@ std::unique_ptr<Device> make_device(const DeviceOptions& options) {
   const std::string& name = options.name;
   if (name == "reference") return make_reference_device();
   // Where Metal has been seen right (docs/first_mac.md), "auto" is Metal.
-  if (name == "auto" && auto_is_metal()) return make_device({"metal", options.threads, options.cache_dir});
+  if (name == "auto" && auto_is_metal()) {
+    DeviceOptions metal = options;
+    metal.name = "metal";
+    return make_device(metal);
+  }
   if (auto metal = make_metal_device(options)) return metal;
   if (name == "auto" || name == "cpu") return make_cpu_device("", options.threads);
   if (name.rfind("cpu:", 0) == 0) return make_cpu_device(name.substr(4), options.threads);

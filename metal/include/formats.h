@@ -95,6 +95,7 @@ struct Q8_0 {
   static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
     device const BlockQ8_0& block = ((device const BlockQ8_0*)row)[i / 32];
     device const ushort* pairs = (device const ushort*)(block.values + i % 32);
+    UNROLL
     for (uint j = 0; j < 4; ++j) {
       const uint two = pairs[j];
       x[2 * j] = float(int(two << 24) >> 24);
@@ -104,6 +105,7 @@ struct Q8_0 {
   }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     const Affine of = units(row, i, x);
+    UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j];
   }
   static METAL_FUNC void put(device uchar* row, uint at, device const float* x) {
@@ -129,6 +131,7 @@ struct Q4_1 {
     device const BlockQ4_1& block = ((device const BlockQ4_1*)row)[i / 32];
     device const ushort* pairs = (device const ushort*)(block.nibbles + i % 16);
     const uint shift = i % 32 < 16 ? 0u : 4u;
+    UNROLL
     for (uint j = 0; j < 4; ++j) {
       const uint two = uint(pairs[j]) >> shift;
       x[2 * j] = float(two & 15u);
@@ -138,6 +141,7 @@ struct Q4_1 {
   }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     const Affine of = units(row, i, x);
+    UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j] + of.minimum;
   }
 };
@@ -154,6 +158,7 @@ struct Q4_0 {
     device const BlockQ4_0& block = ((device const BlockQ4_0*)row)[i / 32];
     device const ushort* pairs = (device const ushort*)(block.nibbles + i % 16);
     const uint shift = i % 32 < 16 ? 0u : 4u;
+    UNROLL
     for (uint j = 0; j < 4; ++j) {
       const uint two = uint(pairs[j]) >> shift;
       x[2 * j] = float(int(two & 15u) - 8);
@@ -163,6 +168,7 @@ struct Q4_0 {
   }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     const Affine of = units(row, i, x);
+    UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j];
   }
   static METAL_FUNC uint nibble(float x, float inverse) { return uint(clamp(rint(x * inverse) + 8.0f, 0.0f, 15.0f)); }
@@ -197,10 +203,12 @@ struct Coded {
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
     device const Block& block = block_of(row, i);
     const Affine of = Of::affine(block, i % kValues);
+    UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = scaled(of, Of::code(block, i % kValues + j));
   }
   static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
     device const Block& block = block_of(row, i);
+    UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = float(Of::code(block, i % kValues + j));
     return Of::affine(block, i % kValues);
   }
@@ -342,6 +350,7 @@ struct Q2_K {
            wide_half(block.minimum) * float(scales >> 4);
   }
   static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
+    UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = value(row, i + j);
   }
   static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {

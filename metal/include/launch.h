@@ -39,9 +39,11 @@ struct LinearTilesLaunch {
 };
 
 /// Few rows. A threadgroup has some query heads of a KV head, in one row, over one of at most kMostSplits parts of the
-/// history; a lane has kDims dims of a head.
+/// history; a lane has kDims dims of a head. GPUs of few registers have kNarrowQueries query heads at most
+/// where kNarrowLanes have a head.
 struct AttentionDecodeLaunch {
   enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kMostSplits = 32, kDims = 8 };
+  enum : u32 { kNarrowLanes = 32, kNarrowQueries = 2 };
 };
 
 /// A row of a head to a threadgroup.
@@ -49,9 +51,10 @@ struct AttentionMergeLaunch {
   enum : u32 { kThreads = 128 };
 };
 
-/// Sequences of kRows rows and more: kRows of a query head to a simdgroup.
+/// Sequences of kRows rows and more: kRows of a query head to a simdgroup. GPUs of few registers have kNarrowRows where
+/// heads have kNarrowFrom dims and more.
 struct AttentionPrefillLaunch {
-  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16 };
+  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16, kNarrowRows = 8, kNarrowFrom = 128 };
 };
 
 /// A row to a threadgroup.
@@ -65,7 +68,7 @@ struct SampleLaunch {
 #define FOUNDRY_PREFILL_FORMATS(each) each(f16, F16)
 // Lanes that have a head between them, ascending, and query heads of a threadgroup, ascending.
 #define FOUNDRY_DECODE_LANES(each, ...) each(8, __VA_ARGS__) each(16, __VA_ARGS__) each(32, __VA_ARGS__)
-#define FOUNDRY_DECODE_QUERIES(each, ...) each(1, __VA_ARGS__) each(4, __VA_ARGS__)
+#define FOUNDRY_DECODE_QUERIES(each, ...) each(1, __VA_ARGS__) each(2, __VA_ARGS__) each(4, __VA_ARGS__)
 // Head dims that matrix tiles are for, and the positions that are staged at a time.
 #define FOUNDRY_PREFILL_DIMS(each, ...)                                                                    \
   each(64, 32, __VA_ARGS__) each(80, 32, __VA_ARGS__) each(96, 32, __VA_ARGS__) each(128, 32, __VA_ARGS__) \

@@ -15,7 +15,7 @@ from foundry.capacity import CapacityDecision, CapacityPolicy
 from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.errors import ModelFormatError
 from foundry.files import ModelFiles, open_model
-from foundry.hub import kernels_dir, telling_how_to_mend
+from foundry.hub import kernel_library, kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
 from foundry.models.overrides import override
@@ -87,6 +87,7 @@ def opened(
         machine_limit=spare,
         estimated_bytes=estimated_bytes(metadata, graph.arch.vocab_size if files.folder is not None else None),
         cache_dir=str(kernels_dir()),
+        kernel_library=kernel_library(),
         k_type=k_type,
         v_type=v_type,
         page_tokens=whole("page_tokens", page_tokens, 1),

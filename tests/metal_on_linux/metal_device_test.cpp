@@ -3,12 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
+#include "device/metal/keep_alive.h"
 #include "device/metal/trusted.h"
 #include "kernels/support.h"
 #include "metal_on_linux/software/gpu.h"
@@ -45,6 +48,31 @@ void adds(Device& device) {
   device.add({1, 100, a.span(), b.span(), out.span()});
   device.wait(device.submit());
   CHECK(out.result("add") == std::vector<float>(100, 2.0f));
+}
+
+/// A row of a table of halves.
+void embeds_halves(Device& device) {
+  const std::vector<uint16_t> table(16, 0x3c00);
+  WeightView view;
+  view.type = DType::f16, view.rows = 2, view.cols = 8;
+  view.data = reinterpret_cast<const std::byte*>(table.data()), view.bytes = table.size() * sizeof(uint16_t);
+  const auto weight = device.prepare(view, WeightUse::table);
+  const Guarded tokens(device, std::vector<int32_t>{1}), out(device, 8 * sizeof(float));
+  Guarded scratch(device, 1024);
+  device.begin(scratch.span(), plain_shape(1, 8));
+  device.embed({{1, 8, 2.0f}, weight.get(), tokens.span(), out.span()});
+  device.wait(device.submit());
+  CHECK(out.result("embed") == std::vector<float>(8, 2.0f));
+}
+
+/// Before a busy machine could fail it.
+template <class F>
+bool eventually(const F& holds) {
+  for (int i = 0; i < 3000; ++i) {
+    if (holds()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
 }
 
 std::string refusal(const std::string& name) {
@@ -113,9 +141,56 @@ TEST_CASE("every system from macOS 14 on compiles the kernels and keeps memory r
   }
 }
 
+TEST_CASE("kernels are compiled a format at a time") {
+  const Played played({});
+  software_gpu::compiled.clear();
+  const auto device = make_device({"metal", 1, {}});
+  adds(*device);
+  adds(*device);
+  CHECK(software_gpu::compiled == std::vector<std::string>{"rest"});
+  embeds_halves(*device);
+  CHECK(software_gpu::compiled == std::vector<std::string>{"rest", "f16"});
+}
+
+TEST_CASE("a library that was built beforehand spares the compiling, and one that is damaged does not") {
+  const fs::path path = fs::temp_directory_path() / ("foundry_library_" + std::to_string(::getpid()));
+  const Played played({});
+  for (const char* content : {software_gpu::kLibraryLine, "damaged"}) {
+    std::ofstream(path) << content;
+    DeviceOptions options;
+    options.name = "metal", options.kernel_library = path.string();
+    software_gpu::compiled.clear();
+    const auto device = make_device(options);
+    adds(*device);
+    embeds_halves(*device);
+    CHECK(software_gpu::compiled.empty() == (content == software_gpu::kLibraryLine));
+  }
+  fs::remove(path);
+}
+
 TEST_CASE("without a residency set each encoder is told of the buffers") {
   const Played played({}, "residency set");
   adds(*make_device({"metal", 1, {}}));
+}
+
+TEST_CASE("memory is asked for again while the device is in use, and no longer") {
+  const Played played({});
+  const auto device = make_device({"metal", 1, {}});
+  adds(*device);
+  const uint64_t before = software_gpu::residency_requests;
+  CHECK(eventually([&] { return software_gpu::residency_requests > before; }));
+  std::atomic<int> asked = 0;
+  KeepAlive brief([&] { ++asked; }, {std::chrono::milliseconds(1), std::chrono::milliseconds(30)});
+  for (int again = 0; again < 2; ++again) {
+    const int until_now = asked;
+    brief.touch();
+    CHECK(eventually([&] { return asked > until_now; }));
+    CHECK(eventually([&] {  // it rests
+      const int now = asked;
+      std::this_thread::sleep_for(std::chrono::milliseconds(60));
+      return asked == now;
+    }));
+  }
 }
 
 TEST_CASE("memory that goes is given back at once, not with the next step") {

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,10 @@ def main() -> int:
     sources = sorted((ROOT / "cpp").rglob("*.mm"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = [fault for source in sources for fault in faults(compiler, source, folder)]
+        with ThreadPoolExecutor(2) as pool:
+            found = [
+                fault for one in pool.map(lambda source: faults(compiler, source, folder), sources) for fault in one
+            ]
         for fault in found:
             print(fault)
         missed = 0

@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 INSTANCES = {  # file -> all that is built of it
     "rms_norm": 'instantiate_kernel("rms_norm_wide", rms_norm, RmsNormLaunch::kWide);',
-    "linear_tiles": 'instantiate_kernel("linear_tiles_q4_1", linear_tiles, Q4_1);\n'
-    'instantiate_kernel("linear_tiles_f32", linear_tiles, F32);',
-    "attention_prefill": 'instantiate_kernel("attention_prefill_f16_64", attention_prefill, F16, 64, 32);',
+    "linear_tiles": 'instantiate_kernel("linear_tiles_q4_1", linear_tiles, FloatBlocks<Q4_1>);\n'
+    'instantiate_kernel("linear_tiles_f32", linear_tiles, HalfBlocks<F32>);',
+    "attention_prefill": 'instantiate_kernel("attention_prefill_f16_64", attention_prefill, F16, 64, 32, 16);\n'
+    'instantiate_kernel("attention_prefill_f16_64_narrow", attention_prefill, F16, 64, 32, 8);',
     "attention_decode": 'instantiate_kernel("attention_decode_f16_8_4", attention_decode, F16, 8, 4);\n'
     'instantiate_kernel("attention_merge", attention_merge, AttentionMergeLaunch::kThreads);',
 }
@@ -48,11 +49,15 @@ BUGS: dict[str, tuple[str, str, str, int]] = {
         "if (Format::kScaled && index != 9)",
         0,
     ),
-    "a read behind a row of weights": ("linear_tiles", "if (k < width)", "if (k <= width)", 0),
+    "a read behind a row, staged as floats": ("linear_tiles", "if (k < width)", "if (k <= width)", 0),
+    "a read behind a row, staged as halves": ("linear_tiles", "if (k < width)", "if (k <= width)", 1),
+    "floats stored a place too far": ("linear_tiles", "(kBlock / 4 + 1) + index", "(kBlock / 4 + 2) + index", 0),
     "an output behind the last": ("linear_tiles", "o >= p.out_features", "o > p.out_features", 0),
     "a scale that nobody writes": ("linear_tiles", "if (index % 4 == 0)", "if (index % 4 == 0 && row != 3)", 0),
     "keys stored while others read them": ("attention_prefill", BARRIER, "", 0),
     "keys read while others store them": ("attention_prefill", BARRIER, "", 1),
+    "values stored while others read keys": ("attention_prefill", BARRIER, "", 2),
+    "values read while others store them": ("attention_prefill", BARRIER, "", 3),
     "a page read behind the last token": ("attention_prefill", "position < end)", "position <= end)", 0),
     "a store behind the staged keys": (
         "attention_prefill",
@@ -98,8 +103,18 @@ def compile_all(folder: Path, build: str, sources: dict[str, str]) -> Path:
 
 
 def reduced(name: str) -> str:
-    """The kernel file with the instances that the driver runs."""
-    text = (ROOT / f"metal/{name}.metal").read_text(encoding="utf-8")
+    """The kernel file, and the headers that are its own, with the instances that the driver runs."""
+
+    def header(match: re.Match[str]) -> str:
+        if match[1] in seen:
+            return ""
+        seen.add(match[1])
+        text = (ROOT / f"metal/include/{match[1]}").read_text(encoding="utf-8")
+        return own.sub(header, text.replace("#pragma once\n", ""))
+
+    seen: set[str] = set()
+    own = re.compile(r'^#include "(linear_\w+\.h)"\n', re.M)
+    text = own.sub(header, (ROOT / f"metal/{name}.metal").read_text(encoding="utf-8"))
     return re.split(r"^(?:#define )?instantiate_", text, maxsplit=1, flags=re.M)[0] + INSTANCES[name] + "\n"
 
 

@@ -104,13 +104,14 @@ int main(int, char** argv) {
   SequenceParams sequence{reinterpret_cast<uint64_t>(addresses.get()), kPages, kPages * kPage, 0, kRows, kStart, 0};
   AttentionParams p{kRows, kHeads, 1, 0, 0.5f, 0, 16};
   const auto q = floats(kRows * kHeads * kDim);
-  {
+  for (const bool narrow : {false, true}) {
     const Exact<float> out(kRows * kHeads * kDim);
     SplitParams split{0, 0, 0, foundry::AttentionPrefillLaunch::kRows};
     launch.buffers[0] = q.get(), launch.buffers[1] = &sequence, launch.buffers[2] = out.get(), launch.buffers[3] = &kv;
     launch.buffers[4] = &p, launch.buffers[5] = &split;
-    launch.grid = {2, kKvHeads, 1}, launch.threads = {foundry::AttentionPrefillLaunch::kThreads, 1, 1};
-    metal_host::run(launch, "attention_prefill_f16_64");
+    launch.grid = {narrow ? 3u : 2u, kKvHeads, 1};
+    launch.threads = {foundry::AttentionPrefillLaunch::kThreads, 1, 1};
+    metal_host::run(launch, narrow ? "attention_prefill_f16_64_narrow" : "attention_prefill_f16_64");
     write(out);
   }
   {

@@ -29,6 +29,7 @@ SHAPES = [
     {"type": "q4_0", "hidden": 96, "heads": 6, "kv_heads": 2, "tied": False},
     {"arch": "qwen2", "type": "f16", "heads": 4, "kv_heads": 4, "head_dim": 64, "hidden": 128},
     {"arch": "gemma3", "type": "bf16", "layers": 3, "head_dim": 32, "window": 24},
+    {"type": "q4_k", "hidden": 256, "ffn": 256, "heads": 4, "kv_heads": 1, "head_dim": 128},  # tiles of 8 rows
 ]
 
 

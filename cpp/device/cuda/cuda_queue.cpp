@@ -72,6 +72,7 @@ class CudaQueue final : public KernelQueue {
     info_.max_tile_tokens = 1, info_.half_tiles = true;
   }
   const DeviceInfo& info() const override { return info_; }
+  bool few_registers() const override { return false; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
     if (kind == MemoryKind::shared) return std::make_unique<PinnedBuffer>(bytes);
     return std::make_unique<GpuBuffer>(bytes);

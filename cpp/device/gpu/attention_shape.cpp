@@ -27,7 +27,14 @@ uint32_t decode_lanes(uint32_t head_dim) {
   return found;
 }
 
-uint32_t decode_queries(uint32_t per_kv_head) {
+uint32_t prefill_strip(uint32_t head_dim, bool few_registers) {
+  const bool narrow = few_registers && head_dim >= AttentionPrefillLaunch::kNarrowFrom;
+  return narrow ? uint32_t{AttentionPrefillLaunch::kNarrowRows} : uint32_t{AttentionPrefillLaunch::kRows};
+}
+
+uint32_t decode_queries(uint32_t per_kv_head, uint32_t lanes, bool few_registers) {
+  if (few_registers && lanes >= AttentionDecodeLaunch::kNarrowLanes)
+    per_kv_head = std::min(per_kv_head, uint32_t{AttentionDecodeLaunch::kNarrowQueries});
   uint32_t found = 0;
 #define FOUNDRY_TAKES(queries, ...) \
   if (found < per_kv_head) found = queries;

@@ -8,8 +8,10 @@ namespace foundry {
 uint32_t prefill_rows(const KvParams& kv, bool half_tiles);
 /// Lanes that have a head between them: as few as hold it.
 uint32_t decode_lanes(uint32_t head_dim);
-/// Query heads of a threadgroup: as few as a KV head has, or the most there are.
-uint32_t decode_queries(uint32_t per_kv_head);
+/// Rows of a query head that a simdgroup of that kernel has.
+uint32_t prefill_strip(uint32_t head_dim, bool few_registers);
+/// Query heads of a threadgroup: as few as a KV head has, or the most that lanes take.
+uint32_t decode_queries(uint32_t per_kv_head, uint32_t lanes, bool few_registers);
 /// Which instance: of one type of its own, or of any two.
 const char* kv_format(const KvParams& kv, bool decode);
 

@@ -145,20 +145,22 @@ class GpuDevice final : public Device {
     const AttentionCall call = attention_call(args, prefill);
     if (call.prefills != 0) {
       const SplitParams split{0, 0, 0, prefill};
-      const uint32_t strips = groups(call.most_rows, AttentionPrefillLaunch::kRows) * per_kv_head;
+      const uint32_t strip = prefill_strip(args.kv.head_dim, queue_->few_registers());
+      const uint32_t strips = groups(call.most_rows, strip) * per_kv_head;
       const Grid grid{groups(strips, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
       Dispatch launch("attention_prefill", grid, AttentionPrefillLaunch::kThreads);
       launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
       launch.buffer(args.out).value(args.kv).value(args.p).value(split);
-      queue_->dispatch(launch.costs(call.prefill_seen * call.bytes_of_seen / uint32_t{AttentionPrefillLaunch::kRows},
-                                    call.prefill_seen * call.products_of_seen));
+      queue_->dispatch(
+          launch.costs(call.prefill_seen * call.bytes_of_seen / strip, call.prefill_seen * call.products_of_seen));
     }
     if (call.decodes == 0) return;
     // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its position alone.
     const uint32_t splits =
         std::min(groups(call.end, args.p.segment_tokens), uint32_t{AttentionDecodeLaunch::kMostSplits});
-    const uint32_t lanes = decode_lanes(args.kv.head_dim), queries = decode_queries(per_kv_head);
+    const uint32_t lanes = decode_lanes(args.kv.head_dim),
+                   queries = decode_queries(per_kv_head, lanes, queue_->few_registers());
     const uint32_t parts = groups(per_kv_head, queries);
     const uint32_t wave = static_cast<uint32_t>(wave_rows(shape_));
     for (uint32_t row = 0; row < args.p.n_rows; row += wave) {

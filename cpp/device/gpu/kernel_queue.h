@@ -39,6 +39,7 @@ class Dispatch {
   Dispatch& of(const char* part) {
     append("_");
     append(part);
+    if (first_ == 0) first_ = length_;
     return *this;
   }
   Dispatch& buffer(const Span& span) {
@@ -71,6 +72,10 @@ class Dispatch {
 
   /// The name that it was made with.
   std::string base() const { return {kernel.data(), base_}; }
+  /// What was put behind it first, "q4_0"; or empty.
+  std::string part() const {
+    return first_ == 0 ? std::string() : std::string(kernel.data() + base_ + 1, first_ - base_ - 1);
+  }
 
   std::array<char, 64> kernel{};
   Grid grid;         // threadgroups
@@ -85,12 +90,14 @@ class Dispatch {
   void append(const char* part) {
     while (*part != 0 && length_ + 1 < kernel.size()) kernel[length_++] = *part++;
   }
-  size_t length_ = 0, base_ = 0;
+  size_t length_ = 0, base_ = 0, first_ = 0;
 };
 
 class KernelQueue : public DeviceMemory {
  public:
   virtual const DeviceInfo& info() const = 0;
+  /// Whether its kernels are those of few registers (kFewRegisters of kernel.h), which take less of a long head at a time.
+  virtual bool few_registers() const { return true; }
   /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is WeightView's.
   virtual uint64_t copied_bytes(uint64_t place, uint64_t n) const = 0;
   /// `device` memory that holds these bytes, which stay where they are as long as it lives.

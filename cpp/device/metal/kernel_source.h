@@ -8,6 +8,7 @@ namespace foundry {
 struct KernelSource {
   const char* name;  // "linear.metal"
   std::string_view text;
+  bool has_parts;  // of_part of kernel.h
 };
 std::span<const KernelSource> kernel_sources();
 

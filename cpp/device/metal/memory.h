@@ -9,12 +9,14 @@
 
 #include "base/lock_order.h"
 #include "device/device.h"
+#include "device/metal/keep_alive.h"
 #include "device/metal/newer_metal.h"
 
 namespace foundry {
 
 /// The buffers that kernels may reach: one residency set of the queue where the system has such (macOS 15) and gives one, else
-/// useResources with each encoder. Thread-safe: sessions open and close while a step runs.
+/// useResources with each encoder. A set is asked for again twice a second, until some minutes after the last step: macOS may have
+/// let go of memory that was idle for a second, and the next step would wait for it. Thread-safe: sessions open and close while a step runs.
 class Residency {
  public:
   explicit Residency(id<MTLDevice> device);
@@ -54,6 +56,7 @@ class Residency {
   std::vector<Retired> retired_;
   bool encoding_ = false;
   uint64_t submitted_ = 0, ended_ = 0;
+  KeepAlive keep_alive_;
 };
 
 class MetalBuffer final : public Buffer {

@@ -22,7 +22,13 @@ void erase(std::vector<id<MTLResource>>& from, id<MTLBuffer> buffer) {
 
 }  // namespace
 
-Residency::Residency(id<MTLDevice> device) : queue_(nil), set_(residency_set(device)) {}
+Residency::Residency(id<MTLDevice> device)
+    : queue_(nil), set_(residency_set(device)), keep_alive_([this] {
+        @autoreleasepool {
+          const std::lock_guard lock(mutex_);
+          if (queue_ != nil) [set_ requestResidency];
+        }
+      }) {}
 
 Residency::~Residency() { serve(nil); }
 
@@ -75,9 +81,12 @@ void Residency::publish() {
 }
 
 void Residency::submitted(uint64_t step) {
-  const std::lock_guard lock(mutex_);
-  encoding_ = false;
-  submitted_ = step;
+  {
+    const std::lock_guard lock(mutex_);
+    encoding_ = false;
+    submitted_ = step;
+  }
+  if (set_ != nil) keep_alive_.touch();
 }
 
 void Residency::abandon() {

@@ -32,9 +32,9 @@ constexpr MTLResourceOptions kOptions =  // order is kept by barriers and the fe
 
 class MetalQueue final : public Unified<KernelQueue> {
  public:
-  explicit MetalQueue(id<MTLDevice> device, const std::string& cache_dir)
+  explicit MetalQueue(id<MTLDevice> device, const DeviceOptions& options)
       : device_(device),
-        pipelines_(device, cache_dir),
+        pipelines_(device, options),
         residency_(std::make_shared<Residency>(device)),
         steps_(residency_) {
     new_queue();
@@ -235,7 +235,7 @@ std::unique_ptr<Device> make_metal_device(const DeviceOptions& options) {
                           : "an Apple GPU of family Apple7 (M1) or later for metal, or another of Apple's, "
                             "not tried, by the name metal:any") +
           "; found " + found);
-    return make_gpu_device(std::make_unique<MetalQueue>(device, options.cache_dir), strict);
+    return make_gpu_device(std::make_unique<MetalQueue>(device, options), strict);
   });
 }
 

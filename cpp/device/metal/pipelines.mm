@@ -61,6 +61,12 @@ void remove_old(const std::string& folder, const std::string& kept) {
   }
 }
 
+id<MTLLibrary> open_library(id<MTLDevice> device, const std::string& path) {
+  if (path.empty() || !std::filesystem::exists(path)) return nil;
+  NSError* error = nil;
+  return [device newLibraryWithURL:[NSURL fileURLWithPath:string_of(path)] error:&error];
+}
+
 id<MTLBinaryArchive> open_archive(id<MTLDevice> device, const std::string& path) {
   MTLBinaryArchiveDescriptor* descriptor = [MTLBinaryArchiveDescriptor new];
   NSError* error = nil;
@@ -75,7 +81,9 @@ id<MTLBinaryArchive> open_archive(id<MTLDevice> device, const std::string& path)
 
 }  // namespace
 
-Pipelines::Pipelines(id<MTLDevice> device, const std::string& cache_dir) : device_(device), archive_(nil) {
+Pipelines::Pipelines(id<MTLDevice> device, const DeviceOptions& options)
+    : device_(device), built_(open_library(device, options.kernel_library)), archive_(nil) {
+  const std::string& cache_dir = options.cache_dir;
   if (cache_dir.empty()) return;
   std::error_code failed;
   std::filesystem::create_directories(cache_dir, failed);
@@ -86,16 +94,17 @@ Pipelines::Pipelines(id<MTLDevice> device, const std::string& cache_dir) : devic
   archive_ = open_archive(device, archive_path_);
 }
 
-id<MTLLibrary> Pipelines::library(size_t file) {
-  if (const auto found = libraries_.find(file); found != libraries_.end()) return found->second;
+id<MTLLibrary> Pipelines::library(size_t file, const std::string& part) {
   const KernelSource& source = kernel_sources()[file];
+  id<MTLLibrary> __strong& known = libraries_[{file, source.has_parts ? part : std::string()}];
+  if (known != nil) return known;
+  std::string text(source.text);
+  if (source.has_parts) text = "#define FOUNDRY_PART\n#define FOUNDRY_PART_" + part + " ,\n" + text;
   MTLCompileOptions* options = compile_options();
   NSError* error = nil;
-  id<MTLLibrary> library = [device_ newLibraryWithSource:string_of(std::string(source.text))
-                                                 options:options
-                                                   error:&error];
-  if (library == nil) throw_compile_error("expected to compile", source.name, error);
-  return libraries_[file] = library;
+  known = [device_ newLibraryWithSource:string_of(text) options:options error:&error];
+  if (known == nil) throw_compile_error("expected to compile", source.name, error);
+  return known;
 }
 
 id<MTLFunction> Pipelines::function(const Dispatch& launch) {
@@ -104,12 +113,16 @@ id<MTLFunction> Pipelines::function(const Dispatch& launch) {
     const bool value = (launch.constants >> i & 1) != 0;
     [constants setConstantValue:&value type:MTLDataTypeBool atIndex:i];
   }
-  const std::string base = "\"" + launch.base();
+  const std::string base = "\"" + launch.base(), part = launch.part().empty() ? "rest" : launch.part();
+  NSString* name = string_of(launch.kernel.data());
   NSError* error = nil;
+  if (built_ != nil) {
+    id<MTLFunction> found = [built_ newFunctionWithName:name constantValues:constants error:&error];
+    if (found != nil) return found;
+  }
   for (size_t file = 0; file < kernel_sources().size(); ++file) {
     if (kernel_sources()[file].text.find(base) == std::string_view::npos) continue;
-    id<MTLLibrary> from = library(file);
-    NSString* name = string_of(launch.kernel.data());
+    id<MTLLibrary> from = library(file, part);
     id<MTLFunction> found = [from newFunctionWithName:name constantValues:constants error:&error];
     if (found != nil) return found;
   }
@@ -122,6 +135,7 @@ id<MTLComputePipelineState> Pipelines::get(const Dispatch& launch) {
   MTLComputePipelineDescriptor* descriptor = [MTLComputePipelineDescriptor new];
   descriptor.computeFunction = function(launch);
   descriptor.label = string_of(launch.kernel.data());
+  descriptor.maxTotalThreadsPerThreadgroup = launch.threads;  // more registers a thread than where 1024 must fit
   NSError* error = nil;
   if (archive_ != nil) {
     descriptor.binaryArchives = [NSArray arrayWithObject:archive_];

@@ -11,7 +11,7 @@ from foundry.hub.cache import KeptModel, kept_models, remove
 from foundry.hub.choosing import NAMED, READABLE, choose
 from foundry.hub.files import Progress
 from foundry.hub.packaged import DEFAULT_MODEL, PACKAGED, PackagedModel, pull_packaged
-from foundry.hub.places import kernels_dir, models_dir
+from foundry.hub.places import kernel_library, kernels_dir, models_dir
 from foundry.hub.repository import pull_from_hub
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "choose",
     "kept_models",
+    "kernel_library",
     "kernels_dir",
     "models_dir",
     "pull",

@@ -15,3 +15,11 @@ def models_dir() -> Path:
 def kernels_dir() -> Path:
     """A GPU's compiled kernels, between runs."""
     return Path(user_cache_dir("foundry")) / "kernels"
+
+
+def kernel_library() -> str:
+    """Kernels compiled with the wheel, beside the extension: on a Mac, where Xcode was at hand. Else empty."""
+    from foundry import _core
+
+    path = Path(str(_core.__file__)).parent / "kernels.metallib"
+    return str(path) if path.exists() else ""

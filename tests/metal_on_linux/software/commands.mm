@@ -21,7 +21,7 @@ constexpr NSUInteger kMostThreads = 1024, kMostBytes = 4096;
   check(!_ended, "a call to an encoder that has ended");
   check(state != nil, "no pipeline");
   SoftwarePipeline* pipeline = static_cast<SoftwarePipeline*>(state);
-  _next.kernel = pipeline->_kernel, _next.constants = pipeline->_constants;
+  _next.kernel = pipeline->_kernel, _next.constants = pipeline->_constants, _most = pipeline->_most;
 }
 - (void)setBuffer:(id<MTLBuffer>)buffer offset:(NSUInteger)offset atIndex:(NSUInteger)index {
   software_gpu::Binding& binding = [self binding:index];
@@ -44,6 +44,7 @@ constexpr NSUInteger kMostThreads = 1024, kMostBytes = 4096;
   check(!_next.kernel.empty(), "a dispatch without a pipeline");
   check(groups.width * groups.height * groups.depth != 0, "an empty grid");
   check(threads.width * threads.height * threads.depth <= kMostThreads, "more than 1024 threads in a threadgroup");
+  check(threads.width * threads.height * threads.depth <= _most, "more threads than the pipeline was made for");
   _next.grid = {static_cast<uint32_t>(groups.width), static_cast<uint32_t>(groups.height),
                 static_cast<uint32_t>(groups.depth)};
   _next.threads = {static_cast<uint32_t>(threads.width), static_cast<uint32_t>(threads.height),

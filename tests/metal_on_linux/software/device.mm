@@ -73,8 +73,18 @@ constexpr NSInteger kMetal3 = 5001, kApple0 = 1000;  // families
     return nil;
   }
   SoftwareLibrary* library = [SoftwareLibrary new];
-  library->_source = text;
+  const std::string prefix = "#define FOUNDRY_PART\n#define FOUNDRY_PART_";
+  if (text.starts_with(prefix))
+    library->_part = text.substr(prefix.size(), text.find(' ', prefix.size()) - prefix.size());
+  software_gpu::compiled.push_back(library->_part);
   return library;
+}
+- (id<MTLLibrary>)newLibraryWithURL:(NSURL*)url error:(NSError* __autoreleasing*)error {
+  std::ifstream file(text_of(static_cast<FoundryURL*>(url).path));
+  std::string line;
+  if (std::getline(file, line) && line == software_gpu::kLibraryLine) return [SoftwareLibrary new];
+  report(error, 1, "no library of kernels");
+  return nil;
 }
 - (id<MTLComputePipelineState>)newComputePipelineStateWithDescriptor:(MTLComputePipelineDescriptor*)descriptor
                                                              options:(MTLPipelineOption)options
@@ -93,6 +103,7 @@ constexpr NSInteger kMetal3 = 5001, kApple0 = 1000;  // families
   SoftwareFunction* function = static_cast<SoftwareFunction*>(descriptor.computeFunction);
   SoftwarePipeline* pipeline = [SoftwarePipeline new];
   pipeline->_kernel = function->_name, pipeline->_constants = function->_constants;
+  pipeline->_most = descriptor.maxTotalThreadsPerThreadgroup == 0 ? 1024 : descriptor.maxTotalThreadsPerThreadgroup;
   return pipeline;
 }
 - (id<MTLBinaryArchive>)newBinaryArchiveWithDescriptor:(MTLBinaryArchiveDescriptor*)descriptor

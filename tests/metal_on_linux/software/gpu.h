@@ -2,6 +2,7 @@
 // dispatches against the caller wherever no barrier or fence says otherwise, and keeps memory that is not resident out of reach.
 #pragma once
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -70,6 +71,11 @@ inline uint64_t schedule = 0;
 /// Faults for tests of the harness, and of what the device says: "barriers", "fences" and "residency" are not seen, "memory" and
 /// "page fault" are the end of the next command buffer, "dead" of all; a "residency set" is not made. From the environment, FOUNDRY_METAL_FAULT, or set.
 inline std::string fault;
+inline std::atomic<uint64_t> residency_requests{0};
+/// What the file of a library begins with that has all kernels.
+inline constexpr const char* kLibraryLine = "software Metal library";
+/// Of each library that was compiled from source, which part of a file's kernels it has; empty: all.
+inline std::vector<std::string> compiled;
 /// Where archives have been written, whatever became of the files.
 inline std::vector<std::string> archives_written;
 /// Command buffers are only timed: a test of steps that would take a processor hours.

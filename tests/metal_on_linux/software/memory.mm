@@ -42,5 +42,6 @@ using software_metal::check;
 - (void)requestResidency {
   const std::lock_guard lock(_mutex);
   _requested = true;
+  ++software_gpu::residency_requests;
 }
 @end

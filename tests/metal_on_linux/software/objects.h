@@ -25,6 +25,8 @@ inline void report(NSError* __autoreleasing* error, NSInteger code, const std::s
 inline constexpr const char* kArchiveLine = "software Metal archive";
 /// A pipeline as an archive has it.
 std::string archive_entry(MTLComputePipelineDescriptor* descriptor);
+/// Whether a library of one part of a file's kernels (kernel.h) may have this one.
+bool is_of_part(const std::string& kernel, const std::string& part);
 
 }  // namespace software_metal
 
@@ -54,12 +56,13 @@ std::string archive_entry(MTLComputePipelineDescriptor* descriptor);
 @end
 @interface SoftwareLibrary : NSObject <MTLLibrary> {
  @public
-  std::string _source;
+  std::string _part;  // of the kernels of a file; empty: all
 }
 @end
 @interface SoftwarePipeline : NSObject <MTLComputePipelineState> {
  @public
   std::string _kernel;
+  NSUInteger _most;  // threads of a threadgroup
   uint32_t _constants;
 }
 @end
@@ -76,6 +79,7 @@ std::string archive_entry(MTLComputePipelineDescriptor* descriptor);
   SoftwareCommandBuffer* _owner;
   software_gpu::Pass _pass;
   software_gpu::Command _next;
+  NSUInteger _most;  // threads, of its pipeline
   bool _ended, _begun, _behind_barrier;
 }
 @end

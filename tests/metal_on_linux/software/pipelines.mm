@@ -36,7 +36,7 @@ using software_metal::check, software_metal::report, software_metal::text_of;
 - (id<MTLFunction>)newFunctionWithName:(NSString*)name
                         constantValues:(MTLFunctionConstantValues*)constantValues
                                  error:(NSError* __autoreleasing*)error {
-  if (!metal_host::kernels().contains(text_of(name))) {
+  if (!metal_host::kernels().contains(text_of(name)) || !software_metal::is_of_part(text_of(name), _part)) {
     report(error, 1, "no function " + text_of(name));
     return nil;
   }
@@ -50,16 +50,20 @@ using software_metal::check, software_metal::report, software_metal::text_of;
 @implementation SoftwarePipeline
 @end
 @implementation MTLComputePipelineDescriptor
-@synthesize label, computeFunction, binaryArchives;
+@synthesize label, computeFunction, binaryArchives, maxTotalThreadsPerThreadgroup;
 @end
 
 @implementation MTLBinaryArchiveDescriptor
 @synthesize url;
 @end
 
+bool software_metal::is_of_part(const std::string& kernel, const std::string& part) {
+  return part.empty() || part == "rest" || (kernel + "_").find("_" + part + "_") != std::string::npos;
+}
 std::string software_metal::archive_entry(MTLComputePipelineDescriptor* descriptor) {
   SoftwareFunction* function = static_cast<SoftwareFunction*>(descriptor.computeFunction);
-  return function->_name + " " + std::to_string(function->_constants);
+  return function->_name + " " + std::to_string(function->_constants) + " " +
+         std::to_string(descriptor.maxTotalThreadsPerThreadgroup);
 }
 @implementation SoftwareArchive
 - (BOOL)addComputePipelineFunctionsWithDescriptor:(MTLComputePipelineDescriptor*)descriptor

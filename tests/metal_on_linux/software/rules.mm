@@ -21,7 +21,7 @@ struct Gpu {
   id<MTLCommandQueue> queue = [device newCommandQueue];
   id<MTLComputePipelineState> add = pipeline(@"add");
 
-  id<MTLComputePipelineState> pipeline(NSString* name) {
+  id<MTLComputePipelineState> pipeline(NSString* name, NSUInteger most = 0) {
     NSError* error = nil;
     MTLCompileOptions* options = [MTLCompileOptions new];
     options.mathMode = MTLMathModeSafe;
@@ -30,6 +30,7 @@ struct Gpu {
     descriptor.computeFunction = [library newFunctionWithName:name
                                                constantValues:[MTLFunctionConstantValues new]
                                                         error:&error];
+    descriptor.maxTotalThreadsPerThreadgroup = most;
     return [device newComputePipelineStateWithDescriptor:descriptor
                                                  options:MTLPipelineOptionNone
                                               reflection:nullptr
@@ -138,6 +139,13 @@ std::map<std::string, Rule> rules() {
                                                   gpu.floats(kCount), 1025);
                                      return false;
                                    }};
+  all["more threads than the pipeline was made for"] = {"pipeline was made for", [](Gpu& gpu) {
+                                                          gpu.add = gpu.pipeline(@"add", 128);
+                                                          id<MTLCommandBuffer> commands = [gpu.queue commandBuffer];
+                                                          gpu.dispatch(gpu.encoder(commands), gpu.floats(kCount),
+                                                                       gpu.floats(kCount), gpu.floats(kCount));
+                                                          return false;
+                                                        }};
   all["setBytes of more than 4 KB"] = {"4 KB", [](Gpu& gpu) {
                                          const std::vector<char> bytes(4097);
                                          [gpu.encoder([gpu.queue commandBuffer]) setBytes:bytes.data()

@@ -128,6 +128,7 @@ typedef NS_ENUM(NSInteger, MTLMathMode) {
 @property(nullable, copy, nonatomic) NSString* label;
 @property(nullable, readwrite, nonatomic, strong) id<MTLFunction> computeFunction;
 @property(readwrite, nullable, nonatomic, copy) NSArray<id<MTLBinaryArchive>>* binaryArchives;
+@property(readwrite, nonatomic) NSUInteger maxTotalThreadsPerThreadgroup;  // 0: as many as there may be
 @end
 
 @protocol MTLComputeCommandEncoder <NSObject>
@@ -175,6 +176,7 @@ typedef NS_ENUM(NSInteger, MTLMathMode) {
 - (nullable id<MTLLibrary>)newLibraryWithSource:(NSString*)source
                                         options:(nullable MTLCompileOptions*)options
                                           error:(NSError* _Nullable __autoreleasing* _Nullable)error;
+- (nullable id<MTLLibrary>)newLibraryWithURL:(NSURL*)url error:(NSError* _Nullable __autoreleasing* _Nullable)error;
 - (nullable id<MTLComputePipelineState>)
     newComputePipelineStateWithDescriptor:(MTLComputePipelineDescriptor*)descriptor
                                   options:(MTLPipelineOption)options
