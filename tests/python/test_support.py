@@ -74,6 +74,17 @@ def load(path: Path, **options: Any) -> CompiledModel:
     return CompiledModel.load(path, threads=1, page_tokens=8, chunk_tokens=32, check_every_step=True, **options)
 
 
+def refused(path: Path, arch: str, device: str) -> bool:
+    """Whether the device does not run the family yet; then it is seen that it says so."""
+    family = SMALL[arch]
+    if family is None or not family.experts or not device.startswith("metal"):
+        return False
+    told = r"(a mixture of experts|sinks): expected device cpu or reference, found metal$"
+    with pytest.raises(ModelFormatError, match=told):
+        load(path, device=device)
+    return True
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [f.name for f in _core.formats()])
 def test_blocks_are_ggmls(note: Note, name: str) -> None:
@@ -165,7 +176,11 @@ def test_windows(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arc
     """Token by token far past the window, where a layer that has one holds no more than it and a page: the same bits as
     in chunks."""
     note("cell", f"families|{arch}|windows")
-    model = load(small(arch, tmp_path, tiny_path, windowed=True), device=device)
+    path = small(arch, tmp_path, tiny_path, windowed=True)
+    if refused(path, arch, device):
+        note("checked", 0)
+        return
+    model = load(path, device=device)
     with model.session() as chunks, model.session() as single:
         expected = chunks.forward(IDS, all_logits=True)
         found = np.stack([single.forward([i]) for i in IDS])
@@ -180,6 +195,9 @@ def test_windows(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arc
 def test_save(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: str, device: str) -> None:
     note("cell", f"families|{arch}|save")
     path = small(arch, tmp_path, tiny_path)
+    if refused(path, arch, device):
+        note("checked", 0)
+        return
     with load(path, device=device).session() as s:
         s.forward(IDS[:40])
         s.save(tmp_path / "s.kv")
@@ -195,7 +213,11 @@ def test_save(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: 
 def test_fork(note: Note, tmp_path: Path, tiny_path: Callable[..., Path], arch: str, device: str) -> None:
     """Either side goes on as a session that was never forked."""
     note("cell", f"families|{arch}|fork")
-    model = load(small(arch, tmp_path, tiny_path), device=device)
+    path = small(arch, tmp_path, tiny_path)
+    if refused(path, arch, device):
+        note("checked", 0)
+        return
+    model = load(path, device=device)
     ways = [IDS[40:], IDS[40:][::-1]]
     with model.session() as s:
         s.forward(IDS[:40])
