@@ -20,6 +20,7 @@ def serve(arguments: argparse.Namespace) -> int:
     try:
         from foundry.server.app import create_app
         from foundry.server.engine import Engine
+        from foundry.server.heap import share_arenas
         from foundry.server.library import Library
         from foundry.server.metrics import Metrics
         from foundry.server.serving import Server
@@ -27,6 +28,7 @@ def serve(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise FoundryError(f'serve needs other packages: pip install "foundry-llm[server]" ({error})') from None
 
+    share_arenas()
     settings = Settings(
         host=arguments.host,
         port=arguments.port,
