@@ -29,14 +29,14 @@ void Scheduler::leave(AheadMember& member) noexcept {
 
 /// The others are those whose calls wait, and those between two calls, whose sessions are kept from beginning one meanwhile.
 void Scheduler::start_ahead(AheadMember& member) {
-  std::vector<AheadMember*> others, locked;
+  std::vector<AheadMember*> others, held, locked;
   {
     const std::lock_guard lock(mutex_);
-    others.reserve(members_.size()), locked.reserve(members_.size());
+    others.reserve(members_.size()), held.reserve(members_.size()), locked.reserve(members_.size());
     for (AheadMember* other : members_) {
       if (other == &member) continue;
       if (other->waits_)
-        other->held_ = true;
+        other->held_ = true, held.push_back(other);
       else if (other->calls().try_lock())
         locked.push_back(other);
       else
@@ -51,10 +51,10 @@ void Scheduler::start_ahead(AheadMember& member) {
   } catch (...) {
     thrown = std::current_exception();
   }
-  for (AheadMember* other : locked) other->calls().unlock();
+  for (AheadMember* other : locked) other->calls().unlock();  // and may be gone from here on
   {
     const std::lock_guard lock(mutex_);
-    for (AheadMember* other : others) other->held_ = false;
+    for (AheadMember* other : held) other->held_ = false;
     counts_.steps += steps, counts_.decode_steps += steps;
     counts_.rows += rows, counts_.decode_rows += rows;
     changed_.notify_all();
