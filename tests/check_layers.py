@@ -59,6 +59,7 @@ PYTHON_ORDER = [
     "files",
     "capacity",
     "machine",
+    "hardware",
     "memory",
     "hub",
     "chat",

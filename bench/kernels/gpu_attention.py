@@ -1,8 +1,8 @@
 """Attention of metal/, translated to CUDA, beside PyTorch's in the same run: time, rate, share of the limit, error.
 
-    python bench/kernels/gpu_attention.py build/libfoundry_cuda_kernels.so
+    python bench/kernels/gpu_attention.py build/cuda/libfoundry_cuda_launch.so
 
-Wants an NVIDIA GPU and PyTorch. Prints a Markdown table.
+Wants an NVIDIA GPU, NVRTC in the loader's folders (PyTorch opens it) and PyTorch. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ NEVER = (1 << 32) - 1
 class Kernels:
     def __init__(self, path: str) -> None:
         self._launch = ctypes.CDLL(path).foundry_cuda_launch
+        self._launch.restype = ctypes.c_char_p
 
     def __call__(self, name: str, grid: Sequence[int], threads: int, slots: Sequence[torch.Tensor | bytes]) -> None:
         n = len(slots)
@@ -34,9 +35,9 @@ class Kernels:
                 buffers[i] = slot.data_ptr()
         x, y, z = (*grid, 1, 1)[:3]
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        status = self._launch(name.encode(), x, y, z, threads, buffers, values, sizes, n, 0, stream)
-        if status != 0:
-            raise RuntimeError(f"{name}: CUDA error {status}")
+        failed = self._launch(name.encode(), x, y, z, threads, buffers, values, sizes, n, 0, stream)
+        if failed is not None:
+            raise RuntimeError(f"{name}: {failed.decode()}")
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 30) -> float:

@@ -139,9 +139,9 @@ void bind_options(nb::module_& m) {
           [](ModelOptions* self, const std::string& device, uint32_t threads, uint64_t memory_limit,
              const std::string& k_type, const std::string& v_type, uint32_t page_tokens, uint32_t slab_pages,
              uint32_t chunk_tokens, uint64_t prefix_cache_bytes, uint64_t machine_limit, uint64_t estimated_bytes,
-             const std::string& cache_dir, const std::string& kernel_library) {
+             const std::string& cache_dir, const std::string& kernel_library, const std::string& compiler) {
             ModelOptions options;
-            options.device = {device, threads, cache_dir, kernel_library};
+            options.device = {device, threads, cache_dir, kernel_library, compiler};
             options.memory_limit = memory_limit, options.machine_limit = machine_limit;
             options.estimated_bytes = estimated_bytes;
             options.k_type = kv_type(k_type), options.v_type = kv_type(v_type);
@@ -152,7 +152,7 @@ void bind_options(nb::module_& m) {
           nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0, "k_type"_a = "f16",
           "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
           "prefix_cache_bytes"_a = 0, "machine_limit"_a = 0, "estimated_bytes"_a = 0, "cache_dir"_a = "",
-          "kernel_library"_a = "")
+          "kernel_library"_a = "", "compiler"_a = "")
       .def_ro("estimated_bytes", &ModelOptions::estimated_bytes);
 }
 
@@ -160,6 +160,11 @@ void bind_options(nb::module_& m) {
 
 void bind_model(nb::module_& m) {
   m.def("device_names", &device_names);
+  nb::class_<GpuFound>(m, "GpuFound", "A GPU with memory of its own.")
+      .def_ro("name", &GpuFound::name)
+      .def_ro("model", &GpuFound::model)
+      .def_ro("memory_bytes", &GpuFound::memory_bytes);
+  m.def("gpus", &gpus);
   bind_figures(m);
   bind_options(m);
   m.def(

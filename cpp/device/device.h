@@ -235,12 +235,25 @@ struct DeviceOptions {
   uint32_t threads = 0;          // 0: the device chooses
   std::string cache_dir{};       // where compiled kernels are kept; empty: nowhere
   std::string kernel_library{};  // a file of kernels that were compiled with the build (Metal), where there is one
+  std::string compiler{};        // NVIDIA's NVRTC, a path (CUDA); empty: by the loader's name
+};
+
+/// A GPU with memory of its own.
+struct GpuFound {
+  std::string name;  // of the device, "cuda:1"
+  std::string model;
+  uint64_t memory_bytes = 0;
 };
 
 /// Throws ValueError naming the devices there are.
 std::unique_ptr<Device> make_device(const DeviceOptions& options);
 /// Names that make_device takes on this machine: "reference", "cpu", and "cpu:<isa>" for each ISA the processor has.
 std::vector<std::string> device_names();
+/// Those of them that are GPUs with memory of their own.
+std::vector<GpuFound> gpus();
+/// What "auto" may be, the best first: GPUs that have been seen right and have all that they need, then the processor. make_device
+/// takes the first; who knows the model takes the first that it fits.
+std::vector<std::string> auto_devices(const DeviceOptions& options);
 /// One more device, from a build's or a test's own code: `name` is then among device_names().
 using DeviceMaker = std::unique_ptr<Device> (*)(const DeviceOptions& options);
 void register_device(const std::string& name, DeviceMaker make);

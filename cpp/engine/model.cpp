@@ -30,10 +30,13 @@ KvGeometry geometry_of(const LayerGroup& group, const Device& device, const Mode
   return g;
 }
 
-uint64_t limit_of(const ModelOptions& options, const DeviceInfo& device) {
+/// A GPU with memory of its own has the model there, and the machine's counts for nothing.
+uint64_t limit_of(const ModelOptions& options, const Device& device) {
   if (options.memory_limit != 0) return options.memory_limit;
+  const uint64_t own = device.info().memory_bytes;
+  if (own != 0 && !device.unified()) return own;
   uint64_t least = UINT64_MAX;
-  for (const uint64_t limit : {options.machine_limit, device.memory_bytes})
+  for (const uint64_t limit : {options.machine_limit, own})
     if (limit != 0) least = std::min(least, limit);
   return least;
 }
@@ -65,7 +68,7 @@ CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& gr
     : device_(make_device(options.device)),
       graph_(verified(runnable(graph, device_->info()))),
       fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses}))),
-      ledger_(limit_of(options, device_->info())),
+      ledger_(limit_of(options, *device_)),
       weights_(std::move(file), graph_),
       check_every_step_(options.check_every_step) {
   if (options.chunk_tokens == 0) throw ValueError("chunk_tokens: expected at least 1, found 0");
@@ -91,14 +94,36 @@ LoadedBytes CompiledModel::loaded_bytes() const {
   return {weights_.plan(*device_), runner_->workspace_bytes(), runner_->draw_room_bytes()};
 }
 
+uint64_t CompiledModel::loadable_bytes(const ModelOptions& options) const {
+  return ledger_.limit() - std::min(ledger_.limit(), options.estimated_bytes);
+}
+
+/// "auto" is the first of its devices that has the model's ops and formats, and memory for it; the last one is not asked.
+ModelOptions CompiledModel::on_a_device(const std::shared_ptr<WeightSource>& file, const Graph& graph,
+                                        const ModelOptions& options) {
+  if (options.device.name != "auto") return options;
+  ModelOptions chosen = options;
+  const std::vector<std::string> names = auto_devices(options.device);
+  for (size_t i = 0; i + 1 < names.size(); ++i) {
+    chosen.device.name = names[i];
+    try {
+      const CompiledModel model(file, graph, chosen);
+      if (model.loaded_bytes().total() <= model.loadable_bytes(chosen)) return chosen;
+    } catch (const Error&) {}  // a file that no device takes is told by the last one
+  }
+  chosen.device.name = names.back();
+  return chosen;
+}
+
 std::shared_ptr<CompiledModel> CompiledModel::load(std::shared_ptr<WeightSource> file, const Graph& graph,
-                                                   const ModelOptions& options, const LoadProgress& progress) {
+                                                   const ModelOptions& asked, const LoadProgress& progress) {
+  const ModelOptions options = on_a_device(file, graph, asked);
   const std::shared_ptr<CompiledModel> model(new CompiledModel(std::move(file), graph, options), [](CompiledModel* m) {
     if (!m->forks_.abandoned()) delete m;  // else its locks may be held by threads that a fork left behind
   });
   const LoadedBytes planned = model->loaded_bytes();
   const uint64_t needed = planned.total();
-  const uint64_t limit = model->ledger_.limit(), available = limit - std::min(limit, options.estimated_bytes);
+  const uint64_t limit = model->ledger_.limit(), available = model->loadable_bytes(options);
   if (needed > available)
     throw MemoryLimitError("the model's weights and workspace: needed " + std::to_string(needed) +
                                " bytes, available " + std::to_string(available) + " of the memory limit of " +
@@ -149,7 +174,8 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
 
 PlannedBytes CompiledModel::plan_file(std::shared_ptr<WeightSource> file, const Graph& graph,
                                       const ModelOptions& options, const Capacity& capacity, uint64_t all_logits_rows) {
-  return CompiledModel(std::move(file), graph, options).plan(capacity, all_logits_rows);
+  const ModelOptions chosen = on_a_device(file, graph, options);
+  return CompiledModel(std::move(file), graph, chosen).plan(capacity, all_logits_rows);
 }
 
 uint64_t CompiledModel::fingerprint() const {

@@ -93,6 +93,10 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   /// Everything but memory: it can be planned with.
   CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options);
   LoadedBytes loaded_bytes() const;
+  /// Of the limit, beside what is estimated.
+  uint64_t loadable_bytes(const ModelOptions& options) const;
+  static ModelOptions on_a_device(const std::shared_ptr<WeightSource>& file, const Graph& graph,
+                                  const ModelOptions& options);
   std::unique_ptr<Device> device_;
   Graph graph_;  // as the model has it
   Graph fused_;  // what steps run

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         NumericError,
     )
     from foundry.generate import Completion, Piece, TokenLogprobs
+    from foundry.hardware import Device, devices
     from foundry.hub import pull
     from foundry.memory import MemoryPlan
     from foundry.model import CompiledModel
@@ -34,6 +35,7 @@ __all__ = [
     "Completion",
     "ConsistencyError",
     "ContextOverflowError",
+    "Device",
     "ForkedError",
     "FoundryError",
     "MemoryLimitError",
@@ -44,11 +46,12 @@ __all__ = [
     "SamplingParams",
     "Session",
     "TokenLogprobs",
+    "devices",
     "pull",
 ]
 
 # Modules load when a name of theirs is first used: the command line answers --help and Ctrl-C at once.
-_MODULES = ("errors", "capacity", "generate", "hub", "memory", "model", "sampling", "session")
+_MODULES = ("errors", "capacity", "generate", "hardware", "hub", "memory", "model", "sampling", "session")
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from foundry.capacity import CapacityDecision, CapacityPolicy
 from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.errors import ModelFormatError
 from foundry.files import ModelFiles, open_model
+from foundry.hardware import compiler_for
 from foundry.hub import kernel_library, kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
@@ -80,14 +81,16 @@ def opened(
         override(metadata, *context), files.shapes, 32 if quantised else 8, files.tables, files.reordered
     )
     check_size(metadata, graph.arch.vocab_size)
+    device = text("device", device)
     options = _core.ModelOptions(
-        device=text("device", device),
+        device=device,
         threads=machine.threads() if is_default(threads) else whole("threads", threads, 1),
         memory_limit=limit,
         machine_limit=spare,
         estimated_bytes=estimated_bytes(metadata, graph.arch.vocab_size if files.folder is not None else None),
         cache_dir=str(kernels_dir()),
         kernel_library=kernel_library(),
+        compiler=compiler_for(device),
         k_type=k_type,
         v_type=v_type,
         page_tokens=whole("page_tokens", page_tokens, 1),
@@ -150,12 +153,14 @@ class CompiledModel:
         Args:
             path: the GGUF file; of a split model any part, and all are opened; or a directory in Hugging Face's form,
                 with config.json, safetensors in F32, F16 or BF16, and tokenizer.json.
-            device: "auto" (now "cpu"), "metal" (M1 and later), "metal:strict" (the same bits however a prompt is cut
-                into steps), "metal:any" (another of Apple's GPUs, untried), "cpu", "cpu:<instruction set>" or
-                "reference".
+            device: "auto" (an NVIDIA GPU where there is one, its compiler and room for the model; else "cpu"), "cuda"
+                (the first NVIDIA GPU; Ampere and later), "cuda:1" (the second), "metal" (M1 and later), each with
+                ":strict" behind it (the same bits however a prompt is cut into steps), "metal:any" (another of
+                Apple's GPUs, untried), "cpu", "cpu:<instruction set>" or "reference". ``foundry.devices()`` lists them.
             memory_limit: bytes for weights, workspace, all sessions and what is estimated for tokenizer and Python
                 (``MemoryPlan.estimated``). By default what machine, container and `ulimit` can spare
-                (``memory.default_memory_limit``), and on Metal at most the working set that the GPU recommends.
+                (``memory.default_memory_limit``), on Metal at most the working set that the GPU recommends, and on
+                CUDA what the card has free when the model is loaded.
             kv_dtype: "f32", "f16", "bf16", "q8_0" or "q4_0", or a pair for K and V apart. Pages hold the dims of a head
                 in whole eights, and, where K or V is quantised, in whole blocks of 32.
             threads: of the device; by default (None or -1) the processors that this process may run on, and no
@@ -245,7 +250,7 @@ class CompiledModel:
 
     @property
     def device(self) -> str:
-        """The device and its instruction set or GPU, "cpu:avx512", "metal:Apple M3"."""
+        """The device and its instruction set or GPU, "cpu:avx512", "metal:Apple M3", "cuda:NVIDIA H100 80GB HBM3"."""
         return f"{self._core.device}:{self._core.isa}"
 
     @property

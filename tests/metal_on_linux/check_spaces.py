@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from translate import DialectError, translate
+from translator import DialectError, translate
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ import numpy as np
 from api_truth import fetch
 from check_spaces import clang
 from mlx_cases import UNITS, Array, Case, Outputs
-from translate import translate
+from translator import FOLDER, translate
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -99,7 +99,7 @@ def unit_source(headers: tuple[str, ...], kernels: list[str]) -> str:
 def compile_one(source: Path) -> Path:
     made = source.with_suffix(".o")
     flags = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
-    flags += [f"-I{path}" for path in (HERE / "host", ROOT / "cpp", BUILD)]
+    flags += [f"-I{path}" for path in (HERE / "host", FOLDER, ROOT / "cpp", BUILD)]
     subprocess.run([clang(), *flags, "-c", str(source), "-o", str(made)], check=True)
     return made
 

@@ -81,13 +81,21 @@ SCHEDULES = {"plain": [0, 1, 2, 3], "address": [1], "thread": [1, 2]}
 
 def compile_all(folder: Path, build: str, sources: dict[str, str]) -> Path:
     flags = [os.environ.get("CXX", "g++"), "-std=c++20", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
-    flags += [f"-I{path}" for path in (HERE / "host", ROOT / "metal/include", ROOT / "cpp")]
+    flags += [f"-I{path}" for path in (HERE / "host", ROOT / "metal/translate", ROOT / "metal/include", ROOT / "cpp")]
     kernel_flags, runtime_flags = BUILDS[build]
     objects = []
     for name, text in sources.items():
         metal, cpp, made = (folder / f"{name}.{end}" for end in ("metal", "cpp", f"{build}.o"))
         metal.write_text(text, encoding="utf-8")
-        translate = [sys.executable, str(HERE / "translate.py"), str(metal), "--target", "host", "-o", str(cpp)]
+        translate = [
+            sys.executable,
+            str(ROOT / "metal/translate/translate.py"),
+            str(metal),
+            "--target",
+            "host",
+            "-o",
+            str(cpp),
+        ]
         subprocess.run(translate, check=True)
         subprocess.run([*flags, *kernel_flags, "-c", str(cpp), "-o", str(made)], check=True)
         objects.append(made)

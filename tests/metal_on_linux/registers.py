@@ -24,9 +24,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from check_spaces import clang
-from translate import translate
+from parts import instances
+from translator import FOLDER, translate
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "cmake"))
+from embed_kernels import with_headers  # noqa: E402
+
 HERE = Path(__file__).parent
 TABLE = HERE / "registers.txt"
 WHEELS = "nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 "
@@ -47,6 +51,7 @@ NVCC_FLAGS = [
 ]
 NVCC_FLAGS += ["-maxrregcount=128"]
 KERNELS = sorted(ROOT.glob("metal/*.metal"))
+CONSTANTS = 15  # function constants: a bias, a residual, a norm and a gate
 HEAVY = ["attention_decode", "attention_prefill", "linear", "linear_tiles"]  # the others have no arrays to speak of
 # name: file, what is there, what takes its place
 PLANTED = {
@@ -119,25 +124,29 @@ def nvcc() -> list[str]:
 def spilled(command: list[str], folder: Path, name: str, few: bool = True) -> dict[str, tuple[int, int]]:
     """Of each instance of a kernel file: registers, and bytes that are stored for want of them."""
     source = folder / f"{name}.cu"
-    source.write_text(translate(ROOT / f"metal/{name}.metal", "cuda"), encoding="utf-8")
-    paths = [HERE / "registers", folder, HERE / "cuda", ROOT / "cpp"]
+    path = ROOT / f"metal/{name}.metal"
+    with tempfile.TemporaryDirectory() as empty:
+        for header in ("metal_stdlib", "metal_simdgroup_matrix"):
+            (Path(empty) / header).touch()
+        names = instances(with_headers(path, ROOT / "metal", set()), "", clang(), empty)
+    entries = "".join(f"FOUNDRY_ENTRY({instance}, {CONSTANTS})\n" for instance in names)
+    source.write_text(translate(path, "cuda") + entries, encoding="utf-8")
+    paths = [HERE / "registers", folder, FOLDER / "cuda", FOLDER, ROOT / "cpp"]
     compile_it = [
         *command,
         *(f"-I{path}" for path in paths),
+        f"-DFOUNDRY_CONSTANTS={CONSTANTS}",
         *(["-DFOUNDRY_FEW_REGISTERS"] if few else []),
         str(source),
     ]
-    expanded = subprocess.run([*compile_it, "-E"], capture_output=True, text=True, check=True).stdout
-    registered = re.findall(r'metal_entry_(\d+)_registered\(((?:\s*"\w+")+)', expanded)
-    names = {number: "".join(re.findall(r'"(\w+)"', parts)) for number, parts in registered}
     done = subprocess.run(
         [*compile_it, *NVCC_FLAGS, "-o", str(folder / f"{name}.cubin")], capture_output=True, text=True
     )
     if done.returncode != 0:
         raise SystemExit(f"{name}: {done.stdout}{done.stderr}")
-    said = r"Compiling entry function '\w*?metal_entry_(\d+)E.*?(\d+) bytes spill stores.*?Used (\d+) registers"
+    said = r"Compiling entry function 'foundry_(\w+)_\d+'.*?(\d+) bytes spill stores.*?Used (\d+) registers"
     found = re.findall(said, done.stdout + done.stderr, re.S)
-    return {names[number]: (int(registers), int(stored)) for number, stored, registers in found}
+    return {instance: (int(registers), int(stored)) for instance, stored, registers in found}
 
 
 def check_spills(write: bool) -> bool:

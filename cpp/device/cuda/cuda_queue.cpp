@@ -1,156 +1,193 @@
-#include "device/cuda/cuda_queue.h"
-
-#include <cuda_runtime_api.h>
-
-#include <array>
+// Launches through NVIDIA's driver: one stream, in which a step is what was launched since the step before.
+#include <algorithm>
+#include <charconv>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "device/cuda/launch.h"
+#include "device/cuda/cuda_device.h"
+#include "device/cuda/gpu.h"
+#include "device/cuda/kernels.h"
+#include "device/cuda/memory.h"
+#include "device/cuda/steps.h"
+#include "device/cuda/told.h"
 #include "device/gpu/gpu_device.h"
+#include "launch_arguments.h"
 
 namespace foundry {
+namespace cuda {
 namespace {
 
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw ConsistencyError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status));
-}
+constexpr uint32_t kStepsAhead = 3;
+constexpr uint64_t kSpareBytes = uint64_t{256} << 20;  // for code of kernels, and what else the driver takes
 
-/// Memory of the GPU's own: `device`.
-class GpuBuffer final : public Buffer {
- public:
-  explicit GpuBuffer(uint64_t bytes) : bytes_(bytes) {
-    if (cudaMalloc(&data_, bytes == 0 ? 1 : bytes) == cudaSuccess) return;
-    size_t available = 0, total = 0;
-    if (cudaMemGetInfo(&available, &total) != cudaSuccess) available = 0;
-    throw MemoryLimitError(
-        "cuda: needed " + std::to_string(bytes) + " bytes of the GPU's memory, available " + std::to_string(available),
-        bytes, available);
-  }
-  ~GpuBuffer() override { cudaFree(data_); }  // once the steps under way have ended
-  GpuBuffer(const GpuBuffer&) = delete;
-  std::byte* host() override { return nullptr; }
-  uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
-  uint64_t bytes() const override { return bytes_; }
-
- private:
-  void* data_ = nullptr;
-  uint64_t bytes_;
-};
-
-/// The host's, which the GPU maps at the same address: `shared`.
-class PinnedBuffer final : public Buffer {
- public:
-  explicit PinnedBuffer(uint64_t bytes) : bytes_(bytes) {
-    if (cudaHostAlloc(&data_, bytes == 0 ? 1 : bytes, cudaHostAllocMapped) != cudaSuccess)
-      throw MemoryLimitError("cuda: needed " + std::to_string(bytes) + " bytes of mapped memory, available less", bytes,
-                             0);
-  }
-  ~PinnedBuffer() override { cudaFreeHost(data_); }
-  PinnedBuffer(const PinnedBuffer&) = delete;
-  std::byte* host() override { return static_cast<std::byte*>(data_); }
-  uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
-  uint64_t bytes() const override { return bytes_; }
-
- private:
-  void* data_ = nullptr;
-  uint64_t bytes_;
-};
+static_assert(metal_cuda::kMostBuffers >= kMostSlots && metal_cuda::kValueBytes >= kMostValueBytes);
 
 class CudaQueue final : public KernelQueue {
  public:
-  CudaQueue() {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0)
-      throw ValueError("device: expected an NVIDIA GPU for cuda, found none");
-    cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, 0), "properties");
-    info_.name = "cuda", info_.isa = "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
-    info_.max_tile_tokens = 1, info_.half_tiles = true;
+  CudaQueue(int index, const DeviceOptions& options)
+      : gpu_(Gpu::open(index)),
+        kernels_(gpu_, options),
+        memory_(std::make_shared<Memory>(gpu_)),
+        steps_(gpu_, memory_),
+        told_(gpu_, memory_) {
+    const Gpu::Current current(*gpu_);
+    gpu_->check(gpu_->driver().make_stream(&stream_, kStreamNonBlocking), "a stream");
+    info_.name = "cuda";
+    info_.isa = gpu_->properties().name;
+    info_.system = kernels_.made_by();
+    info_.max_tile_tokens = 1;
+    info_.half_tiles = true;
+    info_.steps_ahead = kStepsAhead;
+    const uint64_t available = gpu_->free_bytes();
+    info_.memory_bytes = available - std::min(available / 2, kSpareBytes);
   }
+  ~CudaQueue() override {
+    const Gpu::Current current(*gpu_);
+    drop();
+    steps_.settle();
+    gpu_->driver().destroy_stream(stream_);
+  }
+  CudaQueue(const CudaQueue&) = delete;
+
   const DeviceInfo& info() const override { return info_; }
   bool few_registers() const override { return false; }
-  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
-    if (kind == MemoryKind::shared) return std::make_unique<PinnedBuffer>(bytes);
-    return std::make_unique<GpuBuffer>(bytes);
-  }
+
+  std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return memory_->allocate(bytes, kind); }
   bool unified() const override { return false; }
   std::byte* window(const Span&, const Span& room) override {
-    settle();
+    steps_.settle();
     return room.host<std::byte>();
   }
   void upload(const Span& to, std::span<const std::byte> from) override {
-    settle();
-    move(address(to), from.data(), from.size(), cudaMemcpyHostToDevice, "upload");
-    check(cudaStreamSynchronize(kStream), "upload");  // the host may change its bytes then
+    const Gpu::Current current(*gpu_);
+    steps_.settle();
+    if (from.empty()) return;
+    gpu_->check(gpu_->driver().upload(address(to), from.data(), from.size(), stream_), "an upload", from.size());
+    finish("an upload");  // the host may change its bytes then
   }
   void download(const Span& from, std::span<std::byte> to) override {
-    settle();
-    move(to.data(), address(from), to.size(), cudaMemcpyDeviceToHost, "download");
-    check(cudaStreamSynchronize(kStream), "download");
+    const Gpu::Current current(*gpu_);
+    steps_.settle();
+    if (to.empty()) return;
+    gpu_->check(gpu_->driver().download(to.data(), address(from), to.size(), stream_), "a download", to.size());
+    finish("a download");
   }
   void copy(const Span& from, const Span& to, uint64_t bytes) override {
-    settle();
-    move(address(to), address(from), bytes, cudaMemcpyDeviceToDevice, "copy");
+    const Gpu::Current current(*gpu_);
+    steps_.settle();
+    if (bytes != 0) gpu_->check(gpu_->driver().copy(address(to), address(from), bytes, stream_), "a copy", bytes);
   }
   uint64_t copied_bytes(uint64_t, uint64_t n) const override { return n; }
   std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) override {
-    auto buffer = std::make_unique<GpuBuffer>(n);
+    std::unique_ptr<Buffer> buffer = allocate(n, MemoryKind::device);
     upload({buffer.get(), 0}, {data, n});
     return buffer;
   }
+
+  void begin() override {
+    const Gpu::Current current(*gpu_);
+    gpu_->check_alive();
+    drop();
+    memory_->encoding();
+  }
+
   void dispatch(const Dispatch& one) override {
-    std::array<void*, kMostSlots> buffers{};
-    std::array<const void*, kMostSlots> bytes{};
-    std::array<uint32_t, kMostSlots> n_bytes{};
+    const Gpu::Current current(*gpu_);
+    gpu_->check_alive();
+    const Function function = kernels_.get(one);
+    metal_cuda::Arguments arguments{};
+    is_encoding_ = true;
     for (uint32_t i = 0; i < one.n_slots; ++i) {
       const Dispatch::Slot& slot = one.slots[i];
       if (slot.buffer != nullptr) {
-        buffers[i] = reinterpret_cast<void*>(slot.buffer->address() + slot.offset);
-        continue;
+        arguments.buffers[i] = reinterpret_cast<void*>(slot.buffer->address() + slot.offset);
+      } else if (slot.is_value) {
+        std::memcpy(arguments.values[i], slot.bytes, slot.n_bytes);
+      } else {
+        arguments.buffers[i] = reinterpret_cast<void*>(told_.tell(slot.bytes, slot.n_bytes, stream_));
       }
-      bytes[i] = slot.bytes, n_bytes[i] = static_cast<uint32_t>(slot.n_bytes);
-      buffers[i] = keep(slot.bytes, slot.n_bytes);
     }
-    const int status =
-        foundry_cuda_launch(one.kernel.data(), one.grid.x, one.grid.y, one.grid.z, one.threads, buffers.data(),
-                            bytes.data(), n_bytes.data(), one.n_slots, one.constants, kStream);
-    if (status == -1) throw ConsistencyError(std::string("cuda: no kernel ") + one.kernel.data());
-    check(static_cast<cudaError_t>(status), one.kernel.data());
+    void* parameters[] = {&arguments};
+    gpu_->check(gpu_->driver().launch(function, one.grid.x, one.grid.y, one.grid.z, one.threads, 1, 1, 0, stream_,
+                                      parameters, nullptr),
+                one.kernel.data());
   }
-  uint64_t submit() override { return 0; }
-  void wait(uint64_t) override {
-    check(cudaStreamSynchronize(kStream), "a step");
-    kept_.clear();
+
+  uint64_t submit() override {
+    const uint64_t step = steps_.submit(stream_);
+    told_.submitted(step, steps_.ended());
+    is_encoding_ = false;
+    return step;
   }
+  void wait(uint64_t step) override { steps_.wait(step); }
 
  private:
-  static constexpr cudaStream_t kStream = nullptr;  // one order for all: launches, copies and constants
-
-  static void* address(const Span& of) { return of.as<void*>(); }
-  static void move(void* to, const void* from, uint64_t n, cudaMemcpyKind kind, const char* what) {
-    if (n != 0) check(cudaMemcpyAsync(to, from, n, kind, kStream), what);
-  }
-  /// Steps have ended, well or not: whoever wanted the results of one that failed is told by wait().
-  static void settle() noexcept { static_cast<void>(cudaStreamSynchronize(kStream)); }
-  /// Parameters where the GPU can read them until the step has ended.
-  void* keep(const void* data, uint64_t n) {
-    kept_.push_back(std::make_unique<PinnedBuffer>(n));
-    std::memcpy(kept_.back()->host(), data, n);
-    return kept_.back()->host();
+  static Address address(const Span& of) { return of.buffer->address() + of.offset; }
+  void finish(const char* what) { gpu_->check(gpu_->driver().wait_for_stream(stream_), what); }
+  /// What was launched and not submitted is on its way, and may still write: it ends, as a step that nobody asks for.
+  void drop() {
+    if (is_encoding_) static_cast<void>(gpu_->driver().wait_for_stream(stream_));
+    is_encoding_ = false;
+    told_.submitted(0, 0);
+    memory_->abandoned();
   }
 
+  const std::shared_ptr<Gpu> gpu_;
+  Kernels kernels_;
+  const std::shared_ptr<Memory> memory_;
+  Steps steps_;
+  Told told_;
+  Stream stream_ = nullptr;
   DeviceInfo info_;
-  std::vector<std::unique_ptr<PinnedBuffer>> kept_;
+  bool is_encoding_ = false;  // something has been launched since the last step
 };
 
-}  // namespace
+/// "cuda" is the first, "cuda:1" the second; nothing: a name of another kind.
+std::optional<int> index_of(std::string_view name) {
+  constexpr std::string_view kName = "cuda";
+  if (name == kName) return 0;
+  if (!name.starts_with("cuda:")) return std::nullopt;
+  name.remove_prefix(kName.size() + 1);
+  int index = -1;
+  const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), index);
+  if (failed != std::errc() || end != name.data() + name.size() || index < 0) return std::nullopt;
+  return index;
+}
 
-std::unique_ptr<Device> make_cuda_device(const DeviceOptions&) {
-  return make_gpu_device(std::make_unique<CudaQueue>());
+}  // namespace
+}  // namespace cuda
+
+std::vector<GpuFound> cuda_gpus() {
+  std::vector<GpuFound> found;
+  for (const cuda::Properties& one : cuda::gpus())
+    if (one.has_tiles())
+      found.push_back({one.index == 0 ? "cuda" : "cuda:" + std::to_string(one.index), one.name, one.memory_bytes});
+  return found;
+}
+
+bool cuda_compiler_available(const std::string& path) {
+  try {
+    cuda::Compiler::open(path);
+    return true;
+  } catch (const ValueError&) {
+    return false;
+  }
+}
+
+std::unique_ptr<Device> make_cuda_device(const DeviceOptions& options) {
+  constexpr std::string_view kStrict = ":strict";
+  std::string_view name = options.name;
+  const bool strict = name.ends_with(kStrict);
+  if (strict) name.remove_suffix(kStrict.size());
+  const std::optional<int> index = cuda::index_of(name);
+  if (!index) return nullptr;
+  return make_gpu_device(std::make_unique<cuda::CudaQueue>(*index, options), strict);
 }
 
 }  // namespace foundry

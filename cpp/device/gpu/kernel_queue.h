@@ -15,6 +15,7 @@ struct Grid {
 };
 
 inline constexpr uint32_t kMostSlots = 10;
+inline constexpr uint32_t kMostValueBytes = 64;
 
 /// What a launch has to do: bytes to move and multiply-adds, about. For queues that give the GPU no more than a piece at a time.
 struct Work {
@@ -29,6 +30,7 @@ class Dispatch {
     uint64_t offset = 0;
     const void* bytes = nullptr;  // read before dispatch() returns
     uint64_t n_bytes = 0;
+    bool is_value = false;  // the kernel takes the bytes by reference, as one small parameter; else by pointer
   };
 
   Dispatch(const char* kernel, Grid grid, uint32_t threads) : grid(grid), threads(threads) {
@@ -52,7 +54,10 @@ class Dispatch {
   }
   template <class T>
   Dispatch& value(const T& data) {
-    return bytes(&data, sizeof data);
+    static_assert(sizeof data <= kMostValueBytes);
+    bytes(&data, sizeof data);
+    slots[n_slots - 1].is_value = true;
+    return *this;
   }
   /// It touches nothing that the dispatch before it (and those that that one is beside) writes, nor writes what they read.
   Dispatch& beside() {

@@ -77,6 +77,7 @@ def closing_line(answer: Completion, session: Session) -> str:
         f"capacity {session.capacity} tokens",
         f"pages added {session.pages_added}",
         f"finish: {answer.finish_reason}",
+        f"device {session.model.device}",
     ]
     return " | ".join(parts)
 

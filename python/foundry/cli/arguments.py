@@ -168,7 +168,9 @@ def _model_argument(command: argparse.ArgumentParser) -> None:
 
 
 def _device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="auto", help="auto, metal, cpu, cpu:<instruction set> or reference")
+    command.add_argument(
+        "--device", default="auto", help="auto, cuda, cuda:1, metal, cpu, cpu:<instruction set> or reference"
+    )
     command.add_argument("--threads", type=int, metavar="N", help="by default all cores that may be used")
     command.add_argument(
         "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace, K/V and tokenizer, such as 8G"

@@ -1,7 +1,6 @@
 // The few vector types that the kernels use, for compilers that have none of their own: members, indexing, and for float
 // the arithmetic. METAL_ANYWHERE is what a function must say to run where the kernels run.
 #pragma once
-#include <stdint.h>
 
 typedef unsigned int uint;
 typedef unsigned short ushort;

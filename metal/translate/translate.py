@@ -199,7 +199,7 @@ def function_constants(source: Source, target: str) -> None:
         kind, name, index = match.groups()
         by = {
             "host": f"static constexpr metal_host::Constant<{kind}, {index}> {name}{{}};",
-            "cuda": f"static __device__ constexpr metal_cuda::Constant<{kind}, {index}> {name}{{}};",
+            "cuda": f"static constexpr {kind} {name} = (FOUNDRY_CONSTANTS >> {index} & 1) != 0;",
             "check": f"extern constant {kind} {name};",
         }[target]
         source.replace(match.start(), match.end(), by)
@@ -207,8 +207,8 @@ def function_constants(source: Source, target: str) -> None:
 
 def bindings_of(kernel: Kernel, target: str) -> str:
     if target == "cuda":
-        numbers = ", ".join(f"int(metal_cuda::Kind::{kind}), {index}" for kind, index in kernel.bindings)
-        return f"using bindings_of_{kernel.name} = metal_cuda::Bindings<{numbers}>;"
+        listed = ", ".join(f"metal_cuda::Bind<metal_cuda::Kind::{kind}, {index}>" for kind, index in kernel.bindings)
+        return f"using bindings_of_{kernel.name} = metal_cuda::Bindings<{listed}>;"
     listed = ", ".join(f"metal_host::Bind{{metal_host::Kind::{kind}, {index}}}" for kind, index in kernel.bindings)
     return f"static constexpr metal_host::Bind bindings_of_{kernel.name}[] = {{{listed}}};"
 
