@@ -1,0 +1,192 @@
+// What the queue of the CUDA device asks of the driver, as the software driver counts it, and when.
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "device/device.h"
+#include "software_cuda/machine.h"
+
+namespace foundry {
+namespace {
+
+std::unique_ptr<Device> cuda() { return make_device({"cuda", 1, {}, {}, {}}); }
+uint64_t count(const char* function) { return software_cuda_counts()[function]; }
+
+/// out = a + b, of n values each.
+struct Sum {
+  static constexpr uint32_t kValues = 1000;
+  explicit Sum(Device& device) : device(device) {
+    for (auto* one : {&a, &b, &out}) *one = device.allocate(kValues * sizeof(float), MemoryKind::device);
+    const std::vector<float> ones(kValues, 1.0f), twos(kValues, 2.0f);
+    device.upload({a.get(), 0}, std::as_bytes(std::span(ones)));
+    device.upload({b.get(), 0}, std::as_bytes(std::span(twos)));
+  }
+  void encode() { device.add({1, kValues, {a.get(), 0}, {b.get(), 0}, {out.get(), 0}}); }
+  uint64_t step() {
+    device.begin({}, {});
+    encode();
+    return device.submit();
+  }
+  float first(const std::unique_ptr<Buffer>& of) {
+    float value = 0;
+    device.download({of.get(), 0}, std::as_writable_bytes(std::span(&value, 1)));
+    return value;
+  }
+  Device& device;
+  std::unique_ptr<Buffer> a, b, out;
+};
+
+TEST_CASE("steps run behind the host, in order, and are waited for by number") {
+  const auto device = cuda();
+  Sum sum(*device);
+  const uint64_t ran = count("launches");
+  std::vector<uint64_t> steps;
+  for (int i = 0; i < 3; ++i) {
+    steps.push_back(sum.step());
+    std::swap(sum.a, sum.out);  // the next adds to what this one gives: 3, 5, 7
+  }
+  CHECK(steps == std::vector<uint64_t>{steps[0], steps[0] + 1, steps[0] + 2});
+  CHECK(count("launches") == ran);
+  device->wait(steps[0]);
+  CHECK(count("launches") == ran + 1);
+  device->wait(steps[2]);
+  device->wait(steps[1]);
+  CHECK(count("launches") == ran + 3);
+  CHECK(sum.first(sum.a) == 7.0f);
+}
+
+TEST_CASE("a buffer that goes while a step is under way stays until the step has ended") {
+  const auto device = cuda();
+  Sum sum(*device);
+  device->wait(sum.step());
+  const uint64_t freed = count("cuMemFree");
+  const uint64_t first = sum.step();
+  sum.b.reset();
+  CHECK(count("cuMemFree") == freed);
+  auto shared = device->allocate(64, MemoryKind::shared);
+  const uint64_t freed_host = count("cuMemFreeHost");
+  shared.reset();
+  CHECK(count("cuMemFreeHost") == freed_host);
+  device->wait(first);
+  CHECK(count("cuMemFree") == freed + 1);
+  CHECK(count("cuMemFreeHost") == freed_host + 1);
+  CHECK(sum.first(sum.out) == 3.0f);
+}
+
+TEST_CASE("a buffer that goes while a step is encoded stays until that step has ended, or is dropped") {
+  const auto device = cuda();
+  Sum sum(*device);
+  device->begin({}, {});
+  sum.encode();
+  const uint64_t freed = count("cuMemFree");
+  sum.b.reset();
+  CHECK(count("cuMemFree") == freed);
+  device->begin({}, {});  // what was launched has ended
+  CHECK(count("cuMemFree") == freed);
+  device->wait(device->submit());
+  CHECK(count("cuMemFree") == freed + 1);
+  CHECK(sum.first(sum.out) == 3.0f);
+}
+
+TEST_CASE("a copy begins when the steps before have ended, so that who asks for it may change tables at once") {
+  const auto device = cuda();
+  Sum sum(*device);
+  const uint64_t ran = count("launches");
+  sum.step();
+  device->copy({sum.out.get(), 0}, {sum.a.get(), 0}, Sum::kValues * sizeof(float));
+  CHECK(count("launches") == ran + 1);
+  sum.step();
+  CHECK(sum.first(sum.out) == 5.0f);
+}
+
+TEST_CASE("an upload is done on return: the host's bytes may change") {
+  const auto device = cuda();
+  Sum sum(*device);
+  std::vector<float> values(Sum::kValues, 7.0f);
+  device->upload({sum.a.get(), 0}, std::as_bytes(std::span(values)));
+  std::fill(values.begin(), values.end(), 0.0f);
+  device->wait(sum.step());
+  CHECK(sum.first(sum.out) == 9.0f);
+}
+
+TEST_CASE("what launches are told by pointer is copied once a step, and again where it has changed") {
+  const auto device = cuda();
+  constexpr uint32_t kVocab = 300;
+  const auto logits = device->allocate(kVocab * sizeof(float), MemoryKind::device);
+  const auto out = device->allocate(4 * sizeof(int32_t), MemoryKind::shared);
+  std::vector<float> row(kVocab, 0.0f);
+  row[17] = 9.0f, row[20] = 8.0f;
+  device->upload({logits.get(), 0}, std::as_bytes(std::span(row)));
+  SampleParams params{0.0f, 0, 1.0f, 0.0f, 0.5f};
+  const auto sample = [&](uint64_t at) {
+    device->sample({1, kVocab, &params, {logits.get(), 0}, {out.get(), at * sizeof(int32_t)}});
+  };
+  device->begin({}, {});
+  const uint64_t copied = count("cuMemcpyHtoD");
+  sample(0);
+  sample(1);
+  CHECK(count("cuMemcpyHtoD") == copied + 1);
+  params.temperature = 100.0f, params.min_p = 0.0f, params.uniform = 0.9999f;  // the last ids
+  sample(2);
+  params.temperature = 0.0f;
+  CHECK(count("cuMemcpyHtoD") == copied + 2);
+  const uint64_t step = device->submit();
+  device->begin({}, {});
+  sample(3);
+  CHECK(count("cuMemcpyHtoD") == copied + 3);  // the next step may be told otherwise
+  device->wait(step);
+  device->wait(device->submit());
+  const Span drawn{out.get(), 0};
+  CHECK(drawn.host<int32_t>()[0] == 17);
+  CHECK(drawn.host<int32_t>()[1] == 17);
+  CHECK(drawn.host<int32_t>()[2] > 290);
+  CHECK(drawn.host<int32_t>()[3] == 17);
+}
+
+TEST_CASE("any thread may call, with a context of its own or none") {
+  const auto device = cuda();
+  Sum sum(*device);
+  float found = 0;
+  std::thread([&] {
+    device->wait(sum.step());
+    found = sum.first(sum.out);
+    device->allocate(10, MemoryKind::device).reset();
+  }).join();
+  CHECK(found == 3.0f);
+}
+
+TEST_CASE("everything is given back") {
+  const uint64_t allocated = count("cuMemAlloc") - count("cuMemFree");
+  const uint64_t pinned = count("cuMemHostAlloc") - count("cuMemFreeHost");
+  {
+    const auto device = cuda();
+    Sum sum(*device);
+    sum.step();
+    device->begin({}, {});
+    sum.encode();
+  }
+  CHECK(count("cuMemAlloc") - count("cuMemFree") == allocated);
+  CHECK(count("cuMemHostAlloc") - count("cuMemFreeHost") == pinned);
+  CHECK(count("cuModuleLoadData") == count("cuModuleUnload"));
+  CHECK(count("cuStreamCreate") == count("cuStreamDestroy"));
+  CHECK(count("cuEventCreate") == count("cuEventDestroy"));
+}
+
+TEST_CASE("more than the card has is told with what it has, and the next allocation goes on") {
+  const auto device = cuda();
+  software_cuda_settings().no_memory_at = count("cuMemAlloc") + 1;
+  try {
+    device->allocate(12345, MemoryKind::device);
+    FAIL("expected a MemoryLimitError");
+  } catch (const MemoryLimitError& error) {
+    CHECK(error.needed_bytes == 12345);
+    CHECK(error.available_bytes > 1000000);
+  }
+  CHECK(device->allocate(12345, MemoryKind::device) != nullptr);
+}
+
+}  // namespace
+}  // namespace foundry
