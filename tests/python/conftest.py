@@ -1,7 +1,7 @@
 """What tests share: tiny models made on the spot, SmolLM2 fetched once, and real text.
 
 ``FOUNDRY_DEVICE`` names the device of every model whose test names none ("shadow", in a build with
-``FOUNDRY_TEST_DEVICES``). ``FOUNDRY_NEEDS_DEVICES``, by commas, are those that must be there: without one of them the
+``FOUNDRY_TEST_DEVICES``; "cuda:strict"), else it is "cpu". ``FOUNDRY_NEEDS_DEVICES``, by commas, are those that must be there: without one of them the
 run fails, where it would else skip what is about it and look well.
 """
 
@@ -18,11 +18,15 @@ import real_text as corpus
 import synthetic
 from foundry import CompiledModel
 from foundry._core import device_names
+from foundry.contexts import plan_contexts
 
 Tiny = Callable[..., Path]
 
-if device := os.environ.get("FOUNDRY_DEVICE"):
-    CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # `device` is the first
+device = os.environ.get("FOUNDRY_DEVICE", "cpu")  # and not "auto", which may be a GPU
+CompiledModel.load.__defaults__ = (device, *(CompiledModel.load.__defaults__ or ())[1:])  # `device` is the first
+if device == "cpu":
+    for planned in (CompiledModel.plan_file, plan_contexts):
+        planned.__kwdefaults__ = {**(planned.__kwdefaults__ or {}), "device": device}
 
 
 def needed_devices() -> list[str]:
@@ -38,8 +42,13 @@ def pytest_sessionstart() -> None:
 
 
 def exact_devices() -> list[str]:
-    """The devices of this build on which bits depend on tokens alone; Metal keeps to that in its strict mode."""
-    return ["metal:strict" if name == "metal" else name for name in device_names()]
+    """The devices here on which bits depend on tokens alone; GPUs keep to that in their strict mode."""
+    names = ["metal:strict" if name == "metal" else name for name in device_names()]
+    return [name for name in names if not name.startswith("cuda") or name.endswith(":strict")]
+
+
+def is_gpu(device: str) -> bool:
+    return device.startswith(("metal", "cuda"))
 
 
 def room_of(model: CompiledModel) -> int:

@@ -14,7 +14,7 @@ from conftest import Tiny
 from foundry import CompiledModel, NumericError, Session, _core
 
 PROMPT = [int(i) for i in np.random.default_rng(5).integers(0, 200, 20)]
-DEVICES = [name for name in ("cpu", "reference", "metal") if name in _core.device_names()]
+DEVICES = [name for name in ("cpu", "reference", "metal", "cuda") if name in _core.device_names()]
 
 
 def damaged(path: Path, folder: Path, **rows: dict[int, object]) -> Path:

@@ -269,7 +269,7 @@ def run_on(path: Path, programs: int, chunk_tokens: int, prefix_cache_bytes: int
     class Machine(Programs):
         model = CompiledModel.load(
             path,
-            device=os.environ.get("FOUNDRY_DEVICE", "auto"),
+            device=os.environ.get("FOUNDRY_DEVICE", "cpu"),
             threads=1,
             page_tokens=PAGE,
             chunk_tokens=chunk_tokens,

@@ -22,7 +22,7 @@ import test_formats
 import test_oracle
 import test_templates
 import test_tokenizer_oracle
-from conftest import exact_devices
+from conftest import exact_devices, is_gpu
 from family_vocabularies import TOKENIZERS, same_pre
 from foundry import CompiledModel, ModelFormatError, _core
 from foundry._core import device_names
@@ -77,9 +77,9 @@ def load(path: Path, **options: Any) -> CompiledModel:
 def refused(path: Path, arch: str, device: str) -> bool:
     """Whether the device does not run the family yet; then it is seen that it says so."""
     family = SMALL[arch]
-    if family is None or not family.experts or not device.startswith("metal"):
+    if family is None or not family.experts or not is_gpu(device):
         return False
-    told = r"(a mixture of experts|sinks): expected device cpu or reference, found metal$"
+    told = r"(a mixture of experts|sinks): expected device cpu or reference, found (metal|cuda)$"
     with pytest.raises(ModelFormatError, match=told):
         load(path, device=device)
     return True
@@ -102,7 +102,7 @@ def test_weights_of_each_format(note: Note, tiny_path: Callable[..., Path], name
     read it refuses by name."""
     note("cell", f"formats|{gguf.GGMLQuantizationType(synthetic.TYPES[name]).name}|{device}")
     path = tiny_path(**synthetic.of_type(name))
-    if name in HOST_ONLY and device.startswith("metal"):
+    if name in HOST_ONLY and is_gpu(device):
         with pytest.raises(ModelFormatError, match=f"on a GPU, found {name}$"):
             CompiledModel.load(path, device=device)
         note("checked", 0)
