@@ -34,6 +34,8 @@ const char* lock_rank_name(LockRank rank) {
       return "gpu_queue";
     case LockRank::gpu_memory:
       return "gpu_memory";
+    case LockRank::gpu_kernels:
+      return "gpu_kernels";
     case LockRank::arena:
       return "arena";
     case LockRank::thread_pool:

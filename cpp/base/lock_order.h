@@ -21,6 +21,7 @@ enum class LockRank : uint32_t {
   fingerprints,  // hashes of files; held while one is made
   gpu_queue,     // steps of a GPU under way
   gpu_memory,    // its buffers
+  gpu_kernels,   // functions of compiled kernels by name
   arena,         // pieces of a chunk of host memory
   thread_pool,   // threads that sleep
   fair_lock,     // the inside of a FairLock

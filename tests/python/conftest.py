@@ -1,8 +1,8 @@
 """What tests share: tiny models made on the spot, SmolLM2 fetched once, and real text.
 
 ``FOUNDRY_DEVICE`` names the device of every model whose test names none ("shadow", in a build with
-``FOUNDRY_TEST_DEVICES``; "cuda:strict"), else it is "cpu". ``FOUNDRY_NEEDS_DEVICES``, by commas, are those that must be there: without one of them the
-run fails, where it would else skip what is about it and look well.
+``FOUNDRY_TEST_DEVICES``; "cuda:strict"), else it is "cpu". ``FOUNDRY_NEEDS_DEVICES``, by commas, are those that must be
+there: without one of them the run fails, where it would else skip what is about it and look well.
 """
 
 from __future__ import annotations

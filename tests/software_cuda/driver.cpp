@@ -207,11 +207,6 @@ Result cuModuleLoadData(Module* module, const void* image) {
   *module = new CUmod_st;
   return kSuccess;
 }
-Result cuModuleUnload(Module module) {
-  const Call call("cuModuleUnload");
-  delete module;
-  return call.refusal;
-}
 /// foundry_linear_q4_0_5: the kernel linear_q4_0, its function constants 5.
 Result cuModuleGetFunction(Function* function, Module, const char* name) {
   const Call call("cuModuleGetFunction");

@@ -46,10 +46,10 @@ __attribute__((visibility("default"))) const char* foundry_cuda_launch(const cha
   static std::map<std::pair<std::string, uint32_t>, cuda::Function> known;
   try {
     static const std::shared_ptr<cuda::Gpu> gpu = cuda::Gpu::open(0);
-    static cuda::Kernels kernels(gpu, {});
+    static const std::shared_ptr<cuda::Kernels> kernels = cuda::Kernels::open(gpu, {});
     const cuda::Gpu::Current current(*gpu);
     cuda::Function& function = known[{kernel, constants}];
-    if (function == nullptr) function = kernels.get(named(kernel, constants));
+    if (function == nullptr) function = kernels->get(named(kernel, constants));
     metal_cuda::Arguments arguments{};
     for (uint32_t i = 0; i < n_slots; ++i) {
       arguments.buffers[i] = buffers[i];

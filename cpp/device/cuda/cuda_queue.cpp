@@ -32,7 +32,7 @@ class CudaQueue final : public KernelQueue {
  public:
   CudaQueue(int index, const DeviceOptions& options)
       : gpu_(Gpu::open(index)),
-        kernels_(gpu_, options),
+        kernels_(Kernels::open(gpu_, options)),
         memory_(std::make_shared<Memory>(gpu_)),
         steps_(gpu_, memory_),
         told_(gpu_, memory_) {
@@ -40,7 +40,7 @@ class CudaQueue final : public KernelQueue {
     gpu_->check(gpu_->driver().make_stream(&stream_, kStreamNonBlocking), "a stream");
     info_.name = "cuda";
     info_.isa = gpu_->properties().name;
-    info_.system = kernels_.made_by();
+    info_.system = kernels_->made_by();
     info_.max_tile_tokens = 1;
     info_.half_tiles = true;
     info_.steps_ahead = kStepsAhead;
@@ -100,7 +100,7 @@ class CudaQueue final : public KernelQueue {
   void dispatch(const Dispatch& one) override {
     const Gpu::Current current(*gpu_);
     gpu_->check_alive();
-    const Function function = kernels_.get(one);
+    const Function function = kernels_->get(one);
     metal_cuda::Arguments arguments{};
     is_encoding_ = true;
     for (uint32_t i = 0; i < one.n_slots; ++i) {
@@ -139,7 +139,7 @@ class CudaQueue final : public KernelQueue {
   }
 
   const std::shared_ptr<Gpu> gpu_;
-  Kernels kernels_;
+  const std::shared_ptr<Kernels> kernels_;
   const std::shared_ptr<Memory> memory_;
   Steps steps_;
   Told told_;

@@ -47,7 +47,6 @@ inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
   FUNCTION(download, cuMemcpyDtoHAsync_v2, (void* to, Address from, size_t bytes, Stream stream))                     \
   FUNCTION(copy, cuMemcpyDtoDAsync_v2, (Address to, Address from, size_t bytes, Stream stream))                       \
   FUNCTION(load_module, cuModuleLoadData, (Module * module, const void* image))                                       \
-  FUNCTION(unload_module, cuModuleUnload, (Module module))                                                            \
   FUNCTION(function, cuModuleGetFunction, (Function * function, Module module, const char* name))                     \
   FUNCTION(launch, cuLaunchKernel,                                                                                    \
            (Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, \

@@ -1,5 +1,9 @@
 #include "device/cuda/kernels.h"
 
+#include <mutex>
+#include <tuple>
+#include <vector>
+
 #include "base/error.h"
 #include "device/cuda/kernel_source.h"
 
@@ -34,46 +38,52 @@ std::string kind_of(const Gpu& gpu, const Compiler& compiler, const std::string&
 
 }  // namespace
 
+std::shared_ptr<Kernels> Kernels::open(const std::shared_ptr<Gpu>& gpu, const DeviceOptions& options) {
+  static std::mutex mutex;
+  static std::map<std::tuple<int, std::string, std::string>, std::shared_ptr<Kernels>> opened;
+  const std::lock_guard lock(mutex);
+  std::shared_ptr<Kernels>& kernels = opened[{gpu->properties().index, options.compiler, options.cache_dir}];
+  if (kernels == nullptr) kernels = std::shared_ptr<Kernels>(new Kernels(gpu, options));
+  return kernels;
+}
+
 Kernels::Kernels(std::shared_ptr<Gpu> gpu, const DeviceOptions& options)
     : gpu_(std::move(gpu)),
       compiler_(Compiler::open(options.compiler)),
       architecture_(architecture_of(*gpu_, *compiler_)),
       cubins_(options.cache_dir, kind_of(*gpu_, *compiler_, architecture_)) {}
 
-Kernels::~Kernels() {
-  const Gpu::Current current(*gpu_);
-  for (const Module module : modules_) gpu_->driver().unload_module(module);
-}
-
 std::string Kernels::made_by() const { return architecture_ + ", NVRTC " + compiler_->version(); }
 
 Function Kernels::get(const Dispatch& launch) {
-  Function& known = known_[{launch.kernel, launch.constants}];
-  if (known != nullptr) return known;
-  const std::string name = std::string(launch.kernel.data()) + "-" + std::to_string(launch.constants);
-  const std::string entry = program_of(launch).entry;
-  Function found = nullptr;
-  gpu_->check(gpu_->driver().function(&found, module_of(launch, name), entry.c_str()), entry.c_str());
-  return known = found;
+  const Key key{launch.kernel, launch.constants};
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = known_.find(key); found != known_.end()) return found->second;
+  }
+  const Function made = make(launch);  // others' launches go on meanwhile
+  const std::lock_guard lock(mutex_);
+  return known_.try_emplace(key, made).first->second;
 }
 
 /// Kept code that the driver does not take is as none.
-Module Kernels::module_of(const Dispatch& launch, const std::string& name) {
-  modules_.reserve(modules_.size() + 1);
-  Module module = nullptr;
-  if (const auto kept = cubins_.load(name); kept && gpu_->driver().load_module(&module, kept->data()) == kSuccess) {
-    modules_.push_back(module);
-    return module;
-  }
-  gpu_->check_alive();
+Function Kernels::make(const Dispatch& launch) {
   const KernelProgram program = program_of(launch);
-  std::vector<std::string> options = program.options;
-  options.push_back("--gpu-architecture=" + architecture_);
-  const std::vector<std::byte> cubin = compiler_->compile(program.file, program.source, kernel_headers(), options);
-  gpu_->check(gpu_->driver().load_module(&module, cubin.data()), name.c_str(), cubin.size());
-  modules_.push_back(module);
-  cubins_.save(name, cubin);
-  return module;
+  const std::string name = std::string(launch.kernel.data()) + "-" + std::to_string(launch.constants);
+  const Driver& driver = gpu_->driver();
+  Module module = nullptr;
+  const auto kept = cubins_.load(name);
+  if (!kept || driver.load_module(&module, kept->data()) != kSuccess) {
+    gpu_->check_alive();
+    std::vector<std::string> options = program.options;
+    options.push_back("--gpu-architecture=" + architecture_);
+    const std::vector<std::byte> cubin = compiler_->compile(program.file, program.source, kernel_headers(), options);
+    gpu_->check(driver.load_module(&module, cubin.data()), name.c_str(), cubin.size());
+    cubins_.save(name, cubin);
+  }
+  Function function = nullptr;
+  gpu_->check(driver.function(&function, module, program.entry.c_str()), program.entry.c_str());
+  return function;
 }
 
 }  // namespace foundry::cuda

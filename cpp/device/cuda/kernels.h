@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "base/lock_order.h"
 #include "device/cuda/compiler.h"
 #include "device/cuda/cubins.h"
 #include "device/cuda/gpu.h"
@@ -16,26 +17,27 @@ namespace foundry::cuda {
 
 class Kernels {
  public:
+  /// Those of this GPU, compiler and cache folder, one for the process: a second model finds what the first one had compiled.
   /// ValueError: there is no compiler, or none for this GPU or its driver; it says what to install.
-  Kernels(std::shared_ptr<Gpu> gpu, const DeviceOptions& options);
-  ~Kernels();
+  static std::shared_ptr<Kernels> open(const std::shared_ptr<Gpu>& gpu, const DeviceOptions& options);
   Kernels(const Kernels&) = delete;
 
-  /// ConsistencyError: no such kernel, or one that does not compile.
+  /// ConsistencyError: no such kernel, or one that does not compile. Thread-safe.
   Function get(const Dispatch& launch);
   /// "sm_90a, NVRTC 13.0": what decides about bits.
   std::string made_by() const;
 
  private:
   using Key = std::pair<std::array<char, 64>, uint32_t>;
-  Module module_of(const Dispatch& launch, const std::string& name);
+  Kernels(std::shared_ptr<Gpu> gpu, const DeviceOptions& options);
+  Function make(const Dispatch& launch);
 
-  std::shared_ptr<Gpu> gpu_;
-  std::shared_ptr<Compiler> compiler_;
-  std::string architecture_;
-  Cubins cubins_;
-  std::map<Key, Function> known_;
-  std::vector<Module> modules_;
+  const std::shared_ptr<Gpu> gpu_;
+  const std::shared_ptr<Compiler> compiler_;
+  const std::string architecture_;
+  const Cubins cubins_;
+  RankedMutex mutex_{LockRank::gpu_kernels};
+  std::map<Key, Function> known_;  // their modules stay loaded as long as the context
 };
 
 }  // namespace foundry::cuda
