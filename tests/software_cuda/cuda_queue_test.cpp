@@ -81,10 +81,11 @@ TEST_CASE("a buffer that goes while a step is encoded stays until that step has 
   Sum sum(*device);
   device->begin({}, {});
   sum.encode();
-  const uint64_t freed = count("cuMemFree");
+  const uint64_t freed = count("cuMemFree"), ran = count("launches");
   sum.b.reset();
   CHECK(count("cuMemFree") == freed);
   device->begin({}, {});  // what was launched has ended
+  CHECK(count("launches") == ran + 1);
   CHECK(count("cuMemFree") == freed);
   device->wait(device->submit());
   CHECK(count("cuMemFree") == freed + 1);
@@ -110,6 +111,14 @@ TEST_CASE("an upload is done on return: the host's bytes may change") {
   std::fill(values.begin(), values.end(), 0.0f);
   device->wait(sum.step());
   CHECK(sum.first(sum.out) == 9.0f);
+  const auto pinned =
+      device->allocate(Sum::kValues * sizeof(float), MemoryKind::shared);  // which the card reads itself
+  const std::span own(Span{pinned.get(), 0}.host<float>(), Sum::kValues);
+  std::fill(own.begin(), own.end(), 5.0f);
+  device->upload({sum.a.get(), 0}, std::as_bytes(own));
+  std::fill(own.begin(), own.end(), 0.0f);
+  device->wait(sum.step());
+  CHECK(sum.first(sum.out) == 7.0f);
 }
 
 TEST_CASE("what launches are told by pointer is copied once a step, and again where it has changed") {
