@@ -14,7 +14,6 @@ namespace {
 #include "device/cpu/panels.inl"
 
 constexpr uint32_t kTileRows = 16;
-#define FOUNDRY_UNROLL_ROWS _Pragma("GCC unroll 16")
 // Tile registers. GCC's intrinsics make assembler's names of them, and so want macros.
 #define FOUNDRY_WEIGHTS 0
 #define FOUNDRY_COARSE 1
@@ -66,28 +65,10 @@ inline void spread(const std::byte* w, uint32_t part, std::byte* groups) {
   spread_pair<Format, 3>(w, part, groups);
 }
 
-/// Of what shares a scale, for each row. What is one number a row lies in memory for the instructions that broadcast it
-/// on the way: from a processor's registers it would take turns with the arithmetic.
 struct Sums {
   alignas(64) int32_t coarse[kTileRows][kLanes];
   alignas(64) int32_t fine[kTileRows][kLanes];
-  int32_t starts[kTileRows];  // what takes the packed values' offset out
-  float of_q[kTileRows];      // of its activations, times their scale
 };
-
-template <class Format>
-inline void sum_activations(const LinearPanel& a, uint64_t b, uint32_t half, Sums& sums) {
-  if constexpr (Format::kOffset != 0 || Format::has_minimum) {
-    const uint64_t n_blocks = a.in_features / kBlock;
-    const int32_t* of_q = a.quant.sums + 2 * b;
-    const float* scale = a.quant.scales + b;
-    for (uint32_t r = 0; r < kTileRows; ++r, of_q += 2 * n_blocks, scale += n_blocks) {
-      const int32_t sum = Format::kHalves == 2 ? of_q[half] : of_q[0] + of_q[1];
-      if constexpr (Format::kOffset != 0) sums.starts[r] = -Format::kOffset * sum;
-      if constexpr (Format::has_minimum) sums.of_q[r] = *scale * static_cast<float>(sum);
-    }
-  }
-}
 
 /// The byte products of what shares a scale. `q` is the first row's block of activations.
 inline void multiply(const int8_t* q, uint64_t row_bytes, const std::byte* groups, Sums& sums) {
@@ -112,30 +93,27 @@ inline void tile_rows(const LinearPanel& a, uint32_t row) {
   alignas(64) std::byte groups[8 * 64];
   Sums sums;
   F16 acc[kTileRows];
-  FOUNDRY_UNROLL_ROWS
-  for (uint32_t r = 0; r < kTileRows; ++r) acc[r] = zero();
+  for (F16& one : acc) one = zero();
   const std::byte* w = a.panel;
   for (uint64_t b = row * n_blocks; b < (row + uint64_t{1}) * n_blocks; w += Format::bytes)
     for (uint32_t part = 0; part < kParts; ++part, ++b) {
       ask_ahead<kPartBytes>(w + part * kPartBytes);
       spread<Format>(w, part, groups);
       for (uint32_t half = 0; half < kHalves; ++half) {
-        sum_activations<Format>(a, b, half, sums);
         multiply(a.quant.q + b * kQuantBytes + half * kBlock / kHalves, row_bytes, groups + half * 256, sums);
         const F16 d = Format::scale(w, part, half);
-        const float* scale = a.quant.scales + b;
-        FOUNDRY_UNROLL_ROWS
-        for (uint32_t r = 0; r < kTileRows; ++r, scale += n_blocks) {
-          I16 sum = iadd(shift_left7(load_i32(sums.coarse[r])), load_i32(sums.fine[r]));
-          if constexpr (Format::kOffset != 0) sum = iadd(sum, iset1(sums.starts[r]));
-          add_scaled<Format>(acc[r], sum, d, *scale, sums.of_q[r], w, part, half);
+        _Pragma("GCC unroll 16") for (uint32_t r = 0; r < kTileRows; ++r) {
+          const uint64_t block = b + r * n_blocks;
+          const int32_t* of_q = a.quant.sums + 2 * block;
+          const int32_t q_sum = kHalves == 2 ? of_q[half] : of_q[0] + of_q[1];
+          const float scale = a.quant.scales[block];
+          const I16 fine = iadd(load_i32(sums.fine[r]), iset1(-Format::kOffset * q_sum));
+          const I16 sum = iadd(shift_left7(load_i32(sums.coarse[r])), fine);
+          add_scaled<Format>(acc[r], sum, d, scale, scale * static_cast<float>(q_sum), w, part, half);
         }
       }
     }
-  F16 done[kTileRows];  // acc has no address then, and is registers
-  FOUNDRY_UNROLL_ROWS
-  for (uint32_t r = 0; r < kTileRows; ++r) done[r] = acc[r];
-  put_outputs(a, row, done);
+  put_outputs(a, row, acc);
 }
 
 /// Whether tiles can: in f32, f16 and bf16 they would round otherwise.
