@@ -114,7 +114,9 @@ class Graph {
 /// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for
 /// fusing is ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads
 /// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, a group's head_dim a multiple of 8 and at
-/// most arch's filled up to 32, parts inside their tensors, no more experts chosen than there are and their numbers read by routed ops alone, a K/V append before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
+/// most arch's filled up to 32, parts inside their tensors, no more experts chosen than there are and their numbers read
+/// by routed ops alone, a K/V append before each attention of its layer, one select_rows, logits [selected, vocab], fused
+/// ops in fused graphs alone.
 void verify(const Graph& graph);
 
 /// What a device runs in one call.
