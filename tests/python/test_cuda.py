@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import foundry
 import numpy as np
@@ -20,6 +21,7 @@ import synthetic
 from conftest import Tiny, needed_devices
 from foundry import CompiledModel, _core
 from foundry.cli.answers import closing_line
+from foundry.hardware import compiler_for
 from numpy.typing import NDArray
 
 needs_cuda = pytest.mark.skipif("cuda" not in [*_core.device_names(), *needed_devices()], reason="no NVIDIA GPU here")
@@ -187,6 +189,24 @@ def test_without_a_driver_the_error_says_what_is_missing(tiny_path: Tiny) -> Non
     with pytest.raises(ValueError, match=r"expected an NVIDIA GPU and its driver for cuda, found no driver \(libcuda"):
         CompiledModel.load(tiny_path(), device="cuda")
     assert CompiledModel.load(tiny_path(), device="auto").device.startswith("cpu:")
+
+
+def test_the_compiler_is_looked_for_where_the_device_may_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(name: str) -> SimpleNamespace:
+        asked.append(name)
+        if len(asked) > 2:
+            raise RuntimeError("not found")
+        return SimpleNamespace(abs_path="/somewhere/libnvrtc.so.13")
+
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", SimpleNamespace(load_nvidia_dynamic_lib=load))
+    assert compiler_for("cpu") == compiler_for("reference") == "" and asked == []
+    assert compiler_for("cuda") == compiler_for("cuda:1:strict") == "/somewhere/libnvrtc.so.13"
+    assert compiler_for("cuda") == "" and asked == ["nvrtc"] * 3
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)  # not installed
+    assert compiler_for("cuda") == ""
 
 
 @pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cudas", "cuda:strict:1"])
