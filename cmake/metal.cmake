@@ -1,4 +1,5 @@
-# The Metal device: Objective-C++, and the source of the kernels. On Linux, for tests, a software Metal takes Apple's place.
+# The Metal device: Objective-C++, and the source of the kernels. On Linux, for tests, a software Metal takes Apple's
+# place.
 if(NOT APPLE)
   find_program(FOUNDRY_CLANGXX NAMES clang++-22 clang++-21 clang++-20 clang++-19 clang++-18 clang++-17 clang++-16 clang++
     REQUIRED)
@@ -29,8 +30,9 @@ else()
 endif()
 target_compile_options(foundry_device PRIVATE "$<$<COMPILE_LANGUAGE:OBJCXX>:${objcxx_options}>")
 
-# Kernels compiled with the wheel, where Apple's Metal compiler is at hand (a download of its own since Xcode 26). Without, or on a
-# system that does not take them, the device compiles from source. For macOS 14 and its language, so that every later one takes them.
+# Kernels compiled with the wheel, where Apple's Metal compiler is at hand (a download of its own since Xcode 26).
+# Without, or on a system that does not take them, the device compiles from source. For macOS 14 and its language, so
+# that every later one takes them.
 if(APPLE AND SKBUILD)
   execute_process(COMMAND xcrun -sdk macosx metal --version RESULT_VARIABLE no_metal_compiler OUTPUT_QUIET ERROR_QUIET)
   if(NOT no_metal_compiler)

@@ -1,4 +1,5 @@
-# The kernel tests on the host: each case as "metal:host", and, where there is the software Metal, as "metal", through the real device.
+# The kernel tests on the host: each case as "metal:host", and, where there is the software Metal, as "metal", through
+# the real device.
 set(kernels_on_host $<TARGET_OBJECTS:foundry_metal_kernels> $<TARGET_OBJECTS:foundry_metal_runtime>)
 if(FOUNDRY_SOFTWARE_METAL)
   set(kernels_on_host "")  # the device has them

@@ -1,4 +1,5 @@
-# The software Metal of the tests: Apple's framework for the Metal device on Linux, over the translated kernels (metal_tests.cmake).
+# The software Metal of the tests: Apple's framework for the Metal device on Linux, over the translated kernels
+# (metal_tests.cmake).
 set(software tests/metal_on_linux)
 file(GLOB software_sources CONFIGURE_DEPENDS ${software}/objc/*.cpp ${software}/software/*.cpp ${software}/software/*.mm)
 list(FILTER software_sources EXCLUDE REGEX "/rules\\.mm$")

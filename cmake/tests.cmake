@@ -1,12 +1,13 @@
-# The C++ tests: on doctest where it is found, else on a small header of our own with the same macros. One executable; one
-# ctest entry a file, so that a failure names its file and `ctest -R page_table` runs one. The benches are labelled "bench".
+# The C++ tests: on doctest where it is found, else on a small header of our own with the same macros. One executable;
+# one ctest entry a file, so that a failure names its file and `ctest -R page_table` runs one. The benches are labelled
+# "bench".
 set(small_doctest ${CMAKE_CURRENT_SOURCE_DIR}/tests/small_doctest)
 find_path(DOCTEST_INCLUDE doctest/doctest.h)
 if(NOT DOCTEST_INCLUDE)
   set(DOCTEST_INCLUDE ${small_doctest})
 endif()
-# What each macro does when its check fails, by whichever header the tests are on and by the small one. (Nothing in it is for
-# sanitizers, which would take minutes to build it.)
+# What each macro does when its check fails, by whichever header the tests are on and by the small one. (Nothing in it
+# is for sanitizers, which would take minutes to build it.)
 set(headers chosen small)
 if(CMAKE_CXX_FLAGS MATCHES "fsanitize")
   set(headers "")
@@ -25,7 +26,8 @@ foreach(header IN LISTS headers)
 endforeach()
 set(cases FOUNDRY_TEST_CASES_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/cases")
 
-# A device whose memory the host can't see: the engine's tests run on it once more, with steps as they come and with steps ahead.
+# A device whose memory the host can't see: the engine's tests run on it once more, with steps as they come and with
+# steps ahead.
 add_library(foundry_shadow STATIC tests/shadow/reach.cpp tests/shadow/shadow_device.cpp)
 target_include_directories(foundry_shadow PUBLIC tests)
 target_link_libraries(foundry_shadow PUBLIC foundry_device)
@@ -59,7 +61,8 @@ foreach(device IN ITEMS shadow shadow:ahead)
   set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 900 ENVIRONMENT FOUNDRY_DEVICE=${device})
 endforeach()
 
-# One allocation, map, open, read or write fails in turn: the linker wraps them for the house's own code, which GNU's and LLVM's can.
+# One allocation, map, open, read or write fails in turn: the linker wraps them for the house's own code, which GNU's
+# and LLVM's can.
 if(CMAKE_SYSTEM_NAME STREQUAL Linux)
   add_executable(foundry_faults tests/cpp/main.cpp tests/faults/faults.cpp tests/faults/faults_test.cpp
     tests/faults/files_test.cpp)

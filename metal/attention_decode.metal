@@ -1,6 +1,7 @@
-// Attention of a few rows over the page table. The positions of a query are split, whole segments to a threadgroup, so that long
-// histories fill the GPU; the splits depend on the query's position alone. Each has a softmax of its own (max, sum, out), which
-// attention_merge joins in ascending order (FlashAttention-2, arXiv:2307.08691; Flash-Decoding, Dao et al. 2023).
+// Attention of a few rows over the page table. The positions of a query are split, whole segments to a threadgroup, so
+// that long histories fill the GPU; the splits depend on the query's position alone. Each has a softmax of its own
+// (max, sum, out), which attention_merge joins in ascending order (FlashAttention-2, arXiv:2307.08691; Flash-Decoding,
+// Dao et al. 2023).
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
@@ -24,8 +25,9 @@ METAL_FUNC SplitRange split_range(constant AttentionParams& p, uint position, ui
   return range;
 }
 
-/// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes of them make a
-/// head, and the others of a simdgroup take other positions. partials [row][head][split]: max, sum, out [head_dim].
+/// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes
+/// of them make a head, and the others of a simdgroup take other positions. partials [row][head][split]: max, sum, out
+/// [head_dim].
 template <class Format, uint kLanes, uint kQueries>
 kernel void attention_decode(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
                              device float* partials [[buffer(2)]], constant KvParams& kv [[buffer(3)]],

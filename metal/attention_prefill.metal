@@ -1,5 +1,6 @@
-// Attention of many rows over the page table, with matrix tiles (FlashAttention-2, arXiv:2307.08691). A simdgroup has 16 rows, or 8, of
-// one query head; the heads of a KV head are neighbours in a threadgroup and share each load of K and V, staged as half.
+// Attention of many rows over the page table, with matrix tiles (FlashAttention-2, arXiv:2307.08691). A simdgroup has
+// 16 rows, or 8, of one query head; the heads of a KV head are neighbours in a threadgroup and share each load of K and
+// V, staged as half.
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
@@ -27,7 +28,8 @@ struct Stage<F16> {
   static METAL_FUNC uint4 eight(device const uchar* row, uint i) { return *(device const uint4*)(row + ulong(i) * 2); }
 };
 
-/// A thread's share of kKeys positions of K or V. All of it is read before any of it is stored, so that the reads overlap.
+/// A thread's share of kKeys positions of K or V. All of it is read before any of it is stored, so that the reads
+/// overlap.
 template <uint kDim, uint kKeys>
 struct KvShare {
   enum : uint { kParts = kDim / 8, kCount = (kKeys * kParts + kThreads - 1) / kThreads };
@@ -60,9 +62,9 @@ struct KvShare {
   }
 };
 
-/// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is kRows rows of a head: strip u is head u % group of rows
-/// u / group * kRows. Sequences of fewer than split.prefill_rows rows are left to attention_decode. In narrow strips V is read behind
-/// K, into the same place: half the registers that hold what is under way.
+/// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is kRows rows of a head: strip u is head u %
+/// group of rows u / group * kRows. Sequences of fewer than split.prefill_rows rows are left to attention_decode. In
+/// narrow strips V is read behind K, into the same place: half the registers that hold what is under way.
 template <class Format, uint kDim, uint kKeys, uint kRows>
 kernel void attention_prefill(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
                               device float* out [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
@@ -73,7 +75,8 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8, kWords = kKeys * kStride / 8;
   constexpr uint kElements = kRows / 2, kOwn = kRows / 8;  // of a tile, and rows, that a lane has
   constexpr bool kInTurn = kRows < AttentionPrefillLaunch::kRows;
-  // Halves in fact, [kKeys][kStride]. Declared as what is stored, for stores of 16 bytes want a place that is aligned to them.
+  // Halves in fact, [kKeys][kStride]. Declared as what is stored, for stores of 16 bytes want a place that is aligned
+  // to them.
   threadgroup uint4 key_store[kWords];
   threadgroup uint4 value_store[kInTurn ? 1 : kWords];
   threadgroup const half* keys = (threadgroup const half*)key_store;

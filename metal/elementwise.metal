@@ -16,8 +16,8 @@ kernel void embed(device const uchar* table [[buffer(0)]], device const int* tok
   for (uint i = index; i < p.width; i += kThreads) out[ulong(group.x) * p.width + i] = Format::value(row, i) * p.scale;
 }
 
-/// Where a position stands on the circle of each frequency: turns = position * frequency, the whole ones dropped. Frequencies come
-/// in two floats (value, rest), so that far positions turn as exactly as near ones.
+/// Where a position stands on the circle of each frequency: turns = position * frequency, the whole ones dropped.
+/// Frequencies come in two floats (value, rest), so that far positions turn as exactly as near ones.
 METAL_FUNC float2 cos_sin(float position, float2 frequency) {
   const float turns = position * frequency.x;
   const float rest = fma(position, frequency.x, -turns) + position * frequency.y;

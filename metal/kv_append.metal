@@ -1,5 +1,5 @@
-// kv_append: a row's K or V into the page of its position, in the page's type (cpp/formats/kv_rows.h has the layout: here a tile is one
-// token, so K lies as V does).
+// kv_append: a row's K or V into the page of its position, in the page's type (cpp/formats/kv_rows.h has the layout:
+// here a tile is one token, so K lies as V does).
 #include "kernel.h"
 using namespace metal;
 #include "formats.h"

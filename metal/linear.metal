@@ -1,5 +1,6 @@
-// linear: y = x W^T (+ bias) (+ residual). Few rows: a simdgroup for some outputs, its lanes along k, whatever the number of rows is.
-// Fused with it, where asked: the rms_norm of x (arXiv:1910.07467), whose scale multiplies the sums, and the gate of a feed-forward layer.
+// linear: y = x W^T (+ bias) (+ residual). Few rows: a simdgroup for some outputs, its lanes along k, whatever the
+// number of rows is. Fused with it, where asked: the rms_norm of x (arXiv:1910.07467), whose scale multiplies the sums,
+// and the gate of a feed-forward layer.
 #include "kernel.h"
 using namespace metal;
 #include "formats.h"
@@ -27,7 +28,8 @@ constant bool has_norm [[function_constant(2)]];  // x is divided by its root me
 constant bool has_gate [[function_constant(3)]];  // y = gate(x W^T) * (x up^T)
 constant bool gate_is_gelu [[function_constant(4)]];
 
-/// Grid: (groups of kSimdgroups * kOutputs outputs, or of kSimdgroups with a gate; groups of kRows rows). Threads: kSimdgroups * 32.
+/// Grid: (groups of kSimdgroups * kOutputs outputs, or of kSimdgroups with a gate; groups of kRows rows). Threads:
+/// kSimdgroups * 32.
 template <class Format, class Step>
 kernel void linear(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
                    device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],

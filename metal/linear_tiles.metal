@@ -1,4 +1,5 @@
-// linear of many rows, y = x W^T (+ bias) (+ residual), with matrix tiles of floats, or of halves where a GPU has no others.
+// linear of many rows, y = x W^T (+ bias) (+ residual), with matrix tiles of floats, or of halves where a GPU has no
+// others.
 #include "kernel.h"
 using namespace metal;
 #include "linear_floats.h"

@@ -1,5 +1,6 @@
-// sample: a token from each row of logits (cpp/base/sample.h is the definition). A filter is a threshold: it is found by bisection over
-// the ordered bits of a float, each step a sum over the row in one order, so that a draw is the same every time.
+// sample: a token from each row of logits (cpp/base/sample.h is the definition). A filter is a threshold: it is found
+// by bisection over the ordered bits of a float, each step a sum over the row in one order, so that a draw is the same
+// every time.
 #include "kernel.h"
 using namespace metal;
 

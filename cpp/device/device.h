@@ -14,7 +14,8 @@
 
 namespace foundry {
 
-/// What an op does with the weight: `table` is looked up or read whole as f32 (embed, norms, biases, rope factors), `linear` is multiplied.
+/// What an op does with the weight: `table` is looked up or read whole as f32 (embed, norms, biases, rope factors),
+/// `linear` is multiplied.
 enum class WeightUse : uint32_t { table, linear };
 
 /// A weight as the device keeps it: either the mapped bytes themselves or a private, re-laid copy.
@@ -96,8 +97,8 @@ struct LinearArgs {
   enum class Gate : uint32_t { none, swiglu, geglu } gate = Gate::none;
   Span gated;  // [n_rows, out_features]: of outputs[0], the gate, and outputs[1], which are then room
 };
-/// Which experts each row goes through, and what each counts (RouteOp). NaN ranks behind all numbers; a row with a score that
-/// is not finite has weights of NaN, and numbers of experts that there are.
+/// Which experts each row goes through, and what each counts (RouteOp). NaN ranks behind all numbers; a row with a
+/// score that is not finite has weights of NaN, and numbers of experts that there are.
 struct RouteArgs {
   RouteParams p;
   const Weight* bias;  // f32 [1, n_experts], or null
@@ -137,8 +138,8 @@ struct KvAppendArgs {
   const SequenceParams* sequences;
   Span k, v;  // [n_rows, n_kv_heads * head_dim]
 };
-/// Causal attention over pages: row r sees positions 0 .. its own. Segments of p.segment_tokens from position 0, each from a
-/// fresh (max, sum, out), merged in ascending order; tokens outside are selected away, never multiplied by zero.
+/// Causal attention over pages: row r sees positions 0 .. its own. Segments of p.segment_tokens from position 0, each
+/// from a fresh (max, sum, out), merged in ascending order; tokens outside are selected away, never multiplied by zero.
 struct AttentionArgs {
   AttentionParams p;
   KvParams kv;
@@ -195,14 +196,15 @@ class Device : public DeviceMemory {
  public:
   virtual const DeviceInfo& info() const = 0;
 
-  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated, and where the view has no bytes.
+  /// Bytes that prepare() will hold privately: the memory plan, made before anything is allocated, and where the view
+  /// has no bytes.
   virtual uint64_t prepared_bytes(const WeightView& view, WeightUse use) const = 0;
   virtual std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) = 0;
   /// Private scratch for steps up to this shape; the engine allocates it, as `device` memory, and hands it to begin().
   virtual uint64_t scratch_bytes(const StepShape& shape) const = 0;
 
-  // One step: begin, ops in order, submit, wait. Host devices may run each op as it is encoded. Encoding never fails for want of
-  // memory. A device may run steps behind the encoder: they run in order.
+  // One step: begin, ops in order, submit, wait. Host devices may run each op as it is encoded. Encoding never fails
+  // for want of memory. A device may run steps behind the encoder: they run in order.
   virtual void begin(Span scratch, const StepShape& shape) = 0;
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void rms_norm(const RmsNormArgs& args) = 0;
@@ -225,8 +227,8 @@ class Device : public DeviceMemory {
   virtual void sample(const SampleArgs& args) = 0;
   /// The step's number; numbers ascend.
   virtual uint64_t submit() = 0;
-  /// Until this step, and with it those before, has completed. What a GPU reports of one that failed: MemoryLimitError where memory
-  /// was short, else ConsistencyError; then the device is idle, and takes new steps.
+  /// Until this step, and with it those before, has completed. What a GPU reports of one that failed: MemoryLimitError
+  /// where memory was short, else ConsistencyError; then the device is idle, and takes new steps.
   virtual void wait(uint64_t step) = 0;
 };
 
@@ -251,8 +253,8 @@ std::unique_ptr<Device> make_device(const DeviceOptions& options);
 std::vector<std::string> device_names();
 /// Those of them that are GPUs with memory of their own.
 std::vector<GpuFound> gpus();
-/// What "auto" may be, the best first: GPUs that have been seen right and have all that they need, then the processor. make_device
-/// takes the first; who knows the model takes the first that it fits.
+/// What "auto" may be, the best first: GPUs that have been seen right and have all that they need, then the processor.
+/// make_device takes the first; who knows the model takes the first that it fits.
 std::vector<std::string> auto_devices(const DeviceOptions& options);
 /// One more device, from a build's or a test's own code: `name` is then among device_names().
 using DeviceMaker = std::unique_ptr<Device> (*)(const DeviceOptions& options);

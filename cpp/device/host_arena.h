@@ -1,5 +1,5 @@
-// Pieces of host memory that lie side by side in a few large chunks. Most weights are smaller than a huge page or end in
-// the middle of one: alone, they would lie in small pages; together, nearly all of them lie in huge ones.
+// Pieces of host memory that lie side by side in a few large chunks. Most weights are smaller than a huge page or end
+// in the middle of one: alone, they would lie in small pages; together, nearly all of them lie in huge ones.
 #pragma once
 #include <memory>
 #include <vector>

@@ -43,8 +43,8 @@ struct Span {
 ///
 /// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not, and
 /// steps submitted later see what they wrote. The host's side of them is done on return. Who has copied a page may
-/// change its table: no step under way reads either. The host's own writes to `shared` memory have no order: who changes
-/// what a step reads waits for that step first.
+/// change its table: no step under way reads either. The host's own writes to `shared` memory have no order: who
+/// changes what a step reads waits for that step first.
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;

@@ -185,7 +185,8 @@ struct Q4_0 {
   }
 };
 
-/// Formats that are read a code at a time: `code` is the whole number that a value has, `affine` what it is scaled with.
+/// Formats that are read a code at a time: `code` is the whole number that a value has, `affine` what it is scaled
+/// with.
 template <class Of, class Block, uint kValues>
 struct Coded {
   static constant constexpr uint kHalves = 1;
@@ -214,7 +215,8 @@ struct Coded {
   }
 };
 
-/// Those whose scales are for 16 values: linear_tiles, which has one for 32, stages values in two halves, as those of F32.
+/// Those whose scales are for 16 values: linear_tiles, which has one for 32, stages values in two halves, as those of
+/// F32.
 template <class Of, class Block>
 struct CodedBySixteen : Coded<Of, Block, 256> {
   static constant constexpr uint kHalves = 2;

@@ -1,5 +1,5 @@
-// What every .metal file begins with. `instantiate_kernel(name, kernel, arguments...)` makes a template's instance a function of
-// the library; compilers other than Apple's define it, and UNROLL, their own way.
+// What every .metal file begins with. `instantiate_kernel(name, kernel, arguments...)` makes a template's instance a
+// function of the library; compilers other than Apple's define it, and UNROLL, their own way.
 #pragma once
 #include <metal_simdgroup_matrix>
 #include <metal_stdlib>
@@ -8,8 +8,9 @@
 #include "params.h"
 #include "quant_blocks.h"
 
-// A library may be of one part of a file's instances, so that the first token does not wait for all of them. Where FOUNDRY_PART is
-// defined, of_part(name, instances) is nothing, but for the part whose FOUNDRY_PART_name is defined, as a comma. Else all are there.
+// A library may be of one part of a file's instances, so that the first token does not wait for all of them. Where
+// FOUNDRY_PART is defined, of_part(name, instances) is nothing, but for the part whose FOUNDRY_PART_name is defined, as
+// a comma. Else all are there.
 #ifdef FOUNDRY_PART
 #define FOUNDRY_SECOND(a, b, ...) b
 #define FOUNDRY_IS(...) FOUNDRY_SECOND(__VA_ARGS__, 0, 0)
@@ -29,7 +30,8 @@
 #endif
 // A lane has 128 registers, in which arrays of the kernels must find room.
 constant constexpr bool kFewRegisters = true;
-// Loops over arrays that shall be registers: an index that is no constant sends an array to memory (registers.py looks).
+// Loops over arrays that shall be registers: an index that is no constant sends an array to memory (registers.py
+// looks).
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define instantiate_kernel(name, func, ...) \
   template [[host_name(name)]] [[kernel]] decltype(func<__VA_ARGS__>) func<__VA_ARGS__>;

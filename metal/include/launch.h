@@ -7,7 +7,8 @@
 namespace foundry {
 #endif
 
-/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu, gelu, add, scale and resize_heads: kThreads values.
+/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu, gelu, add, scale and resize_heads: kThreads
+/// values.
 struct ElementwiseLaunch {
   enum : u32 { kThreads = 256 };
 };

@@ -1,4 +1,5 @@
-// linear_tiles where tiles take floats: x and W are staged as f32, their products are those of f32, and the sums stay in the tiles.
+// linear_tiles where tiles take floats: x and W are staged as f32, their products are those of f32, and the sums stay
+// in the tiles.
 #pragma once
 #include "linear_blocks.h"
 

@@ -1,5 +1,5 @@
-// linear_tiles where tiles take halves, and results shall be those of f32 nevertheless: blocks of 32 along k are staged as halves times
-// a scale of their own, which multiplies the block's sums:
+// linear_tiles where tiles take halves, and results shall be those of f32 nevertheless: blocks of 32 along k are staged
+// as halves times a scale of their own, which multiplies the block's sums:
 //   x           a power of two brings the largest value near 2^15, then each is the sum of two halves (22 bits)
 //   W in f32    likewise; the product of the two low halves is left out
 //   W in bf16   likewise; one half holds it

@@ -1,6 +1,6 @@
-// Launch parameters shared by host and kernels (C++, MSL, CUDA): plain, fixed width, sizes asserted.
-// One struct per op, with what a kernel, a device or the consistency asserts read. Every number about capacity is taken from the
-// page tables in one place (Sequence::encode), so it equals what is allocated.
+// Launch parameters shared by host and kernels (C++, MSL, CUDA): plain, fixed width, sizes asserted. One struct per op,
+// with what a kernel, a device or the consistency asserts read. Every number about capacity is taken from the page
+// tables in one place (Sequence::encode), so it equals what is allocated.
 #pragma once
 #ifdef __METAL_VERSION__
 typedef uint u32;
@@ -62,7 +62,8 @@ struct LayerNormParams {
   u32 has_bias;
 };
 
-/// y = x * scale, and then, with a cap above 0, cap * tanh(y / cap). What is not finite comes out NaN where there is a cap.
+/// y = x * scale, and then, with a cap above 0, cap * tanh(y / cap). What is not finite comes out NaN where there is a
+/// cap.
 struct ScaleParams {
   u64 n;
   float scale;
@@ -138,8 +139,9 @@ struct AttentionParams {
   float cap;           // above 0: scores s, once scaled, become cap * tanh(s / cap); 0: they stay
 };
 
-/// How a token is drawn from a row of logits: of the top_k most likely (0: all), then of the fewest that hold top_p of their probability,
-/// then of those that are at least min_p times as likely as the first. temperature 0: the most likely.
+/// How a token is drawn from a row of logits: of the top_k most likely (0: all), then of the fewest that hold top_p of
+/// their probability, then of those that are at least min_p times as likely as the first. temperature 0: the most
+/// likely.
 struct SampleParams {
   float temperature;
   u32 top_k;
@@ -149,7 +151,8 @@ struct SampleParams {
       uniform;  // 0 .. 1, ends left out: where in the kept ones' probability, counted in the order of ids, the draw falls
 };
 
-/// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments each.
+/// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments
+/// each.
 struct SplitParams {
   u32 first_row;  // of the step: rows first_row .. first_row + the grid's
   u32 n_splits;

@@ -12,8 +12,8 @@
 //   Q5_K, Q4_K  x[i] = scale * s[i / 32] * q[i] - minimum * m[i / 32]
 //   Q2_K  x[i] = scale * s[i / 16] * q[i] - minimum * m[i / 16]
 //   IQ4_XS  x[i] = scale * (s[i / 32] - 32) * IQ4_VALUES[q[i]]
-// Of IQ2 and IQ3 a code stands for eight values of IQ2_MAGNITUDES, or four of IQ3's, by a grid (cpp/formats/iq_grids.h),
-// and each value has a sign; scales are odd: t = 2 s + 1.
+// Of IQ2 and IQ3 a code stands for eight values of IQ2_MAGNITUDES, or four of IQ3's, by a grid
+// (cpp/formats/iq_grids.h), and each value has a sign; scales are odd: t = 2 s + 1.
 //   IQ2_XXS  x[i] = scale * t[i / 32] / 8 * value    IQ2_XS, IQ2_S  x[i] = scale * t[i / 16] / 8 * value
 //   IQ3_XXS  x[i] = scale * t[i / 32] / 4 * value    IQ3_S  x[i] = scale * t[i / 32] * value
 // Where their bits lie, cpp/formats/codes.cpp says. Source: GGUF specification; the package gguf (quants.py).

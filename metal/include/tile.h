@@ -1,7 +1,7 @@
-// Tiles over a simdgroup, of kRows x 16 (kRows is 8 or 16): operands of halves or floats, float sums. Each lane holds kRows / 2
-// elements of a tile, in pairs of neighbours: element i is at row tile_row() + 8 (i / 4), column tile_column() + 8 (i / 2 % 2) + i % 2.
-// Here a tile is 8x8 simdgroup_matrix, which M1 to M4 multiply as fast in floats as in halves; compilers for other GPUs bring their
-// own (METAL_TILES).
+// Tiles over a simdgroup, of kRows x 16 (kRows is 8 or 16): operands of halves or floats, float sums. Each lane holds
+// kRows / 2 elements of a tile, in pairs of neighbours: element i is at row tile_row() + 8 (i / 4), column
+// tile_column() + 8 (i / 2 % 2) + i % 2. Here a tile is 8x8 simdgroup_matrix, which M1 to M4 multiply as fast in floats
+// as in halves; compilers for other GPUs bring their own (METAL_TILES).
 #pragma once
 #ifndef METAL_TILES
 

@@ -17,8 +17,8 @@ namespace foundry::cuda {
 
 class Kernels {
  public:
-  /// Those of this GPU, compiler and cache folder, one for the process: a second model finds what the first one had compiled.
-  /// ValueError: there is no compiler, or none for this GPU or its driver; it says what to install.
+  /// Those of this GPU, compiler and cache folder, one for the process: a second model finds what the first one had
+  /// compiled. ValueError: there is no compiler, or none for this GPU or its driver; it says what to install.
   static std::shared_ptr<Kernels> open(const std::shared_ptr<Gpu>& gpu, const DeviceOptions& options);
   Kernels(const Kernels&) = delete;
 

@@ -1,4 +1,5 @@
-// Which instances of the attention kernels a call takes, and how it is cut: into rows of the one and of the other, and into waves.
+// Which instances of the attention kernels a call takes, and how it is cut: into rows of the one and of the other, and
+// into waves.
 #pragma once
 #include "device/device.h"
 

@@ -156,7 +156,8 @@ class GpuDevice final : public Device {
           launch.costs(call.prefill_seen * call.bytes_of_seen / strip, call.prefill_seen * call.products_of_seen));
     }
     if (call.decodes == 0) return;
-    // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its position alone.
+    // As many as the longest history has segments, or kMostSplits: either way a query's own splits depend on its
+    // position alone.
     const uint32_t splits =
         std::min(groups(call.end, args.p.segment_tokens), uint32_t{AttentionDecodeLaunch::kMostSplits});
     const uint32_t lanes = decode_lanes(args.kv.head_dim),

@@ -6,8 +6,8 @@
 
 namespace foundry {
 
-/// Strict: a row's bits depend on its tokens alone, not on how many rows a step has. Every row then takes the kernels of few rows,
-/// which read weights and K/V once for each few of them.
+/// Strict: a row's bits depend on its tokens alone, not on how many rows a step has. Every row then takes the kernels
+/// of few rows, which read weights and K/V once for each few of them.
 std::unique_ptr<Device> make_gpu_device(std::unique_ptr<KernelQueue> queue, bool strict = false);
 
 }  // namespace foundry

@@ -1,5 +1,5 @@
-// What a GPU is asked for: memory, and kernels of metal/ by name, in order. GpuDevice decides which and with what; behind this
-// interface is Metal, another GPU that runs the same kernels, or, in tests, the host.
+// What a GPU is asked for: memory, and kernels of metal/ by name, in order. GpuDevice decides which and with what;
+// behind this interface is Metal, another GPU that runs the same kernels, or, in tests, the host.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -17,7 +17,8 @@ struct Grid {
 inline constexpr uint32_t kMostSlots = 10;
 inline constexpr uint32_t kMostValueBytes = 64;
 
-/// What a launch has to do: bytes to move and multiply-adds, about. For queues that give the GPU no more than a piece at a time.
+/// What a launch has to do: bytes to move and multiply-adds, about. For queues that give the GPU no more than a piece
+/// at a time.
 struct Work {
   double bytes = 0, products = 0;
 };
@@ -59,7 +60,8 @@ class Dispatch {
     slots[n_slots - 1].is_value = true;
     return *this;
   }
-  /// It touches nothing that the dispatch before it (and those that that one is beside) writes, nor writes what they read.
+  /// It touches nothing that the dispatch before it (and those that that one is beside) writes, nor writes what they
+  /// read.
   Dispatch& beside() {
     is_beside = true;
     return *this;
@@ -101,9 +103,11 @@ class Dispatch {
 class KernelQueue : public DeviceMemory {
  public:
   virtual const DeviceInfo& info() const = 0;
-  /// Whether its kernels are those of few registers (kFewRegisters of kernel.h), which take less of a long head at a time.
+  /// Whether its kernels are those of few registers (kFewRegisters of kernel.h), which take less of a long head at a
+  /// time.
   virtual bool few_registers() const { return true; }
-  /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is WeightView's.
+  /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is
+  /// WeightView's.
   virtual uint64_t copied_bytes(uint64_t place, uint64_t n) const = 0;
   /// `device` memory that holds these bytes, which stay where they are as long as it lives.
   virtual std::unique_ptr<Buffer> wrap(const std::byte* data, uint64_t n) = 0;
