@@ -1,5 +1,5 @@
-// The bench lines of the case table on the best CPU device, all threads: what share of the machine's bandwidth or arithmetic
-// a kernel reaches is these figures over those of `bandwidth`.
+// The bench lines of the case table on the best CPU device, all threads: what share of the machine's bandwidth or
+// arithmetic a kernel reaches is these figures over those of `bandwidth`.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

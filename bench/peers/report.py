@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.peers.rows import Row
 TITLES = {"fa off": "llama.cpp, flash attention off", "fa on": "llama.cpp, flash attention on"}
 Measured = list[tuple[Row, Result]]
 MIB = 2**20
+WIDTH = 120
 
 
 def number(value: float) -> str:
@@ -229,7 +231,15 @@ def markdown(saved: dict[str, Any], left: Sequence[Row]) -> str:
         limits(every),
         not_run(left),
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(map(wrapped, "\n".join(part for part in parts if part).split("\n")))
+
+
+def wrapped(text: str) -> str:
+    """A line of prose in lines that can be read; a table's row as it is."""
+    if text.startswith("|") or len(text) <= WIDTH:
+        return text
+    behind = "  " if text.startswith("- ") else ""
+    return textwrap.fill(text, WIDTH, subsequent_indent=behind, break_long_words=False, break_on_hyphens=False)
 
 
 def line(row: Row, result: Result) -> str:

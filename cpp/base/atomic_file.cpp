@@ -31,7 +31,8 @@ std::string folder_of(const std::string& path) {
   return slash == std::string::npos ? "./" : path.substr(0, slash + 1);
 }
 
-/// Where the path's chain of symbolic links ends, whether something is there or not. Empty, and errno set, where that can't be told.
+/// Where the path's chain of symbolic links ends, whether something is there or not. Empty, and errno set, where that
+/// can't be told.
 std::string end_of_links(std::string path) {
   for (int i = 0; i < kMostLinks; ++i) {
     struct stat info{};
@@ -69,8 +70,8 @@ bool is_part_name(std::string_view name) {
          name.find_first_not_of("0123456789abcdef", kPart.size()) == std::string_view::npos;
 }
 
-/// Removes a part whose writer is gone. A live writer has an exclusive lock on it, or sees that the file has lost its name when it
-/// gets the lock (open_part), and takes another.
+/// Removes a part whose writer is gone. A live writer has an exclusive lock on it, or sees that the file has lost its
+/// name when it gets the lock (open_part), and takes another.
 void remove_if_left(const std::string& path) {
   struct stat info{};
   if (::lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return;

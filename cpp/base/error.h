@@ -31,7 +31,8 @@ struct ContextOverflowError : Error {
   int64_t available;
 };
 
-/// The system refused: a file, a descriptor, a thread. Python's OSError, with errno and the file's name where there is one.
+/// The system refused: a file, a descriptor, a thread. Python's OSError, with errno and the file's name where there is
+/// one.
 struct IoError : Error {
   IoError(const std::string& file, const std::string& why, int errno_code)
       : Error(file.empty() ? why : file + ": " + why), path(file), reason(why), code(errno_code) {}

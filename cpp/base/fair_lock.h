@@ -1,5 +1,6 @@
-// A recursive lock that is given out in the order in which it was asked for, and whose waiters can give up: each calls its poll at
-// least every kPollMs, and what that throws ends the wait. It allocates nothing: destructors take it, also where memory is short.
+// A recursive lock that is given out in the order in which it was asked for, and whose waiters can give up: each calls
+// its poll at least every kPollMs, and what that throws ends the wait. It allocates nothing: destructors take it, also
+// where memory is short.
 #pragma once
 #include <condition_variable>
 #include <cstdint>

@@ -1,13 +1,15 @@
-// What a fork of the process means for objects that threads are inside of. Threads don't survive a fork: in the child, whatever one of
-// them was in the middle of stays half done, and its locks stay locked for ever. So each object that must not be used then counts who
-// is inside, and a fork marks it: calls of the child get a ForkedError before they touch a lock.
+// What a fork of the process means for objects that threads are inside of. Threads don't survive a fork: in the child,
+// whatever one of them was in the middle of stays half done, and its locks stay locked for ever. So each object that
+// must not be used then counts who is inside, and a fork marks it: calls of the child get a ForkedError before they
+// touch a lock.
 #pragma once
 #include <atomic>
 #include <cstdint>
 
 namespace foundry {
 
-/// How often this process has forked away from its ancestors since the program began: threads made under another number are gone.
+/// How often this process has forked away from its ancestors since the program began: threads made under another number
+/// are gone.
 uint64_t fork_generation();
 
 class ForkGuarded {

@@ -1,5 +1,5 @@
-// A regular file, opened for reading. Its descriptor stays open as long as the object: what is read later is the file that was
-// opened, whatever has taken its name meanwhile.
+// A regular file, opened for reading. Its descriptor stays open as long as the object: what is read later is the file
+// that was opened, whatever has taken its name meanwhile.
 #pragma once
 #include <compare>
 #include <cstddef>

@@ -8,7 +8,8 @@
 
 namespace foundry {
 
-/// page_tables: with the ids of tokens and the objects of sessions. logits: results of calls that asked for every row's. sampling: room in which tokens are drawn.
+/// page_tables: with the ids of tokens and the objects of sessions. logits: results of calls that asked for every
+/// row's. sampling: room in which tokens are drawn.
 enum class MemoryUse : uint32_t { weights_mapped, weights_private, kv, page_tables, workspace, logits, sampling };
 inline constexpr uint32_t kMemoryUses = 7;
 const char* memory_use_name(MemoryUse use);

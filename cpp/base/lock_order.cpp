@@ -61,8 +61,8 @@ struct Held {
   LockRank rank;
   uint64_t number;
 };
-/// In the order in which they were taken. It allocates nothing and is never destroyed, for locks are taken to a thread's very end;
-/// what comes when it is full, in a batch of hundreds, is not looked at.
+/// In the order in which they were taken. It allocates nothing and is never destroyed, for locks are taken to a
+/// thread's very end; what comes when it is full, in a batch of hundreds, is not looked at.
 struct HeldList {
   Held items[256];
   size_t size;

@@ -1,5 +1,5 @@
-// The order of all locks of the core, in one place. A thread that holds a lock takes only such as stand below it in this list; of
-// one rank, those that were made later. Hence no two threads can wait for each other.
+// The order of all locks of the core, in one place. A thread that holds a lock takes only such as stand below it in
+// this list; of one rank, those that were made later. Hence no two threads can wait for each other.
 //
 // Builds with FOUNDRY_CHECK_LOCKS (the presets for tests) keep a list of what each thread holds, and an inversion is a
 // ConsistencyError before the lock is waited for. Other builds have plain mutexes.

@@ -1,5 +1,5 @@
-// A file mapped for reading: weights are used where they lie, and the system reads and drops their pages as it sees fit.
-// A file that is shortened by someone else while it is mapped is beyond our power (SIGBUS), as for every mapping.
+// A file mapped for reading: weights are used where they lie, and the system reads and drops their pages as it sees
+// fit. A file that is shortened by someone else while it is mapped is beyond our power (SIGBUS), as for every mapping.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -65,8 +65,9 @@ struct ThreadPool::Crew {
   bool take_task(uint32_t thread);
   void work(uint32_t thread);
 
-  // The list in hand. `list` is (a count of lists << 32 | tasks not yet taken): whoever takes one by compare-exchange knows that the
-  // list is still alive, and only then reads the fields. So a worker that comes late, or never, keeps nobody waiting.
+  // The list in hand. `list` is (a count of lists << 32 | tasks not yet taken): whoever takes one by compare-exchange
+  // knows that the list is still alive, and only then reads the fields. So a worker that comes late, or never, keeps
+  // nobody waiting.
   std::atomic<uint64_t> list{0};
   Call call = nullptr;
   void* body = nullptr;

@@ -1,6 +1,6 @@
-// A few threads that split a list of tasks. Workers spin briefly for the next list, then yield, then sleep, so that a busy
-// machine is left to others. Which thread runs which task is left to chance: tasks must not care. In the child of a fork the threads
-// are gone; the first list there is given to new ones.
+// A few threads that split a list of tasks. Workers spin briefly for the next list, then yield, then sleep, so that a
+// busy machine is left to others. Which thread runs which task is left to chance: tasks must not care. In the child of
+// a fork the threads are gone; the first list there is given to new ones.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -20,8 +20,8 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   uint32_t size() const { return n_threads_; }
 
-  /// function(task, thread) for each task below n_tasks; thread is below size(). Allocates nothing; one caller at a time.
-  /// The function must not throw; n_tasks is below 2^32.
+  /// function(task, thread) for each task below n_tasks; thread is below size(). Allocates nothing; one caller at a
+  /// time. The function must not throw; n_tasks is below 2^32.
   template <class F>
   void parallel_for(uint64_t n_tasks, F&& function) {
     if (n_tasks == 0) return;

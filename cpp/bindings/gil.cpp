@@ -17,7 +17,8 @@ namespace {
 constexpr auto kPatience = std::chrono::seconds(3);  // with a call that does not end, such as a callback that sleeps
 }
 
-/// Threads that are in the core, or on their way back from it. In a forked child the others are gone, and so is what they held.
+/// Threads that are in the core, or on their way back from it. In a forked child the others are gone, and so is what
+/// they held.
 struct Threads {
   RankedMutex mutex{LockRank::interpreter};
   std::condition_variable fewer;

@@ -1,6 +1,7 @@
-// The GIL around calls of the core, at Python's end too. From Python's atexit on, a thread that would have to wait for the GIL is ended by
-// Python (3.13 and before: by unwinding it, which destructors do not survive), so none of ours waits for it: the hook lets calls that
-// run end, and a thread that comes back, or calls anew, then sleeps until the process is gone.
+// The GIL around calls of the core, at Python's end too. From Python's atexit on, a thread that would have to wait for
+// the GIL is ended by Python (3.13 and before: by unwinding it, which destructors do not survive), so none of ours
+// waits for it: the hook lets calls that run end, and a thread that comes back, or calls anew, then sleeps until the
+// process is gone.
 #pragma once
 #include <nanobind/nanobind.h>
 

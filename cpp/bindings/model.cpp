@@ -72,8 +72,8 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
   return result;
 }
 
-/// Gives the pages of cached prefixes back, but for those that sessions hold, and to the system what has been freed. Returns how many
-/// bytes of pages.
+/// Gives the pages of cached prefixes back, but for those that sessions hold, and to the system what has been freed.
+/// Returns how many bytes of pages.
 uint64_t drop_prefixes(CompiledModel& model) {
   const ForkGuarded::Inside inside(model.forks());
   PrefixTree& tree = model.memory().prefixes();

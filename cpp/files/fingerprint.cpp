@@ -1,9 +1,11 @@
-// What tells a file from every other one: a hash of all its bytes. XXH64 of each chunk, on several threads, then of the hashes.
+// What tells a file from every other one: a hash of all its bytes. XXH64 of each chunk, on several threads, then of the
+// hashes.
 //
-// It is made when somebody first asks, which is a save or a restore, and not beside packing: who saves nothing pays nothing. XXH64
-// does 6 GB/s on a core: of SmolLM2 (93 MB) 16 ms, which would be 3 to 6% of a load of 275 ms, and is once 16 ms beside a restore.
-// The weights in use were read after the file was opened, so a file that was written to since then has no fingerprint.
-// It is read through the descriptor and not through the mapping: nothing becomes resident, and what can't be read is an error.
+// It is made when somebody first asks, which is a save or a restore, and not beside packing: who saves nothing pays
+// nothing. XXH64 does 6 GB/s on a core: of SmolLM2 (93 MB) 16 ms, which would be 3 to 6% of a load of 275 ms, and is
+// once 16 ms beside a restore. The weights in use were read after the file was opened, so a file that was written to
+// since then has no fingerprint. It is read through the descriptor and not through the mapping: nothing becomes
+// resident, and what can't be read is an error.
 #include "files/fingerprint.h"
 
 #include <algorithm>

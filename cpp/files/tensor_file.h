@@ -1,5 +1,5 @@
-// A file of tensors whose table the caller reads: he says what lies where, and each is checked against the file's length.
-// Safetensors are read so: their table is JSON, which the core does not read.
+// A file of tensors whose table the caller reads: he says what lies where, and each is checked against the file's
+// length. Safetensors are read so: their table is JSON, which the core does not read.
 #pragma once
 #include <map>
 #include <memory>
@@ -17,9 +17,8 @@ class TensorFile final : public WeightSource {
   /// Bytes from `offset` on: fewer than asked for only where the file ends.
   std::string read(uint64_t offset, uint64_t bytes) const;
   uint64_t file_bytes() const { return file_.file().size(); }
-  /// Its bytes are rows x cols of the type, from `offset` on. ModelFormatError where they reach past the file's end or into another
-  /// tensor's, or the name is taken.
-  /// plus: see WeightView.
+  /// Its bytes are rows x cols of the type, from `offset` on. ModelFormatError where they reach past the file's end or
+  /// into another tensor's, or the name is taken. plus: see WeightView.
   void add(const std::string& name, DType type, uint64_t rows, uint64_t cols, uint64_t offset, float plus = 0);
 
   const std::string& path() const override { return file_.file().path(); }

@@ -23,8 +23,8 @@ class WeightSource {
   /// into the matrices. Without bytes where the header
   /// alone was opened. ModelFormatError if there is no such tensor or its type is not supported.
   virtual WeightView view(std::string_view name) const = 0;
-  /// Tells models apart: a hash of every byte of every file, made once for each state of it (fingerprint.cpp). ModelFormatError where
-  /// a file was written to since it was opened; IoError. Not proof against malice.
+  /// Tells models apart: a hash of every byte of every file, made once for each state of it (fingerprint.cpp).
+  /// ModelFormatError where a file was written to since it was opened; IoError. Not proof against malice.
   virtual uint64_t fingerprint() const = 0;
   /// These bytes of a file are not needed for now: their pages may leave memory, and come back when read.
   virtual void forget(const std::byte* data, uint64_t bytes) const = 0;

@@ -17,7 +17,8 @@ uint64_t row_bytes(DType type, uint64_t n);
 FOUNDRY_FORMATS(FOUNDRY_DEQUANTISE)
 #undef FOUNDRY_DEQUANTISE
 
-/// Writes n values of `src` to `dst` as f32. `src` may lie at any address. ValueError unless n is a whole number of blocks.
+/// Writes n values of `src` to `dst` as f32. `src` may lie at any address. ValueError unless n is a whole number of
+/// blocks.
 void dequantise_row(DType type, const std::byte* src, float* dst, uint64_t n);
 
 }  // namespace foundry

@@ -77,8 +77,8 @@ void take_apart(const BlockQ5_1& block, Codes& to) {
 void take_apart(const BlockIQ4_NL& block, Codes& to) { put_nibbles(block.nibbles, 16, to.q); }
 void take_apart(const BlockMXFP4& block, Codes& to) { put_nibbles(block.nibbles, 16, to.q); }
 
-/// Halves of 128 values: low bits in 64 bytes, 64 values in the low halves and 64 in the high ones; the high two bits of
-/// four times 32 values in 32 bytes.
+/// Halves of 128 values: low bits in 64 bytes, 64 values in the low halves and 64 in the high ones; the high two bits
+/// of four times 32 values in 32 bytes.
 void take_apart(const BlockQ6_K& block, Codes& to) {
   for (uint32_t half = 0; half < 2; ++half) {
     uint8_t* q = to.q + half * 128;

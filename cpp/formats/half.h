@@ -1,8 +1,8 @@
 // Conversion between f32 and the two 16-bit floats, in integer arithmetic: the same bits on every machine.
 //   f16  IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits, subnormals included
 //   bf16 the upper half of an f32: 1 sign, 8 exponent, 7 fraction bits
-// Narrowing rounds to nearest, ties to even; past the largest value it gives infinity. A NaN becomes a quiet NaN with the
-// payload bits that fit, as the conversion instructions of x86 and Arm do.
+// Narrowing rounds to nearest, ties to even; past the largest value it gives infinity. A NaN becomes a quiet NaN with
+// the payload bits that fit, as the conversion instructions of x86 and Arm do.
 #pragma once
 #include <bit>
 #include <cstdint>

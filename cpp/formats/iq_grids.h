@@ -1,6 +1,6 @@
-// The grids of IQ2 and IQ3: what values a code of eight, or four, stands for, as places in the formats' lists of magnitudes
-// (codes.cpp), two bits each of eight and three of four, the first value in the lowest bits.
-// They are facts of the formats. Source: the package gguf, quants.py (grid_hex), which has them of llama.cpp's ggml-common.h.
+// The grids of IQ2 and IQ3: what values a code of eight, or four, stands for, as places in the formats' lists of
+// magnitudes (codes.cpp), two bits each of eight and three of four, the first value in the lowest bits. They are facts
+// of the formats. Source: the package gguf, quants.py (grid_hex), which has them of llama.cpp's ggml-common.h.
 #pragma once
 #include <cstdint>
 

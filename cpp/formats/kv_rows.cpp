@@ -26,8 +26,8 @@ T load(const std::byte* at) {
   return value;
 }
 
-/// Where a block of K or V lies: its scale, and the bytes of its values, in fours that are `stride` bytes apart. A plain
-/// value is at `scale`.
+/// Where a block of K or V lies: its scale, and the bytes of its values, in fours that are `stride` bytes apart. A
+/// plain value is at `scale`.
 struct Place {
   uint64_t scale, values, stride;
   uint64_t byte(uint32_t i) const { return values + i / 4 * stride + i % 4; }
@@ -92,7 +92,8 @@ struct Stored<DType::q4_0> {
   }
 };
 
-/// K of `tile` tokens lies side by side: plain values one by one, of blocks the scales and then fours of the values' bytes.
+/// K of `tile` tokens lies side by side: plain values one by one, of blocks the scales and then fours of the values'
+/// bytes.
 Place k_place(const KvParams& kv, DType type, uint32_t token, uint32_t block) {
   const uint64_t tile = kv.tile_tokens, blocks = kv.head_dim / block_elements(type), lane = token % tile;
   const uint64_t at = (token / tile * blocks + block) * tile * block_bytes(type);

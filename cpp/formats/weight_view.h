@@ -8,8 +8,8 @@
 
 namespace foundry {
 
-/// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Its bytes are mapped and outlive the device's weights;
-/// or only the file's header was read, and there are none: enough for a plan.
+/// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Its bytes are mapped and outlive the
+/// device's weights; or only the file's header was read, and there are none: enough for a plan.
 struct WeightView {
   std::string name;
   DType type = DType::f32;
@@ -21,7 +21,8 @@ struct WeightView {
   float plus = 0;         // added to each value: some files hold scales of norms less 1. Of vectors alone
   uint64_t matrices = 1;  // of equal rows, one behind the other, where there are experts: rows counts those of all
 
-  /// Where it lies, as far as alignment up to the system's pages goes, and the same before and after it is mapped: a map begins at a page.
+  /// Where it lies, as far as alignment up to the system's pages goes, and the same before and after it is mapped: a
+  /// map begins at a page.
   uint64_t place() const { return data == nullptr ? offset : reinterpret_cast<uint64_t>(data); }
 };
 

@@ -1,5 +1,5 @@
-// A GGUF file: metadata by key, tensors by name, and their bytes in place. Everything is checked when the file is opened, so a view
-// never points outside it. Layout (versions 2 and 3, little endian):
+// A GGUF file: metadata by key, tensors by name, and their bytes in place. Everything is checked when the file is
+// opened, so a view never points outside it. Layout (versions 2 and 3, little endian):
 //   "GGUF" u32 version, u64 n_tensors, u64 n_keys, n_keys x (string key, u32 type, value),
 //   n_tensors x (string name, u32 n_dims, u64 dims[n_dims], u32 type, u64 offset), padding to general.alignment, tensor data
 //   A string is u64 length and bytes; an array is u32 element type, u64 count and elements, which may be arrays again.
@@ -28,13 +28,13 @@ enum class MetaType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, strin
 const char* meta_type_name(MetaType type);
 
 class MetaArray;
-/// A value of the metadata. Strings and arrays stay where they lie in the file, and live as long as it.
-/// Strings are the file's bytes: GGUF asks for UTF-8, and files are known that break it (only keys and tensor names are checked).
+/// A value of the metadata. Strings and arrays stay where they lie in the file, and live as long as it. Strings are the
+/// file's bytes: GGUF asks for UTF-8, and files are known that break it (only keys and tensor names are checked).
 using MetaValue = std::variant<bool, uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, uint64_t, int64_t, float,
                                double, std::string_view, MetaArray>;
 
-/// An array as it lies in the file: nothing is copied until its elements are asked for. They were checked when the file was
-/// opened, and are again each time, for the file may have been written to since.
+/// An array as it lies in the file: nothing is copied until its elements are asked for. They were checked when the file
+/// was opened, and are again each time, for the file may have been written to since.
 class MetaArray {
  public:
   MetaArray(MetaType type, uint64_t size, std::span<const std::byte> bytes) : type_(type), size_(size), bytes_(bytes) {}
@@ -68,10 +68,11 @@ class GgufFile final : public WeightSource {
  public:
   /// Maps and checks a file. ModelFormatError says what is wrong, at which byte, what was expected and what was found.
   static std::shared_ptr<GgufFile> open(const std::string& path);
-  /// The same of the header alone: of the file as much is mapped as that takes, views have no bytes, and the tensors' extents are checked
-  /// against the file's length. For plans: it takes as long for a file of any size.
+  /// The same of the header alone: of the file as much is mapped as that takes, views have no bytes, and the tensors'
+  /// extents are checked against the file's length. For plans: it takes as long for a file of any size.
   static std::shared_ptr<GgufFile> open_header(const std::string& path);
-  /// The same from memory, which must outlive the object; it should be 8-byte aligned where views are read as wider types.
+  /// The same from memory, which must outlive the object; it should be 8-byte aligned where views are read as wider
+  /// types.
   static std::shared_ptr<GgufFile> parse(std::span<const std::byte> bytes, const std::string& source_name = "memory");
   ~GgufFile() override;
   GgufFile(const GgufFile&) = delete;

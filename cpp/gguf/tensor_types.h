@@ -1,5 +1,6 @@
-// The tensor types that GGUF files are known to hold: enough to check a tensor's extent, even where it cannot be computed with.
-// Source: GGUF specification (ggml_type). Types that exist only between computations (Q8_1, Q8_K) are no part of files.
+// The tensor types that GGUF files are known to hold: enough to check a tensor's extent, even where it cannot be
+// computed with. Source: GGUF specification (ggml_type). Types that exist only between computations (Q8_1, Q8_K) are no
+// part of files.
 #pragma once
 #include <cstdint>
 #include <span>

@@ -1,4 +1,5 @@
-// Reads the case table (kernels.cases, which tells the format): each line becomes one case for every combination of its lists.
+// Reads the case table (kernels.cases, which tells the format): each line becomes one case for every combination of its
+// lists.
 #pragma once
 #include <cstdint>
 #include <fstream>

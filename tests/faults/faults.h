@@ -1,5 +1,5 @@
-// Every allocation and map of the house, and every call that opens, reads, locks, writes or renames a file, goes through these (the
-// linker wraps them); one of them can be told to fail.
+// Every allocation and map of the house, and every call that opens, reads, locks, writes or renames a file, goes
+// through these (the linker wraps them); one of them can be told to fail.
 #pragma once
 #include <cstdint>
 

@@ -1,6 +1,7 @@
-// Every allocation, map, open, read and write fails once, in turn, under every call of a session: the error is typed, nothing else has
-// changed, nothing leaks (run it under the address sanitizer), and the same call then succeeds with the same bits. And a process
-// killed at every point of a save leaves the old file or the new, whole, and nothing else once the next save is done.
+// Every allocation, map, open, read and write fails once, in turn, under every call of a session: the error is typed,
+// nothing else has changed, nothing leaks (run it under the address sanitizer), and the same call then succeeds with
+// the same bits. And a process killed at every point of a save leaves the old file or the new, whole, and nothing else
+// once the next save is done.
 #include "faults/faults.h"
 
 #include <doctest/doctest.h>

@@ -1,5 +1,5 @@
-// Every allocation, map, open and read fails once, in turn, while models of each kind of file are planned, loaded and used: the error
-// is typed, a model that was loaded before goes on with the same bits, and the same call then succeeds.
+// Every allocation, map, open and read fails once, in turn, while models of each kind of file are planned, loaded and
+// used: the error is typed, a model that was loaded before goes on with the same bits, and the same call then succeeds.
 #include <doctest/doctest.h>
 
 #include "base/error.h"

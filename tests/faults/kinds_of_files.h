@@ -1,5 +1,5 @@
-// A tiny model in files of each kind that a model comes in: a split GGUF file, one of K-quants, and tensors whose table somebody else
-// reads, as those of a Hugging Face directory.
+// A tiny model in files of each kind that a model comes in: a split GGUF file, one of K-quants, and tensors whose table
+// somebody else reads, as those of a Hugging Face directory.
 #pragma once
 #include <unistd.h>
 

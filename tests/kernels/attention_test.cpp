@@ -1,5 +1,5 @@
-// kv_append and attention over pages: every device against the reference; the same bits for any chunking, page size, capacity
-// and threads; no byte touched that is not theirs. Pages begin as NaN, so a read past what was written shows.
+// kv_append and attention over pages: every device against the reference; the same bits for any chunking, page size,
+// capacity and threads; no byte touched that is not theirs. Pages begin as NaN, so a read past what was written shows.
 #include <doctest/doctest.h>
 
 #include "device/reference/pages.h"
@@ -10,7 +10,8 @@ namespace {
 
 using reference::Part;
 
-/// What a page must hold after the step: the values of its positions, rounded to their type, and poison everywhere else.
+/// What a page must hold after the step: the values of its positions, rounded to their type, and poison everywhere
+/// else.
 std::string compare_pages(const AttentionRun& run, const AttentionInputs& in, size_t s) {
   const KvGeometry& g = run.geometry();
   const KvParams kv = g.params();
@@ -56,14 +57,16 @@ double attention_bound(const AttentionInputs& in, size_t s, bool half_tiles = fa
   const double terms = 1.01 * longest(in.q[s], in.head_dim) * longest(in.k[s], in.head_dim);
   double score = terms / std::sqrt(static_cast<double>(in.head_dim)) * roundings(in.head_dim) * kUnit;
   score += 8 * kUnit * static_cast<double>(in.cap);  // tanh is off by some units of at most 1
-  // Queries may be rounded to 16256ths of a block's largest value where K has blocks: half a step, and signs cancel in a sum.
+  // Queries may be rounded to 16256ths of a block's largest value where K has blocks: half a step, and signs cancel in
+  // a sum.
   if (block_elements(in.k_type) != 1) score += 2 * terms / std::sqrt(static_cast<double>(in.head_dim)) / (2 * 16256);
   // Tiles hold q, k, v and weights as f16: half an ulp each, whose signs cancel in a sum.
   if (half_tiles) score += (2 * terms / std::sqrt(static_cast<double>(in.head_dim)) / in.head_dim * 8 + 2) * 0x1p-11;
   return 2 * v * (score + 2e-7 + roundings(in.sequences[s].start + in.sequences[s].rows) * kUnit);
 }
 
-/// What rounds in an awkward way to f16 or bf16: ties, subnormals, the last finite values, infinities, zeros of both signs.
+/// What rounds in an awkward way to f16 or bf16: ties, subnormals, the last finite values, infinities, zeros of both
+/// signs.
 void sprinkle(Random& random, std::vector<float>& x) {
   const float awkward[] = {0.0f,       -0.0f,     0x1p-24f,  0x1p-25f,    0x1.8p-25f, 0x1.8p-24f, 0x1.ffdp-15f,
                            1e-40f,     1e-7f,     65504.0f,  65519.99f,   65520.0f,   -65520.0f,  0x1.002p0f,

@@ -48,7 +48,8 @@ inline std::vector<float> activations(Random& random, uint64_t n) {
   return values;
 }
 
-/// Activations that int8 blocks of 32 (and finer ones of 15 bits) hold without error: whole numbers to 127, which each block reaches, times a power of two.
+/// Activations that int8 blocks of 32 (and finer ones of 15 bits) hold without error: whole numbers to 127, which each
+/// block reaches, times a power of two.
 inline std::vector<float> exact_activations(Random& random, uint64_t n) {
   std::vector<float> values(n);
   float scale = 1;
@@ -79,8 +80,8 @@ struct WeightData {
     dequantise_row(type, bytes.data() + index * row_bytes(type, cols), values.data(), cols);
     return values;
   }
-  /// Like row(), but each value is the sum of the sizes of its terms: a Q4_1 value is scale * q + minimum, and a kernel may keep
-  /// the two apart, with their rounding errors.
+  /// Like row(), but each value is the sum of the sizes of its terms: a Q4_1 value is scale * q + minimum, and a kernel
+  /// may keep the two apart, with their rounding errors.
   std::vector<float> row_magnitudes(uint64_t index) const;
 };
 

@@ -1,4 +1,5 @@
-// embed, norms, rope, gates, gelu, add, scale, resize_heads and select_rows: every device against the reference, a row's bits on the row alone.
+// embed, norms, rope, gates, gelu, add, scale, resize_heads and select_rows: every device against the reference, a
+// row's bits on the row alone.
 #include <doctest/doctest.h>
 
 #include <limits>
@@ -54,8 +55,8 @@ Elementwise gated(const cases::Case& one, void (Device::*op)(const GatedArgs&)) 
                 [&] { (device.operator->()->*op)({n, width, a.span(), b.span(), out.span()}); });
     return out.result(text);
   };
-  // exp to 2e-7, a sum, a division, two products; exp ends at e^-87.3, so tiny results end near 1e-34. What geglu takes the
-  // exponential of has four roundings, and e^u is off by as much as u is.
+  // exp to 2e-7, a sum, a division, two products; exp ends at e^-87.3, so tiny results end near 1e-34. What geglu takes
+  // the exponential of has four roundings, and e^u is off by as much as u is.
   const auto exponent = [gate](size_t at) {
     return std::min(100.0, std::fabs(1.6 * gate[at] * (1 + 0.045 * gate[at] * gate[at])));
   };

@@ -1,4 +1,5 @@
-// linear with the norm before it and the gate behind it, on devices that fuse them, against the reference's ops one after another.
+// linear with the norm before it and the gate behind it, on devices that fuse them, against the reference's ops one
+// after another.
 #include <doctest/doctest.h>
 
 #include "kernels/support.h"

@@ -1,5 +1,5 @@
-// linear on every device against the reference, and the promise that a row's bits depend on the row alone (with half_tiles: and on
-// whether it has fifteen mates).
+// linear on every device against the reference, and the promise that a row's bits depend on the row alone (with
+// half_tiles: and on whether it has fifteen mates).
 //
 // A device may round the activations of a quantised weight to 15 bits in blocks of 32, so two sorts of input are used:
 //   exact    activations which that quantisation holds without error: only roundings of the sum may differ
@@ -119,7 +119,8 @@ TEST_CASE("linear: a row's bits do not depend on its batch-mates, its siblings, 
   }
 }
 
-/// Rows of x, and of W where its type has the range, by far larger and smaller than f16 can be; and outliers among their neighbours.
+/// Rows of x, and of W where its type has the range, by far larger and smaller than f16 can be; and outliers among
+/// their neighbours.
 LinearInputs of_any_size(LinearInputs inputs) {
   const auto size = [](uint64_t row) { return std::ldexp(1.0f, 40 * (static_cast<int>(row % 3) - 1)); };
   for (uint64_t i = 0; i < inputs.x.size(); ++i) inputs.x[i] *= size(i / inputs.in) * (i % 29 == 0 ? 4096.0f : 1.0f);

@@ -1,5 +1,5 @@
-// What every kernel test needs: random numbers that are the same everywhere, buffers with guard bytes on both sides, weights,
-// steps with poisoned scratch, and a comparison that says where and by how much.
+// What every kernel test needs: random numbers that are the same everywhere, buffers with guard bytes on both sides,
+// weights, steps with poisoned scratch, and a comparison that says where and by how much.
 #pragma once
 #include <doctest/doctest.h>
 
@@ -29,8 +29,9 @@ inline constexpr uint64_t kGuardBytes = 256;
 /// Of those that tests asked for, the text.
 inline std::set<std::string> cases_seen;
 
-/// All of them; or, of the many of linear and attention, each n-th with FOUNDRY_CASE_STEP=n, where a run takes ten times as
-/// long or more: under sanitizers, and on GPU kernels that a processor runs. Neighbours in the table differ in one figure.
+/// All of them; or, of the many of linear and attention, each n-th with FOUNDRY_CASE_STEP=n, where a run takes ten
+/// times as long or more: under sanitizers, and on GPU kernels that a processor runs. Neighbours in the table differ in
+/// one figure.
 inline std::vector<cases::Case> cases_of(const std::string& op) {
   std::vector<cases::Case> found = cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op);
   const char* step = std::getenv("FOUNDRY_CASE_STEP");
@@ -58,15 +59,16 @@ inline std::vector<cases::Case> cases_of(const std::string& op, Device& device) 
   return found;
 }
 
-/// Roundings of a sum of n products, each at most kUnit of the running sum: n is the worst case, but errors of both signs cancel as
-/// a random walk (Higham and Mary, 2019: sqrt(n) times a small constant, whatever the order), so 8 sqrt(n) holds in practice
-/// and is the sharper where n > 64.
+/// Roundings of a sum of n products, each at most kUnit of the running sum: n is the worst case, but errors of both
+/// signs cancel as a random walk (Higham and Mary, 2019: sqrt(n) times a small constant, whatever the order), so 8
+/// sqrt(n) holds in practice and is the sharper where n > 64.
 inline double roundings(double n) { return std::min(n, 8 * std::sqrt(n)) + 4; }
 
 /// The one device to test, where a program is for it alone.
 inline std::string only_device;
 
-/// Those that must be there (FOUNDRY_NEEDS_DEVICES, by commas): to make one that is not is an error, so no gate is green without it.
+/// Those that must be there (FOUNDRY_NEEDS_DEVICES, by commas): to make one that is not is an error, so no gate is
+/// green without it.
 inline std::vector<std::string> needed_devices() {
   const char* needed = std::getenv("FOUNDRY_NEEDS_DEVICES");
   std::istringstream text(needed == nullptr ? "" : needed);
@@ -153,8 +155,8 @@ class Guarded {
   uint64_t bytes_ = 0;
 };
 
-/// A device and its scratch, which each step finds poisoned and guarded. The memory is kept: to map it anew for each step would cost
-/// more than all the kernels do.
+/// A device and its scratch, which each step finds poisoned and guarded. The memory is kept: to map it anew for each
+/// step would cost more than all the kernels do.
 class TestDevice {
  public:
   explicit TestDevice(const std::string& name, uint32_t threads = 1) : device_(make_device({name, threads, {}})) {}
@@ -186,7 +188,8 @@ inline std::unique_ptr<Weight> prepare(Device& device, const WeightData& data, W
   return weight;
 }
 
-/// Empty, or the first place where the difference passes the bound. A NaN passes any bound: poison must not hide in both.
+/// Empty, or the first place where the difference passes the bound. A NaN passes any bound: poison must not hide in
+/// both.
 inline std::string compare(const std::vector<float>& found, const std::vector<float>& expected,
                            const std::function<double(size_t)>& bound) {
   if (found.size() != expected.size()) return "sizes differ";

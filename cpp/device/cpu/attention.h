@@ -1,6 +1,6 @@
-// Splits attention into tiles (queries of some neighbouring rows that share a KV head) and segments, and merges the segments in
-// ascending order. Where there are few tiles, the segments of a tile go to several threads, a wave at a time, so that scratch does
-// not grow with the context. The split never shows in the result.
+// Splits attention into tiles (queries of some neighbouring rows that share a KV head) and segments, and merges the
+// segments in ascending order. Where there are few tiles, the segments of a tile go to several threads, a wave at a
+// time, so that scratch does not grow with the context. The split never shows in the result.
 #pragma once
 #include "base/thread_pool.h"
 #include "device/cpu/kernels.h"

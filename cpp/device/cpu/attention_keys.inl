@@ -28,8 +28,8 @@ inline Query query_of(const AttentionSegment& a, uint32_t i) {
   return query;
 }
 
-/// part[i] = q_i . k over block b without K's scale, for n tokens as lanes: exact sums of byte products, times the query's
-/// scale.
+/// part[i] = q_i . k over block b without K's scale, for n tokens as lanes: exact sums of byte products, times the
+/// query's scale.
 template <DType T, uint32_t N>
 inline void dot_codes(const std::byte* codes, uint32_t n, const Query* q, uint32_t b, F16* part) {
   using Format = Kept<T>;
@@ -101,8 +101,8 @@ inline void dot_block(const std::byte* block, uint32_t n, const Query* q, uint32
   for (uint32_t i = 0; i < N; ++i) acc[i] = fma(scale, part[i], acc[i]);
 }
 
-/// scores[i][t] = q_i . k_t, d ascending, of U tiles side by side in a page at once; lanes are tokens. Lanes of tokens that
-/// no query sees hold anything.
+/// scores[i][t] = q_i . k_t, d ascending, of U tiles side by side in a page at once; lanes are tokens. Lanes of tokens
+/// that no query sees hold anything.
 template <DType T, uint32_t N, uint32_t U>
 inline void dot_tiles(const AttentionSegment& a, const Active& active, uint32_t first, uint32_t tile, Scores& scores) {
   constexpr uint32_t kElements = BlockSize<T>::elements, kBytes = BlockSize<T>::bytes;

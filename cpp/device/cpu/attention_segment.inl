@@ -34,8 +34,8 @@ inline uint64_t row_bytes_of(uint32_t type, uint32_t dim) {
 }
 
 /// What is read soon, while K of the tokens from t on is: K of those kTokens further on, and their own V. Its lines are
-/// asked for between the products, for the processor's own prefetching begins anew with every page and head. No more than
-/// advice: an address past the end does no harm.
+/// asked for between the products, for the processor's own prefetching begins anew with every page and head. No more
+/// than advice: an address past the end does no harm.
 struct Soon {
   static constexpr uint32_t kTokens = 64;
   const std::byte *k, *v;
@@ -54,8 +54,8 @@ struct Soon {
   }
 };
 
-/// Calls f<N>(first) for tiles of N queries, 1 to kQueryTile, as few and as like in size as can be: 7 are one tile, 9 are 4
-/// and 5. A query's own sums are the same in any tile.
+/// Calls f<N>(first) for tiles of N queries, 1 to kQueryTile, as few and as like in size as can be: 7 are one tile, 9
+/// are 4 and 5. A query's own sums are the same in any tile.
 template <uint32_t N = kQueryTile, class F>
 inline void exactly(uint32_t n, uint32_t first, const F& f) {
   if constexpr (N > 1)

@@ -6,8 +6,8 @@ struct Values {
   uint64_t row, n;  // bytes of a token's, and tokens
 };
 
-/// out_i += p_i[t] v_t for the tokens in turn; lanes are dims, of which C sixteens are summed at once. Sums are those of
-/// kLifted times V where its type has blocks.
+/// out_i += p_i[t] v_t for the tokens in turn; lanes are dims, of which C sixteens are summed at once. Sums are those
+/// of kLifted times V where its type has blocks.
 template <DType T, uint32_t N, uint32_t C>
 inline void sum_plain_dims(const Values& values, const float* const (&p)[N], uint32_t d, uint32_t n, F16 (&acc)[C][N]) {
   const std::byte* at = values.at + d * BlockSize<T>::bytes;
@@ -28,7 +28,8 @@ inline void sum_plain_dims(const Values& values, const float* const (&p)[N], uin
 /// e^-87.3, times the least scale, 2^-24, times this is not.
 constexpr float kLifted = 0x1p24f;
 
-/// The same of blocks, whose scales are multiplied into the weights, sixteen tokens at a time, and so once for all dims.
+/// The same of blocks, whose scales are multiplied into the weights, sixteen tokens at a time, and so once for all
+/// dims.
 template <DType T, uint32_t N, uint32_t C>
 inline void sum_block_dims(const Values& values, const float* const (&p)[N], uint32_t d, F16 (&acc)[C][N]) {
   static_assert(16 * C <= kBlock);

@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "base/sample.h"
 #include "base/thread_pool.h"
-#include "device/cpu/amx.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
+#include "device/cpu/processor.h"
 #include "device/cpu/routed.h"
 #include "device/cpu/rows.h"
 #include "device/cpu/short_conv.h"
@@ -33,17 +33,14 @@ bool quantised(DType type) { return block_elements(type) != 1; }
 
 std::vector<const CpuKernels*> available() {
   std::vector<const CpuKernels*> tables;
-#ifdef FOUNDRY_AMX
-  if (cpu::amx_is_permitted()) tables.push_back(&cpu::kernels_amx());
+#ifdef FOUNDRY_AMX  // isa.cmake says what is built
+  if (cpu::has_amx()) tables.push_back(&cpu::kernels_amx());
 #endif
-#ifdef FOUNDRY_AVX512  // isa.cmake says what is built
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
-    tables.push_back(&cpu::kernels_avx512());
+#ifdef FOUNDRY_AVX512
+  if (cpu::has_avx512()) tables.push_back(&cpu::kernels_avx512());
 #endif
 #ifdef FOUNDRY_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-    tables.push_back(&cpu::kernels_avx2());
+  if (cpu::has_avx2()) tables.push_back(&cpu::kernels_avx2());
 #endif
   tables.push_back(&cpu::kernels_baseline());
   return tables;
@@ -369,7 +366,8 @@ class CpuDevice final : public Unified<Device> {
     });
   }
 
-  /// cos and sin of every row and pair, once a step where all layers turn alike: [row][cos of each pair | sin of each pair].
+  /// cos and sin of every row and pair, once a step where all layers turn alike: [row][cos of each pair | sin of each
+  /// pair].
   void prepare_angles(const RopeArgs& args) {
     const RopeParams& p = args.p;
     const AnglesOf wanted{p.n_rows, p.rot_dim, p.base, p.scale, p.magnitude, args.factors};

@@ -1,8 +1,8 @@
 // What the CPU device asks of an instruction set: one table of functions, built from one source (kernels.inl) for each.
 // Plain C types only: the files behind it are compiled with flags that must not leak into shared inline functions.
 //
-// Order of summation (a promise, see docs/decisions.md): lanes are outputs; k ascends; a row's arithmetic is the same however many rows
-// share its tile.
+// Order of summation (a promise, see docs/decisions.md): lanes are outputs; k ascends; a row's arithmetic is the same
+// however many rows share its tile.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -19,9 +19,9 @@ constexpr uint32_t kMaxQueries = 16;  // of an attention tile
 constexpr uint32_t kMaxHeadDim = 256;
 constexpr uint32_t kSegment = kSegmentTokens;
 
-/// Rows of activations in blocks of 32 along k: x ~ scale * q, scale = max|x| / 16256, q = 128 * coarse + fine with coarse from
-/// -127 to 127 and fine from -64 to 63. Byte dot products of the two, joined, are exact in int32; one byte alone (as other
-/// engines have it) moves SmolLM2's log-probabilities by 0.06 on average.
+/// Rows of activations in blocks of 32 along k: x ~ scale * q, scale = max|x| / 16256, q = 128 * coarse + fine, coarse
+/// within 127 and fine from -64 to 63. Byte dot products of the two, joined, are exact in int32; one byte alone (as
+/// other engines have it) moves SmolLM2's log-probabilities by 0.06 on average.
 struct QuantRows {
   int8_t* q;      // [n_rows, k / 32][coarse|fine][32]
   float* scales;  // [n_rows, k / 32]

@@ -1,5 +1,5 @@
-// The kernels, over the sixteen-lane vocabulary of whichever simd_*.h was included before. One translation unit for each
-// instruction set; no std templates here.
+// The kernels, over the sixteen-lane vocabulary of whichever simd_*.h was included before. One translation unit for
+// each instruction set; no std templates here.
 #include "device/cpu/kernels.h"
 #include "formats/codes.h"
 #include "formats/dtype.h"
@@ -11,8 +11,8 @@ namespace {
 constexpr float kMinusInfinity = -__builtin_inff();
 constexpr float kLeastScaled = 1e-30f;  // blocks below it count as zero: the inverse of their scale would overflow
 
-/// e^x, the only one there is; relative error below 2e-7. Range reduction by ln 2 in two parts, then the polynomial of degree 5
-/// of Cephes' expf (Moshier). Below -87.3 it stays at e^-87.3; NaN gives that too.
+/// e^x, the only one there is; relative error below 2e-7. Range reduction by ln 2 in two parts, then the polynomial of
+/// degree 5 of Cephes' expf (Moshier). Below -87.3 it stays at e^-87.3; NaN gives that too.
 inline F16 exp(F16 x) {
   x = min(max(x, set1(-87.3f)), set1(88.0f));
   const F16 n = round(mul(x, set1(1.44269504088896341f)));
@@ -51,7 +51,8 @@ inline float largest(F16 a) {
   return most;
 }
 
-/// tanh to 4 units in the last place: a quotient of polynomials, with the coefficients of Eigen's ptanh_float. NaN stays.
+/// tanh to 4 units in the last place: a quotient of polynomials, with the coefficients of Eigen's ptanh_float. NaN
+/// stays.
 inline F16 tanh(F16 a) {
   const F16 x = max(min(a, set1(7.90531110763549805f)), set1(-7.90531110763549805f));
   const F16 s = mul(x, x);

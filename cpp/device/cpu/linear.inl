@@ -35,7 +35,7 @@ inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const
     const int32_t* sums = a.quant.sums + 2 * (b + r * n_blocks);
     q_sums[r] = Format::kHalves == 2 ? sums[half] : sums[0] + sums[1];
     coarse[r] = dots_from(izero());
-    fine[r] = dots_from(Format::start(q_sums[r]));
+    fine[r] = dots_from(iset1(-Format::kOffset * q_sums[r]));
   }
   if constexpr (Format::kHalves == 1 || half == 0) {
     add_pair<Format, 0>(w, part, q, stride, coarse, fine);
@@ -48,11 +48,9 @@ inline void add_group(const LinearPanel& a, uint64_t b, uint64_t n_blocks, const
   const F16 d = Format::scale(w, part, half);
   FOUNDRY_UNROLL
   for (uint32_t r = 0; r < R; ++r) {
-    const float scale = a.quant.scales[b + r * n_blocks];
     const I16 sum = iadd(shift_left7(coarse[r].settled), fine[r].settled);
-    acc[r] = fma(to_float(sum), mul(d, set1(scale)), acc[r]);
-    if constexpr (Format::has_minimum)
-      acc[r] = fma(Format::minimum(w, part, half), set1(scale * static_cast<float>(q_sums[r])), acc[r]);
+    const float scale = a.quant.scales[b + r * n_blocks];
+    add_scaled<Format>(acc[r], sum, d, scale, scale * static_cast<float>(q_sums[r]), w, part, half);
   }
 }
 

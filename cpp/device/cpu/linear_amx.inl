@@ -1,5 +1,6 @@
-// Linear layers on AMX's tile registers, which multiply sixteen rows of bytes by sixteen outputs at once. Byte products are
-// added in int32, exactly, and all that is rounded happens in the order of linear.inl: the bits are those of AVX-512.
+// Linear layers on AMX's tile registers, which multiply sixteen rows of bytes by sixteen outputs at once. Byte products
+// are added in int32, exactly, and all that is rounded happens in the order of linear.inl: the bits are those of
+// AVX-512.
 #include "device/cpu/kernels.h"
 #include "formats/codes.h"
 #include "formats/dtype.h"
@@ -106,11 +107,9 @@ inline void tile_rows(const LinearPanel& a, uint32_t row) {
           const int32_t* of_q = a.quant.sums + 2 * block;
           const int32_t q_sum = kHalves == 2 ? of_q[half] : of_q[0] + of_q[1];
           const float scale = a.quant.scales[block];
-          const I16 fine = iadd(load_i32(sums.fine[r]), Format::start(q_sum));
+          const I16 fine = iadd(load_i32(sums.fine[r]), iset1(-Format::kOffset * q_sum));
           const I16 sum = iadd(shift_left7(load_i32(sums.coarse[r])), fine);
-          acc[r] = fma(to_float(sum), mul(d, set1(scale)), acc[r]);
-          if constexpr (Format::has_minimum)
-            acc[r] = fma(Format::minimum(w, part, half), set1(scale * static_cast<float>(q_sum)), acc[r]);
+          add_scaled<Format>(acc[r], sum, d, scale, scale * static_cast<float>(q_sum), w, part, half);
         }
       }
     }

@@ -52,7 +52,8 @@ class Routed {
   uint64_t n_blocks() const { return p_.in_features / kBlock; }
   uint64_t begin_of(uint32_t expert) const { return expert == 0 ? 0 : ends_[expert - 1]; }
 
-  /// Parts in the order of their experts, ascending among those of one; where each expert's end; experts that have some.
+  /// Parts in the order of their experts, ascending among those of one; where each expert's end; experts that have
+  /// some.
   void sort_by_expert() {
     const auto* chosen = args_.chosen.as<int32_t>();
     std::fill_n(ends_, p_.n_experts, 0u);

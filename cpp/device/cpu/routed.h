@@ -1,5 +1,5 @@
-// Linear layers of experts: rows are laid together by expert, and each expert that has some is multiplied with all of its
-// own at once, by the kernel that linear has. A row's bits are those of linear with that expert's matrix.
+// Linear layers of experts: rows are laid together by expert, and each expert that has some is multiplied with all of
+// its own at once, by the kernel that linear has. A row's bits are those of linear with that expert's matrix.
 #pragma once
 #include "device/cpu/kernels.h"
 #include "device/device.h"

@@ -1,5 +1,5 @@
-// Sixteen lanes as an array, which compilers turn into the vectors that there are: x86-64-v2, and Arm, whose byte dot product has
-// no plain-code twin and is spelled out.
+// Sixteen lanes as an array, which compilers turn into the vectors that there are: x86-64-v2, and Arm, whose byte dot
+// product has no plain-code twin and is spelled out.
 #pragma once
 #include <bit>
 #include <cstddef>

@@ -6,8 +6,8 @@
 
 namespace foundry {
 
-/// Apple7: M1 and later. any_apple: those too that report an older family of Apple's, as the virtual GPU of a hosted Mac does,
-/// whatever chip is behind it.
+/// Apple7: M1 and later. any_apple: those too that report an older family of Apple's, as the virtual GPU of a hosted
+/// Mac does, whatever chip is behind it.
 enum class Families { apple7, any_apple };
 
 /// 7 for Apple7; 0: not of Apple's, as in Macs with Intel's processors.

@@ -1,4 +1,5 @@
-// Asks for something again and again while it is in use and for a while after, from a thread of its own, which sleeps otherwise.
+// Asks for something again and again while it is in use and for a while after, from a thread of its own, which sleeps
+// otherwise.
 #pragma once
 #include <chrono>
 #include <functional>

@@ -1,5 +1,5 @@
-// How long a launch would keep an M1 busy, guessed high: the slowest GPU that there is a device for. Only for where to cut a step
-// into command buffers: macOS ends what keeps a GPU for some seconds, and shows nothing else meanwhile.
+// How long a launch would keep an M1 busy, guessed high: the slowest GPU that there is a device for. Only for where to
+// cut a step into command buffers: macOS ends what keeps a GPU for some seconds, and shows nothing else meanwhile.
 #pragma once
 #include "device/gpu/kernel_queue.h"
 

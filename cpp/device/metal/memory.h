@@ -1,5 +1,5 @@
-// Buffers of the GPU, resident as long as they live: kernels follow addresses in page tables, which Metal does not see. A buffer that
-// goes while steps are under way stays until they have ended.
+// Buffers of the GPU, resident as long as they live: kernels follow addresses in page tables, which Metal does not see.
+// A buffer that goes while steps are under way stays until they have ended.
 #pragma once
 #import <Metal/Metal.h>
 
@@ -14,9 +14,10 @@
 
 namespace foundry {
 
-/// The buffers that kernels may reach: one residency set of the queue where the system has such (macOS 15) and gives one, else
-/// useResources with each encoder. A set is asked for again twice a second, until some minutes after the last step: macOS may have
-/// let go of memory that was idle for a second, and the next step would wait for it. Thread-safe: sessions open and close while a step runs.
+/// The buffers that kernels may reach: one residency set of the queue where the system has such (macOS 15) and gives
+/// one, else useResources with each encoder. A set is asked for again twice a second, until some minutes after the last
+/// step: macOS may have let go of memory that was idle for a second, and the next step would wait for it. Thread-safe:
+/// sessions open and close while a step runs.
 class Residency {
  public:
   explicit Residency(id<MTLDevice> device);
@@ -31,7 +32,8 @@ class Residency {
   void retire(id<MTLBuffer> buffer);
   /// For the commands of this step, from its encoder's begin.
   void use(id<MTLComputeCommandEncoder> encoder);
-  /// Before a command buffer is committed: everything added is resident then, and the system has been asked to have it so now.
+  /// Before a command buffer is committed: everything added is resident then, and the system has been asked to have it
+  /// so now.
   void commit();
   void submitted(uint64_t step);
   /// The step that was being encoded is dropped.

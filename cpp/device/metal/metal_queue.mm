@@ -1,5 +1,5 @@
-// Launches through Metal: a step is a command buffer, or several where it is long, whose dispatches are concurrent but for the
-// barriers between them.
+// Launches through Metal: a step is a command buffer, or several where it is long, whose dispatches are concurrent but
+// for the barriers between them.
 #import <Metal/Metal.h>
 #include <unistd.h>
 

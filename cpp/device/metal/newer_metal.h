@@ -1,5 +1,6 @@
-// What macOS 14's SDK does not declare, under names of our own: Apple's behind "Foundry" (api_truth.py holds them to Apple's). Nothing
-// here refers to a newer class, so one build loads on every system from 14 on. Ask respondsToSelector: first.
+// What macOS 14's SDK does not declare, under names of our own: Apple's behind "Foundry" (api_truth.py holds them to
+// Apple's). Nothing here refers to a newer class, so one build loads on every system from 14 on. Ask
+// respondsToSelector: first.
 #pragma once
 #import <Metal/Metal.h>
 

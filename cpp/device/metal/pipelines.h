@@ -1,5 +1,6 @@
-// Compute pipelines by kernel name and function constants: compiled from the source that the library carries, a file's kernels
-// of one format at a time as they are asked for, and kept on disk between runs where there is a folder for them.
+// Compute pipelines by kernel name and function constants: compiled from the source that the library carries, a file's
+// kernels of one format at a time as they are asked for, and kept on disk between runs where there is a folder for
+// them.
 #pragma once
 #import <Metal/Metal.h>
 
@@ -14,13 +15,14 @@ namespace foundry {
 
 class Pipelines {
  public:
-  /// `options.cache_dir` empty: nothing is kept. `options.kernel_library`: kernels that need not be compiled from source; a file that
-  /// is missing or can't be read is no error.
+  /// `options.cache_dir` empty: nothing is kept. `options.kernel_library`: kernels that need not be compiled from
+  /// source; a file that is missing or can't be read is no error.
   Pipelines(id<MTLDevice> device, const DeviceOptions& options);
 
   /// ConsistencyError: no such kernel, or one that does not compile.
   id<MTLComputePipelineState> get(const Dispatch& launch);
-  /// Writes what was compiled since the last save. A folder that can't be written is no error: the next run compiles again.
+  /// Writes what was compiled since the last save. A folder that can't be written is no error: the next run compiles
+  /// again.
   void save();
 
  private:

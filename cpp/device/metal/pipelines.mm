@@ -22,8 +22,8 @@ constexpr std::chrono::hours kOldAfter{24 * 14};
 
 NSString* string_of(const std::string& text) { return [NSString stringWithUTF8String:text.c_str()]; }
 
-/// The newest language of the system, as far as the kernels have been written for it. Infinities and the order of sums are meant;
-/// fast:: says where they are not.
+/// The newest language of the system, as far as the kernels have been written for it. Infinities and the order of sums
+/// are meant; fast:: says where they are not.
 MTLCompileOptions* compile_options() {
   constexpr auto kLanguage3_2 = static_cast<MTLLanguageVersion>((3 << 16) + 2);  // of macOS 15
   constexpr NSInteger kSafeMath = 0;                                             // MTLMathModeSafe, of macOS 15
@@ -48,7 +48,8 @@ std::string archive_name(id<MTLDevice> device) {
   return name + "-" + macos_build() + "-" + std::to_string(hash) + ".bin";
 }
 
-/// Of other systems, other states of the kernels and processes that ended while they wrote: nobody comes for them any more.
+/// Of other systems, other states of the kernels and processes that ended while they wrote: nobody comes for them any
+/// more.
 void remove_old(const std::string& folder, const std::string& kept) {
   namespace fs = std::filesystem;
   const auto old = fs::file_time_type::clock::now() - kOldAfter;

@@ -1,4 +1,5 @@
-// An autorelease pool that exceptions leave drained: one that is thrown past a pool's end would leave its objects to nobody.
+// An autorelease pool that exceptions leave drained: one that is thrown past a pool's end would leave its objects to
+// nobody.
 #pragma once
 #import <Foundation/Foundation.h>
 

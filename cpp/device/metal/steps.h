@@ -1,5 +1,5 @@
-// Steps under way on a GPU: the command buffers of each, how they end, and what that says of the queue that ran them. One thread
-// submits, any may wait.
+// Steps under way on a GPU: the command buffers of each, how they end, and what that says of the queue that ran them.
+// One thread submits, any may wait.
 #pragma once
 #import <Metal/Metal.h>
 

@@ -48,8 +48,8 @@ void Steps::wait_for_ends(uint64_t step) {
   }
 }
 
-/// Threads may wait for the same step: the first to see it ended takes it off. What came behind one that failed computed on
-/// nothing, so those have failed with it.
+/// Threads may wait for the same step: the first to see it ended takes it off. What came behind one that failed
+/// computed on nothing, so those have failed with it.
 void Steps::ended(const Step& step) {
   const std::lock_guard lock(mutex_);
   if (under_way_.empty() || under_way_.front().number != step.number) return;

@@ -1,5 +1,5 @@
-// kv_append and attention. Segments of segment_tokens from position 0, each from a fresh (max, sum, out), merged in ascending
-// order: the online softmax of FlashAttention-2 (arXiv:2307.08691, alg. 1), in double.
+// kv_append and attention. Segments of segment_tokens from position 0, each from a fresh (max, sum, out), merged in
+// ascending order: the online softmax of FlashAttention-2 (arXiv:2307.08691, alg. 1), in double.
 #include <algorithm>
 #include <cmath>
 #include <limits>

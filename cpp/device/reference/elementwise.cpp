@@ -48,8 +48,8 @@ void layer_norm(const LayerNormArgs& args) {
   }
 }
 
-/// RoPE (arXiv:2104.09864): pair i is turned by position * scale * base^(-2i / rot_dim) / factor[i]. What is turned comes
-/// out times magnitude, and all of a head times the temperature of its position.
+/// RoPE (arXiv:2104.09864): pair i is turned by position * scale * base^(-2i / rot_dim) / factor[i]. What is turned
+/// comes out times magnitude, and all of a head times the temperature of its position.
 void rope(const RopeArgs& args) {
   const RopeParams& p = args.p;
   const auto* factors = args.factors == nullptr ? nullptr : reinterpret_cast<const float*>(args.factors->mapped);
@@ -83,7 +83,8 @@ void swiglu(const GatedArgs& args) {
   }
 }
 
-/// GEGLU (arXiv:2002.05202) with GELU by tanh (arXiv:1606.08415): 0.5 x (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+/// GEGLU (arXiv:2002.05202) with GELU by tanh (arXiv:1606.08415): 0.5 x (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2 /
+/// pi) (x + 0.044715 x^3).
 void geglu(const GatedArgs& args) {
   const u64 n = u64{args.n_rows} * args.width;
   for (u64 i = 0; i < n; ++i) {

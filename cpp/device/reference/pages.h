@@ -1,4 +1,5 @@
-// Where K and V of a position lie: the part of its page for a layer and a head (params.h); inside it formats/kv_rows.h tells.
+// Where K and V of a position lie: the part of its page for a layer and a head (params.h); inside it formats/kv_rows.h
+// tells.
 #pragma once
 #include "formats/kv_rows.h"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
@@ -82,6 +83,9 @@ def _check_bytes(ids: Mapping[str, int]) -> None:
 def _merges(metadata: Mapping[str, Any], ids: Mapping[str, int], needed: bool) -> list[tuple[str, str]]:
     value = metadata.get("tokenizer.ggml.merges")
     merges: list[str] = [] if value is None and not needed else entries(str, "merges", value)
+    found = [tuple(merge.split(" ", 1)) for merge in merges]
+    if _are_proper(found, ids) and len(set(merges)) == len(merges):
+        return cast(list[tuple[str, str]], found)  # nearly always: there may be hundreds of thousands
     pairs: dict[tuple[str, str], None] = {}
     odd: list[str] = []
     for merge in merges:
@@ -100,3 +104,13 @@ def _merges(metadata: Mapping[str, Any], ids: Mapping[str, int], needed: bool) -
             f"the first {odd[0][:80]!r}: they are left out"
         )
     return list(pairs)
+
+
+def _are_proper(pairs: list[tuple[str, ...]], ids: Mapping[str, int]) -> bool:
+    """Each is two tokens that make one."""
+    known = ids.__contains__
+    return (
+        {*map(len, pairs)} <= {2}
+        and all(map(known, chain.from_iterable(pairs)))
+        and all(map(known, map("".join, pairs)))
+    )

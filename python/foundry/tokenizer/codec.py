@@ -50,9 +50,9 @@ class Tokenizer:
             vocabulary, self._model, template = read_directory(folder)
         self._vocabulary = vocabulary
         of_type: dict[int, dict[str, int]] = {CONTROL: {}, UNKNOWN: {}, USER_DEFINED: {}}
-        for (token, i), kind in zip(vocabulary.ids.items(), vocabulary.types, strict=True):
+        for i, kind in enumerate(vocabulary.types):
             if kind in of_type:
-                of_type[kind][token] = i
+                of_type[kind][vocabulary.tokens[i]] = i
         self._partition = Partition(of_type[CONTROL] | of_type[UNKNOWN], of_type[USER_DEFINED], vocabulary.strips)
         self._strips_space = vocabulary.adds_space
         self._pieces: dict[int, bytes] = {}  # of the tokens decoded so far

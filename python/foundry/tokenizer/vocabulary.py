@@ -78,7 +78,11 @@ class Vocabulary:
     @cached_property
     def text_ids(self) -> dict[str, int]:
         """Of the tokens that text may become: without those that are found whole, and only where they may be."""
-        return {token: i for token, i in self.ids.items() if self.types[i] not in (CONTROL, UNKNOWN)}
+        ids = self.ids.copy()
+        for i, kind in enumerate(self.types):
+            if kind in (CONTROL, UNKNOWN):
+                del ids[self.tokens[i]]
+        return ids
 
     @staticmethod
     def read(metadata: Mapping[str, Any]) -> Vocabulary:
@@ -88,7 +92,7 @@ class Vocabulary:
             which = f", which is {_REFUSED[str(kind)]} and not supported" if str(kind) in _REFUSED else ""
             raise ModelFormatError(f"tokenizer.ggml.model: expected one of {', '.join(KINDS)}, found {kind!r}{which}")
         tokens = _tokens(metadata)
-        ids = {token: i for i, token in enumerate(tokens)}
+        ids = dict(zip(tokens, range(len(tokens)), strict=True))
         if len(ids) != len(tokens):
             twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
             raise ModelFormatError(f"tokenizer.ggml.tokens: expected each token once, found {twice!r} twice")

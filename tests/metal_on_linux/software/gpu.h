@@ -69,7 +69,8 @@ uint64_t allocated_bytes();
 inline uint64_t schedule = 0;
 
 /// Faults for tests of the harness, and of what the device says: "barriers", "fences" and "residency" are not seen, "memory" and
-/// "page fault" are the end of the next command buffer, "dead" of all; a "residency set" is not made. From the environment, FOUNDRY_METAL_FAULT, or set.
+/// "page fault" are the end of the next command buffer, "dead" of all; a "residency set" is not made. From the
+/// environment, FOUNDRY_METAL_FAULT, or set.
 inline std::string fault;
 inline std::atomic<uint64_t> residency_requests{0};
 /// What the file of a library begins with that has all kernels.

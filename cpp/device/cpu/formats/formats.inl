@@ -13,7 +13,7 @@
 //                                     of every output; has_minimum says whether there are minima
 //   accumulate(sum, k, four)          adds the products of a group with four activations
 //   kMost                             the largest code, where that is by add_codes(); 0 where by add_q8()
-//   start(q_sum)                      what the sum begins with, where packed values are off by a constant
+//   kOffset                           what packed values are above the codes' own; 0 where they are the same
 //
 // Kept<> is how attention reads the blocks of a format that keeps K and V (formats/kv_rows.h has the layout):
 //

@@ -1,6 +1,6 @@
 // IQ2 and IQ3, whose codes stand for eight or four values of a grid: in panels each value is a place in the format's
-// list of magnitudes, and its sign above that; 3 bits of a value of IQ2 and 4 of IQ3, where the file has 2 to 3.4. Packed:
-// scales [16] f16; then for each part of 32 k the groups' scales, [16] i8 each, and the planes.
+// list of magnitudes, and its sign above that; 3 bits of a value of IQ2 and 4 of IQ3, where the file has 2 to 3.4.
+// Packed: scales [16] f16; then for each part of 32 k the groups' scales, [16] i8 each, and the planes.
 //
 //   x = scale * s / 2^kShift * value
 //   IQ2_XXS, IQ3_XXS, IQ3_S   groups of 32        IQ2_XS, IQ2_S   groups of 16
@@ -9,6 +9,7 @@ template <class B, uint32_t kBits, uint32_t kGroups, uint32_t kShift, int8_t... 
 struct OfGrid : InPlanes<B, 256, kBits, 32, 16 * kGroups> {
   using Base = InPlanes<B, 256, kBits, 32, 16 * kGroups>;
   static constexpr uint32_t kHalves = kGroups, kMost = 0;
+  static constexpr int32_t kOffset = kQ8Offset;
 
   static void pack(const B* blocks, uint64_t stride, uint32_t n, std::byte* to) {
     Base::pack_codes(blocks, stride, n, to, [](const Codes& codes, const B& block, uint32_t lane, std::byte* at) {
@@ -20,9 +21,8 @@ struct OfGrid : InPlanes<B, 256, kBits, 32, 16 * kGroups> {
   }
   template <uint32_t i>
   static void pair(const std::byte* w, uint32_t part, Bytes (&k)[2]) {
-    constexpr int kOff = kQ8Offset;
     static constexpr int8_t kSigned[16] = {kMagnitudes..., static_cast<int8_t>(-kMagnitudes)...};
-    static constexpr auto kTable = with_offset(kSigned, kOff);
+    static constexpr auto kTable = with_offset(kSigned, kOffset);
     Base::template pair<i>(w, part, k);
     for (Bytes& one : k) one = lookup(kTable.bytes, one);
   }
@@ -31,7 +31,6 @@ struct OfGrid : InPlanes<B, 256, kBits, 32, 16 * kGroups> {
     constexpr float kUnit = 1.0f / static_cast<float>(1u << kShift);
     return mul(mul(load_halves(w), set1(kUnit)), load_i8(Base::scales_of(w, part) + 16 * half, 16));
   }
-  static I16 start(int32_t q_sum) { return iset1(-kQ8Offset * q_sum); }
 };
 
 template <>

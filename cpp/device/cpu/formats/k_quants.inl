@@ -1,5 +1,5 @@
-// The formats of 256 values with whole scales for groups of 32 or 16. Packed: scales [16] f16, minima [16] f16 where there
-// are any; then for each part of 32 k the groups' scales, [16] i8 each, and minima likewise, and the planes.
+// The formats of 256 values with whole scales for groups of 32 or 16. Packed: scales [16] f16, minima [16] f16 where
+// there are any; then for each part of 32 k the groups' scales, [16] i8 each, and minima likewise, and the planes.
 //
 //   Q6_K  x = scale * s * (q - 32)               groups of 16
 //   Q5_K  x = scale * s * q - minimum * m        groups of 32
@@ -23,7 +23,7 @@ struct InHalves : InPlanes<B, 256, kBits, 32, 32> {
   static F16 scale(const std::byte* w, uint32_t part, uint32_t half) {
     return mul(load_halves(w), load_i8(Base::scales_of(w, part) + 16 * half, 16));
   }
-  static I16 start(int32_t q_sum) { return iset1(-kOff * q_sum); }
+  static constexpr int32_t kOffset = kOff;
 };
 
 template <>
@@ -53,7 +53,7 @@ struct WithMinima : InPlanes<B, 256, kBits, 64, 32> {
   static F16 minimum(const std::byte* w, uint32_t part, uint32_t) {
     return mul(load_halves(w + 32), load_i8(Base::scales_of(w, part) + 16, 16));
   }
-  static I16 start(int32_t) { return izero(); }
+  static constexpr int32_t kOffset = 0;
 };
 
 template <>
@@ -80,7 +80,7 @@ struct Packed<DType::q2_k> : InPlanes<BlockQ2_K, 256, 2, 64, 32> {
   static F16 minimum(const std::byte* w, uint32_t part, uint32_t half) {
     return mul(load_halves(w + 32), nibbles(w, part, half, true));
   }
-  static I16 start(int32_t) { return izero(); }
+  static constexpr int32_t kOffset = 0;
 
  private:
   static F16 nibbles(const std::byte* w, uint32_t part, uint32_t half, bool high) {

@@ -1,8 +1,8 @@
 // What formats with codes of 2 to 6 bits share: how codes lie in a packed block, and how they are read.
 
-/// A part's codes of kBits bits, of all outputs, in planes of 64 bytes: the four nibbles of each code, or two of its low
-/// two bits; then its higher bits, one a plane or two in two. Output `lane` has bytes 4 lane .. 4 lane + 3 of a plane, one
-/// for each k of a group; groups share a byte's bits, the lowest first.
+/// A part's codes of kBits bits, of all outputs, in planes of 64 bytes: the four nibbles of each code, or two of its
+/// low two bits; then its higher bits, one a plane or two in two. Output `lane` has bytes 4 lane .. 4 lane + 3 of a
+/// plane, one for each k of a group; groups share a byte's bits, the lowest first.
 template <uint32_t kBits>
 struct Planes {
   static_assert(kBits >= 2 && kBits <= 6);

@@ -17,7 +17,7 @@ struct Packed<DType::q4_0> {
     nibble_pair<i>(w + 32, k);
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
-  static I16 start(int32_t q_sum) { return iset1(-8 * q_sum); }
+  static constexpr int32_t kOffset = 8;
   static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
 };
 

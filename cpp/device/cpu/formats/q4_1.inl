@@ -18,6 +18,6 @@ struct Packed<DType::q4_1> {
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static F16 minimum(const std::byte* w, uint32_t, uint32_t) { return load_halves(w + 32); }
-  static I16 start(int32_t) { return izero(); }
+  static constexpr int32_t kOffset = 0;
   static void accumulate(Dots& sum, Bytes k, int32_t four) { add_codes(sum, k, four); }
 };

@@ -7,7 +7,7 @@ struct Packed<DType::q5_0> : InPlanes<BlockQ5_0, 32, 5, 32, 0> {
                [](const Codes&, const Block& block, uint32_t lane, std::byte* at) { put_half(at, lane, block.scale); });
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
-  static I16 start(int32_t q_sum) { return iset1(-16 * q_sum); }
+  static constexpr int32_t kOffset = 16;
 };
 
 template <>
@@ -22,5 +22,5 @@ struct Packed<DType::q5_1> : InPlanes<BlockQ5_1, 32, 5, 64, 0> {
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
   static F16 minimum(const std::byte* w, uint32_t, uint32_t) { return load_halves(w + 32); }
-  static I16 start(int32_t) { return izero(); }
+  static constexpr int32_t kOffset = 0;
 };

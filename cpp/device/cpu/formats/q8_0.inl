@@ -21,7 +21,7 @@ struct Packed<DType::q8_0> {
     k[1] = load_bytes(w + 32 + 128 * i + 64);
   }
   static F16 scale(const std::byte* w, uint32_t, uint32_t) { return load_halves(w); }
-  static I16 start(int32_t q_sum) { return iset1(-kQ8Offset * q_sum); }
+  static constexpr int32_t kOffset = kQ8Offset;
   static void accumulate(Dots& sum, Bytes k, int32_t four) { add_q8(sum, k, four); }
 };
 
