@@ -1,5 +1,5 @@
 // Models with recurrent layers on every device of the host that there is: the same bits however a history came about,
-// and of cancelled prompts what was written before they were cancelled. GPUs refuse them by name.
+// and of cancelled prompts what was written before they were cancelled. (How GPUs refuse them is seen in experts_test.cpp.)
 #include <doctest/doctest.h>
 
 #include <array>

@@ -15,6 +15,8 @@ import pytest
 from families import FAMILIES, HIDDEN
 from foundry import CompiledModel, ModelFormatError, SamplingParams
 from foundry.generate import Piece, stream
+from foundry.server.turn import Ended, Spent, total
+from foundry.server.usage import openai_usage
 from test_families import BOUND, logits_of, off_by
 
 PAGE = 8
@@ -148,6 +150,18 @@ def test_an_agents_turns_compute_what_is_new_and_the_replay_that_was_told(tmp_pa
             history = history + [p.token_id for p in pieces if p.token_id is not None]
     print(f"\n{len(history)} tokens, replayed {replays}")
     assert any(replays) and sum(replays) < 30 * PAGE
+
+
+def test_a_servers_usage_tells_what_ran_again() -> None:
+    ended = [Ended(index, "stop", Spent(20, new, 18, 5, reasoning_tokens=1)) for index, new in ((0, 3), (1, 4))]
+    assert openai_usage(total(ended)) == {
+        "prompt_tokens": 20,
+        "completion_tokens": 7,
+        "total_tokens": 27,
+        "prompt_tokens_details": {"cached_tokens": 18, "replayed_tokens": 5},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    assert openai_usage(Spent(20, 3, 18))["prompt_tokens_details"] == {"cached_tokens": 18}
 
 
 def test_forks_go_on_from_the_same_states(tmp_path: Path) -> None:
