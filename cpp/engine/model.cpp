@@ -32,8 +32,8 @@ KvGeometry geometry_of(const LayerGroup& group, const Device& device, const Mode
   return g;
 }
 
-/// Of a session that holds at most `most_bytes` of states: what it keeps beside where it is, the next one, and a
-/// call's last two.
+/// Of a session that holds at most `state_cache_bytes` of states: it keeps what is left beside where it is, the next
+/// one, and a call's last two.
 KvGeometry states_of(const RecurrentGroup& group, const ModelOptions& options) {
   KvGeometry g;
   g.n_layers = group.n_layers;

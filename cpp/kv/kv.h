@@ -46,8 +46,8 @@ struct KvGeometry {
   /// Windowed: pages that the rows of one step see and fill, wherever they begin.
   uint64_t step_pages() const { return (uint64_t{window} + step_tokens - 1) / page_tokens + 2; }
   /// Most pages held at once on the way to n_tokens: all of them, or a kept window (a failed call goes back to it)
-  /// and a step's. Most
-  /// states: those that are kept with a call's last two, where the history is, and the next one while it is made.
+  /// and a step's. Most states: those that are kept with a call's last two, where the history is, and the next one
+  /// while it is made.
   uint64_t most_pages(uint64_t n_tokens) const;
   /// Pages behind a history of n_tokens that a call must have before it begins, to reach `to`: a window takes the same ones again.
   uint64_t pages_ahead(uint64_t n_tokens, uint64_t to) const;

@@ -1,13 +1,11 @@
 // What a history's recurrent layers keep, all of them together: a state, which has seen every token up to its
-// position. Where K and V
-// have a page for every few tokens, a state stands for all of them, so a history can only go on from one that it holds.
+// position. Where K and V have a page for every few tokens, a state stands for all of them, so a history can only go
+// on from one that it holds.
 //
 // Held are `running`, where the history goes on, and some at boundaries of pages, to go back to: the last two, those
-// at the ends of
-// turns, and of the others the fewer the further back. States are pages of a pool and never written again once a step
-// that made them
-// is committed: forks, snapshots and the prefix tree hold the same ones by reference, and what fails has touched none
-// of them. Not thread-safe: the sequence's.
+// at the ends of turns, and of the others the fewer the further back. States are pages of a pool and never written
+// again once a step that made them is committed: forks, snapshots and the prefix tree hold the same ones by
+// reference, and what fails has touched none of them. Not thread-safe: the sequence's.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -93,9 +91,8 @@ class States {
 };
 
 /// Of states, ascending, where more than the last two are there, which to let go of first, if only those from place
-/// `first` on may go:
-/// one that is no turn's end, if there is one; and of these the one whose going leaves the least gap for its distance
-/// from the end. Their number where none may go.
+/// `first` on may go: one that is no turn's end, if there is one; and of these the one whose going leaves the least
+/// gap for its distance from the end. Their number where none may go.
 size_t least_wanted(std::span<const States::Kept> kept, size_t first);
 
 }  // namespace foundry
