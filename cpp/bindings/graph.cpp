@@ -41,6 +41,9 @@ void bind_graph(nb::module_& m) {
             return g.add_group({n_layers, n_kv_heads, head_dim, window});
           },
           "n_layers"_a, "n_kv_heads"_a, "head_dim"_a, "window"_a = 0)
+      .def(
+          "set_recurrent", [](Graph& g, uint32_t n_layers, uint32_t width) { g.recurrent = {n_layers, width}; },
+          "n_layers"_a, "width"_a, "Layers with a state, each of so many values.")
       .def("embed", &Graph::embed, "table"_a, "scale"_a, "name"_a)
       .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
       .def("layer_norm", &Graph::layer_norm, "x"_a, "scale"_a, "bias"_a, "eps"_a, "name"_a)
@@ -97,6 +100,12 @@ void bind_graph(nb::module_& m) {
           "n_groups"_a = 1, "n_groups_used"_a = 1, "Gate 0: softmax, 1: sigmoid. (chosen, weights)")
       .def("linear_routed", &Graph::linear_routed, "x"_a, "chosen"_a, "weight"_a, "bias"_a, "name"_a)
       .def("sum_routed", &Graph::sum_routed, "y"_a, "weights"_a, "name"_a)
+      .def(
+          "short_conv",
+          [](Graph& g, ValueId x, uint32_t layer, bool gated, WeightId taps, WeightId bias, const std::string& name) {
+            return g.short_conv(x, {layer, gated ? 1u : 0u}, taps, bias, name);
+          },
+          "x"_a, "layer"_a, "gated"_a, "taps"_a, "bias"_a, "name"_a)
       .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
       .def(
           "set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)

@@ -194,7 +194,14 @@ void bind_observed(nb::module_& m) {
       .def_ro("slab_bytes", &Observed::Group::slab_bytes)
       .def_ro("slab_lengths", &Observed::Group::slab_lengths)
       .def_ro("used_pages", &Observed::Group::used_pages);
+  nb::class_<Observed::Recurrent>(m, "ObservedStates")
+      .def_ro("kept", &Observed::Recurrent::kept)
+      .def_ro("running_position", &Observed::Recurrent::running_position)
+      .def_ro("held", &Observed::Recurrent::held)
+      .def_ro("used_pages", &Observed::Recurrent::used_pages)
+      .def_ro("slab_bytes", &Observed::Recurrent::slab_bytes);
   nb::class_<Observed>(m, "Observed")
+      .def_ro("states", &Observed::recurrent)
       .def_ro("groups", &Observed::groups)
       .def_ro("capacity", &Observed::capacity)
       .def_ro("position", &Observed::position);
@@ -235,6 +242,9 @@ void bind_session(nb::module_& m) {
       .def_prop_ro("shared_bytes", &Session::shared_bytes)
       .def_prop_ro("pages_added", [](const Session& s) { return s.figures().pages_added; })
       .def_prop_ro("cached_tokens", &Session::cached_tokens)
+      .def_prop_ro("replayed_tokens", &Session::replayed_tokens)
+      .def("replay", &Session::replay, "position"_a)
+      .def_prop_ro("state_bytes", [](const Session& s) { return s.figures().state_bytes; })
       .def_prop_ro("closed", &Session::closed)
       .def("tokens", &tokens)
       .def("globals", &globals)

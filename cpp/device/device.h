@@ -122,6 +122,16 @@ struct SumRoutedArgs {
   Span weights;  // [n_rows, n_used]
   Span out;      // [n_rows, width]
 };
+/// See ShortConvParams. A row's result is one sum in one order, however its sequence's rows are cut into runs.
+struct ShortConvArgs {
+  ShortConvParams p;
+  const StateRun* runs;
+  u32 n_runs;
+  const Weight* taps;  // f32 [channels, taps]
+  const Weight* bias;  // f32 [1, channels], or null
+  Span in;             // [n_rows, channels], or gated [n_rows, 3, channels]
+  Span out;            // [n_rows, channels]
+};
 /// Rotates `in` [n_rows, n_heads * head_dim] into `out` (may be the same place).
 struct RopeArgs {
   RopeParams p;
@@ -213,6 +223,7 @@ class Device : public DeviceMemory {
   virtual void route(const RouteArgs& args) = 0;
   virtual void linear_routed(const LinearRoutedArgs& args) = 0;
   virtual void sum_routed(const SumRoutedArgs& args) = 0;
+  virtual void short_conv(const ShortConvArgs& args) = 0;
   virtual void rope(const RopeArgs& args) = 0;
   virtual void kv_append(const KvAppendArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;

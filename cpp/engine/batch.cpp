@@ -66,9 +66,10 @@ void Session::forward(CompiledModel& model, std::span<const BatchItem> items, Lo
     session->quiesce();
   }
   Request request;
+  std::list<std::vector<int32_t>> rows;
   for (const BatchItem& item : items) {
     item.session->validate(item.tokens);
-    request.items.push_back(item.session->item_of(item.tokens));
+    request.items.push_back(item.session->item_of(item.tokens, rows.emplace_back()));
   }
   request.which = which, request.sink = sink, request.undrawable = undrawable;
   request.check = model.checks_every_step();

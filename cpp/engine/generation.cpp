@@ -118,8 +118,10 @@ bool Generation::runs_ahead() const {
   if (edits_.any() || options_.constrained || options_.top_logprobs) return false;  // the host looks at each row
   // Windows take pages of their own again as a call goes on, and a call here is a token.
   const auto& pools = session_.model().memory().pools();
-  return session_.model().runner().steps_ahead() != 0 &&
-         std::all_of(pools.begin(), pools.end(), [](const auto& pool) { return pool->geometry().window == 0; });
+  // So do recurrent layers, of their states.
+  return session_.model().runner().steps_ahead() != 0 && std::all_of(pools.begin(), pools.end(), [](const auto& pool) {
+           return pool->geometry().window == 0 && !pool->geometry().recurrent();
+         });
 }
 
 FairLock& Generation::calls() { return session_.calls_; }

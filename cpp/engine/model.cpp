@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include <algorithm>
+#include <span>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -9,7 +10,8 @@
 namespace foundry {
 namespace {
 
-constexpr uint32_t kMaxSelected = 16;  // rows of logits made at a time
+constexpr uint32_t kMaxSelected = 16;                   // rows of logits made at a time
+constexpr uint64_t kLeastStates = 6, kMostStates = 36;  // that a session holds, the most there can be
 
 KvGeometry geometry_of(const LayerGroup& group, const Device& device, const ModelOptions& options,
                        uint32_t step_tokens) {
@@ -26,6 +28,20 @@ KvGeometry geometry_of(const LayerGroup& group, const Device& device, const Mode
   g.tile_tokens = std::min(options.page_tokens, device.info().max_tile_tokens);
   g.k_type = options.k_type;
   g.v_type = options.v_type;
+  g.check();
+  return g;
+}
+
+/// Of a session that holds at most `state_cache_bytes` of states: it keeps what is left beside where it is, the next
+/// one, and a call's last two.
+KvGeometry states_of(const RecurrentGroup& group, const ModelOptions& options) {
+  KvGeometry g;
+  g.n_layers = group.n_layers;
+  g.state_bytes = uint64_t{group.width} * sizeof(float);
+  g.page_tokens = options.page_tokens;
+  g.tile_tokens = options.page_tokens;
+  g.kept_states = static_cast<uint32_t>(
+      std::clamp<uint64_t>(options.state_cache_bytes / g.page_bytes(), kLeastStates, kMostStates) - 4);
   g.check();
   return g;
 }
@@ -50,6 +66,7 @@ Graph verified(const Graph& graph) {
 const char* only_on_the_host(const Op& op) {
   if (op.is<RouteOp>() || op.is<LinearRoutedOp>() || op.is<SumRoutedOp>()) return "a mixture of experts";
   if (op.is<AttentionOp>() && !op.weights.empty()) return "sinks";
+  if (op.is<ShortConvOp>()) return "a recurrent layer";
   return op.is<SwigluClampedOp>() ? "a clamped gate" : nullptr;
 }
 
@@ -79,6 +96,7 @@ CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& gr
     geometries.push_back(geometry_of(group, *device_, options, rows));
     kv.push_back(geometries.back().params());
   }
+  if (graph_.recurrent.n_layers != 0) geometries.push_back(states_of(graph_.recurrent, options));
   memory_ = std::make_unique<ContextMemory>(*device_, ledger_, geometries, graph_.arch.max_seq_len, options.slab_pages,
                                             options.prefix_cache_bytes, options.estimated_bytes);
   runner_ = std::make_unique<StepRunner>(*device_, fused_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
@@ -158,7 +176,12 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   p.page_tables = memory_->table_bytes(promised);
   p.kv_initial = memory_->admission().cost_bytes(initial);
   p.kv_reserved = memory_->admission().cost_bytes(reserved);
-  for (const auto& pool : memory_->pools()) {
+  if (memory_->states() != nullptr) {
+    Admission::Pages states(reserved.size(), 0);
+    states.back() = reserved.back();
+    p.states = memory_->admission().cost_bytes(states);
+  }
+  for (const auto& pool : std::span(memory_->pools()).first(memory_->kv_groups())) {
     p.page_tokens = pool->geometry().page_tokens;
     p.page_bytes += pool->geometry().page_bytes();
     p.slab_bytes += pool->slab_bytes();

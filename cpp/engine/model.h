@@ -26,8 +26,10 @@ struct ModelOptions {
   uint32_t slab_pages = 0;      // 0: as many as fit 8 MiB
   uint32_t chunk_tokens = 512;  // rows of one step: prefill goes in chunks of this
   uint64_t prefix_cache_bytes = 0;
-  uint64_t machine_limit = 0;    // what the machine can spare; 0: not known
-  uint64_t estimated_bytes = 0;  // what the caller takes beside the ledger: admission counts it
+  uint64_t state_cache_bytes = uint64_t{256}
+                               << 20;  // of recurrent layers' states that a session holds, at most; six are held anyhow
+  uint64_t machine_limit = 0;          // what the machine can spare; 0: not known
+  uint64_t estimated_bytes = 0;        // what the caller takes beside the ledger: admission counts it
   bool check_every_step = false;
 };
 
@@ -42,6 +44,7 @@ struct LoadedBytes {
 struct PlannedBytes {
   LoadedBytes loaded;
   uint64_t kv_initial = 0, kv_reserved = 0, page_tables = 0, logits = 0;
+  uint64_t states = 0;  // of kv_reserved, those of recurrent layers
   uint64_t page_tokens = 0, page_bytes = 0, slab_bytes = 0, limit = 0;
   uint64_t total = 0;
   uint64_t needed = 0;     // of it, what is yet to be had: without what a loaded model holds already

@@ -23,7 +23,8 @@ struct Hooks {
   Poll interrupt;     // at least every 20 ms, and between the layers of steps that its thread runs
 };
 
-/// Receives logits [vocab] of one row of one item, in ascending order. It may run on another caller's thread.
+/// Receives logits [vocab] of one row of one item (those that are replayed not counted), in ascending order. It may
+/// run on another caller's thread.
 using LogitsSink = std::function<void(size_t item, size_t row, std::span<const float> logits)>;
 enum class LogitsOf : uint32_t { last, all };
 /// What a row of logits that no token can be drawn from (a NaN, +infinity, nothing but -infinity) does to the call.
@@ -35,6 +36,7 @@ struct Request {
     Sequence* sequence = nullptr;
     std::span<const int32_t> tokens;
     uint32_t back = 0;              // the first so many of them are the last ones committed, run again
+    uint32_t replayed = 0;          // of these, the first ones, whose logits nobody has asked for
     std::function<void()> prepare;  // before pages are reserved; or none
     std::optional<Reservation> reservation{};
   };

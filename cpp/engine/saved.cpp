@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <span>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -33,16 +35,25 @@ void clear_behind(std::byte* page, const KvGeometry& g, uint32_t n_tokens) {
   }
 }
 
-Room room_for_a_page(const std::vector<PageTable>& tables) {
-  uint64_t most = 0;
+Room room_for_a_page(const std::vector<PageTable>& tables, const States& states) {
+  uint64_t most = states.any() ? states.pool().geometry().page_bytes() : 0;
   for (const PageTable& table : tables) most = std::max(most, table.pool().geometry().page_bytes());
   return {tables.front().pool().memory(), most};
 }
 
-/// Calls use(group, bytes) with each page as a file has it: cleared behind the last token.
+/// Positions of the states that a history holds, ascending.
+std::vector<uint32_t> positions_of(const States& states) {
+  std::vector<uint32_t> positions;
+  for (const States::Kept& one : states.kept()) positions.push_back(one.position);
+  const uint32_t running = states.running_position();
+  if (running > (positions.empty() ? 0 : positions.back())) positions.push_back(running);
+  return positions;
+}
+
+/// Calls use(group, bytes) with each page as a file has it, cleared behind the last token; then with each state.
 template <class F>
-void for_each_page(const std::vector<PageTable>& tables, uint64_t n_tokens, const F& use) {
-  const Room room = room_for_a_page(tables);
+void for_each_page(const std::vector<PageTable>& tables, const States& states, uint64_t n_tokens, const F& use) {
+  const Room room = room_for_a_page(tables, states);
   for (size_t g = 0; g < tables.size(); ++g) {
     const PagePool& pool = tables[g].pool();
     const KvGeometry& geometry = pool.geometry();
@@ -61,15 +72,33 @@ void for_each_page(const std::vector<PageTable>& tables, uint64_t n_tokens, cons
       use(g, tail);
     }
   }
+  if (!states.any()) return;
+  const PagePool& pool = states.pool();
+  for (const uint32_t position : positions_of(states)) {
+    const Span from = pool.span(states.at(position));
+    const std::span state(pool.memory().window(from, room.span()), pool.geometry().page_bytes());
+    pool.memory().download(from, state);
+    use(tables.size(), state);
+  }
+}
+
+void read_whole(const InputFile& file, uint64_t at, std::span<std::byte> to, uint64_t checksum,
+                const std::function<void(const std::string&)>& lost) {
+  if (const uint64_t found = file.read(at, to); found != to.size())
+    lost("cut short: expected " + std::to_string(to.size()) + " bytes at byte " + std::to_string(at) + ", found " +
+         std::to_string(found));
+  if (hash64(to) != checksum) lost("damaged: its checksum differs");
 }
 
 KvImage read_header(const InputFile& file, const CompiledModel& model) {
   KvImage::Expected expected;
-  for (const auto& pool : model.memory().pools()) expected.groups.push_back(pool->geometry());
+  const auto pools = std::span(model.memory().pools()).first(model.memory().kv_groups());
+  for (const auto& pool : pools) expected.groups.push_back(pool->geometry());
+  if (const PagePool* states = model.memory().states()) expected.states = states->geometry();
   expected.max_tokens = model.arch().max_seq_len, expected.vocab_size = model.arch().vocab_size;
   std::vector<std::byte> header(kImagePrefix);
   header.resize(file.read(0, header));
-  header.resize(KvImage::header_bytes(header, file.size(), expected.max_tokens, expected.groups, file.path()));
+  header.resize(KvImage::header_bytes(header, file.size(), expected, file.path()));
   if (const uint64_t found = file.read(0, header); found != header.size())
     throw ModelFormatError(file.path() + ": cut short while it was read: expected a header of " +
                            std::to_string(header.size()) + " bytes, found " + std::to_string(found));
@@ -84,8 +113,8 @@ KvImage read_header(const InputFile& file, const CompiledModel& model) {
 SavedHistory::SavedHistory(const std::string& path, const CompiledModel& model)
     : file(path), image(read_header(file, model)) {}
 
-void SavedHistory::read(std::vector<PageTable>& tables, uint64_t n_tokens) const {
-  const Room room = room_for_a_page(tables);
+void SavedHistory::read(std::vector<PageTable>& tables, const States& states, uint64_t n_tokens) const {
+  const Room room = room_for_a_page(tables, states);
   for (size_t g = 0; g < tables.size(); ++g) {
     const KvImage::Group& group = image.groups[g];
     const PagePool& pool = tables[g].pool();
@@ -99,29 +128,43 @@ void SavedHistory::read(std::vector<PageTable>& tables, uint64_t n_tokens) const
       const uint64_t at = group.begin + (p - group.first_page) * geometry.page_bytes();
       const Span to = pool.span(tables[g].pages()[p]);
       const std::span page(pool.memory().window(to, room.span()), geometry.page_bytes());
-      if (const uint64_t found = file.read(at, page); found != page.size())
-        lost(p, "cut short: expected " + std::to_string(page.size()) + " bytes at byte " + std::to_string(at) +
-                    ", found " + std::to_string(found));
-      if (hash64(page) != group.checksums[p - group.first_page]) lost(p, "damaged: its checksum differs");
+      read_whole(file, at, page, group.checksums[p - group.first_page],
+                 [&](const std::string& what) { lost(p, what); });
       pool.memory().upload(to, page);
     }
+  }
+  for (size_t i = 0; i < image.states.positions.size(); ++i) {
+    const uint32_t position = image.states.positions[i];
+    const PageId id = states.at(position);
+    if (id == kNoPage) continue;  // the history was cut before it
+    const PagePool& pool = states.pool();
+    const Span to = pool.span(id);
+    const std::span state(pool.memory().window(to, room.span()), pool.geometry().page_bytes());
+    read_whole(file, image.states.begin + i * state.size(), state, image.states.checksums[i],
+               [&](const std::string& what) {
+                 throw ModelFormatError(file.path() + ": the state at " + std::to_string(position) + " is " + what +
+                                        "; rewind() to before it goes on");
+               });
+    pool.memory().upload(to, state);
   }
 }
 
 void write_history(const std::string& path, const CompiledModel& model, const std::vector<int32_t>& tokens,
-                   const std::vector<PageTable>& tables) {
+                   const std::vector<PageTable>& tables, const States& states) {
   KvImage image;
   image.fingerprint = model.fingerprint();
   image.device = device_of(model);
   image.tokens = tokens;
   for (const PageTable& table : tables) image.groups.push_back({table.pool().geometry(), table.first(), {}, 0});
   // Twice over all pages, for the checksums stand before them: the file is as large as the history, and nothing here is.
-  for_each_page(tables, tokens.size(), [&](size_t group, std::span<const std::byte> page) {
-    image.groups[group].checksums.push_back(hash64(page));
+  if (states.any()) image.states.geometry = states.pool().geometry(), image.states.positions = positions_of(states);
+  for_each_page(tables, states, tokens.size(), [&](size_t group, std::span<const std::byte> page) {
+    auto& checksums = group == tables.size() ? image.states.checksums : image.groups[group].checksums;
+    checksums.push_back(hash64(page));
   });
   AtomicFile file(path);
   file.write(image.header());
-  for_each_page(tables, tokens.size(), [&](size_t, std::span<const std::byte> page) { file.write(page); });
+  for_each_page(tables, states, tokens.size(), [&](size_t, std::span<const std::byte> page) { file.write(page); });
   file.commit();
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/input_file.h"
 #include "kv/kv_image.h"
+#include "kv/states.h"
 
 namespace foundry {
 
@@ -19,13 +20,14 @@ struct SavedHistory {
 
   /// Reads the header and checks it against the model: ModelFormatError for another model, device or layout, or a damaged file.
   SavedHistory(const std::string& path, const CompiledModel& model);
-  /// Reads the pages of the first n_tokens into those of the tables. What is checked is the copy, which nobody else writes: a page
+  /// Reads the pages of the first n_tokens into those of the tables, and the states that are held into theirs. What
+  /// is checked is the copy, which nobody else writes: a page
   /// that is accepted is the one that was saved. ModelFormatError names a page that is damaged or cut off; IoError.
-  void read(std::vector<PageTable>& tables, uint64_t n_tokens) const;
+  void read(std::vector<PageTable>& tables, const States& states, uint64_t n_tokens) const;
 };
 
-/// Writes tokens and pages; the file appears whole or not at all.
+/// Writes tokens, pages and states; the file appears whole or not at all.
 void write_history(const std::string& path, const CompiledModel& model, const std::vector<int32_t>& tokens,
-                   const std::vector<PageTable>& tables);
+                   const std::vector<PageTable>& tables, const States& states);
 
 }  // namespace foundry

@@ -270,9 +270,10 @@ void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
       const uint64_t start = of.reservation->start() + offset;
       of.reservation->roll_to(start, start + n);
       if (r.check || (r.done == 0 && of.reservation->grew())) check_consistent(of.sequence->observe());
-      runs.push_back({of.reservation->globals(), of.tokens.subspan(offset, n), static_cast<uint32_t>(start)});
+      runs.push_back({of.reservation->globals(), of.tokens.subspan(offset, n), static_cast<uint32_t>(start),
+                      of.reservation->state_runs(start, start + n)});
       for (size_t i = 0; i < n; ++i) {
-        if (r.which == LogitsOf::all || offset + i + 1 == of.tokens.size())
+        if ((r.which == LogitsOf::all && offset + i >= of.replayed) || offset + i + 1 == of.tokens.size())
           selected.push_back(static_cast<int32_t>(origins.size()));
         origins.push_back({p, item, offset + i});
       }
@@ -296,7 +297,7 @@ void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
         const Request::Item& item = part.request->items[origin.item];
         if (part.request->undrawable == Undrawable::refuse && !drawable(values))
           throw undrawable_error(origin.item, item.reservation->start() + origin.row);
-        part.request->sink(origin.item, origin.row, values);
+        part.request->sink(origin.item, origin.row - item.replayed, values);
       } catch (...) {
         part.error = std::current_exception();
       }

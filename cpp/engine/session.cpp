@@ -35,7 +35,7 @@ std::shared_ptr<Session> Session::restore(std::shared_ptr<CompiledModel> model, 
   std::vector<uint32_t> first_pages;
   for (const KvImage::Group& group : saved->image.groups) first_pages.push_back(group.first_page);
   auto sequence = std::make_unique<Sequence>(model->memory());
-  sequence->take(saved->image.tokens, first_pages,
+  sequence->take(saved->image.tokens, first_pages, saved->image.states.positions,
                  static_cast<uint32_t>(std::min<uint64_t>(wanted, model->arch().max_seq_len)));
   sequence->set_step(step);
   auto session = shared(new Session(model, std::move(sequence)));
@@ -77,7 +77,7 @@ void Session::end_generation() {
 
 void Session::read_saved() {
   if (unread_ == nullptr) return;
-  unread_->read(sequence_->tables(), sequence_->figures().position);
+  unread_->read(sequence_->tables(), sequence_->states(), sequence_->figures().position);
   unread_ = nullptr;
   has_unread_ = false;
 }
@@ -135,7 +135,7 @@ void Session::save(const std::string& path, const Poll& poll) {
   const FairGuard lock(calls_, poll);
   quiesce();
   read_saved();
-  write_history(path, *model_, sequence_->tokens(), sequence_->tables());
+  write_history(path, *model_, sequence_->tokens(), sequence_->tables(), sequence_->states());
 }
 
 void Session::reserve(uint32_t n_tokens, const Poll& poll) {
@@ -199,8 +199,21 @@ void Session::validate(std::span<const int32_t> tokens, uint32_t back) const {
   sequence_->require_room(tokens.size() - back);
 }
 
-Request::Item Session::item_of(std::span<const int32_t> tokens, uint32_t back) {
-  return {sequence_.get(), tokens, back, [this] { read_saved(); }};
+Request::Item Session::item_of(std::span<const int32_t> tokens, std::vector<int32_t>& rows, uint32_t back) {
+  const uint32_t replayed = sequence_->replay(position() - back);
+  if (replayed != 0) {
+    const std::vector<int32_t> history = sequence_->tokens();
+    rows.assign(history.end() - back - replayed, history.end() - back);
+    rows.insert(rows.end(), tokens.begin(), tokens.end());
+    tokens = rows;
+  }
+  replayed_tokens_ = replayed;
+  return {sequence_.get(), tokens, back + replayed, replayed, [this] { read_saved(); }};
+}
+
+uint32_t Session::replay(uint32_t position) const {
+  const ForkGuarded::Inside inside(model_->forks());
+  return sequence_->replay(position);
 }
 
 void Session::commit(Request::Item& item) {
@@ -213,7 +226,8 @@ void Session::advance(std::span<const int32_t> tokens, const Hooks& heard, const
                       uint32_t back, bool keeps_cancelled) {
   validate(tokens, back);
   Request request;
-  request.items.push_back(item_of(tokens, back));
+  std::vector<int32_t> all;
+  request.items.push_back(item_of(tokens, all, back));
   request.which = which, request.sink = sink, request.check = model_->checks_every_step();
   try {
     run(request, {this}, heard);
@@ -226,7 +240,9 @@ void Session::advance(std::span<const int32_t> tokens, const Hooks& heard, const
 void Session::keep_cancelled(Request& request) {
   Request::Item& item = request.items.front();
   if (!item.reservation || request.done == 0) return;
-  item.reservation->commit(item.tokens.first(request.done));
+  const uint64_t rows = item.reservation->keepable(request.done);
+  if (rows == 0) return;
+  item.reservation->commit(item.tokens.first(rows));
   try {
     sequence_->keep_prefix();
   } catch (const std::bad_alloc&) {  // then it is not kept
@@ -320,6 +336,7 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
   const bool keeps_cancelled = generation->options_.keeps_cancelled && position() == 0;
   const std::shared_ptr<const SavedHistory> unread = unread_;
   uint32_t cached = 0;
+  sequence_->mark_turn();  // the answer before has ended, or what else there is
   if (position() == 0) {
     unread_ = nullptr, has_unread_ = false;  // rewound to nothing before it was read
     cached = sequence_->adopt_prefix(rows);
@@ -336,6 +353,7 @@ std::shared_ptr<Generation> Session::begin_generation(std::span<const int32_t> p
     if (unread != nullptr && position() == 0) unread_ = unread, has_unread_ = true;  // its pages may come back
     throw;
   }
+  sequence_->mark_turn();
   sequence_->keep_prefix();
   cached_tokens_ = cached;
   generation_ = generation;

@@ -43,6 +43,11 @@ class Session {
   uint32_t position() const { return figures().position; }
   /// Of the last prompt: tokens found in the model's prefix tree, and not computed.
   uint32_t cached_tokens() const { return cached_tokens_; }
+  /// Of the last call that ran rows: those that ran again before them, from the nearest state on that its recurrent
+  /// layers held.
+  uint32_t replayed_tokens() const { return replayed_tokens_; }
+  /// How many those will be, where the history is cut to `position` and goes on.
+  uint32_t replay(uint32_t position) const;
   bool closed() const { return closed_; }
   uint64_t shared_bytes() const;
   std::vector<int32_t> tokens() const;
@@ -105,7 +110,8 @@ class Session {
   /// The hooks of a call, which also hear a cancel since `cancels` and a fork of the process.
   Hooks heard(const Hooks& hooks, uint64_t cancels) const;
   void validate(std::span<const int32_t> tokens, uint32_t back = 0) const;
-  Request::Item item_of(std::span<const int32_t> tokens, uint32_t back = 0);
+  /// `rows` holds the tokens that run, where those are more: recurrent layers may need rows before them run again.
+  Request::Item item_of(std::span<const int32_t> tokens, std::vector<int32_t>& rows, uint32_t back = 0);
   void commit(Request::Item& item);
   static void run(Request& request, const std::vector<Session*>& sessions, const Hooks& heard);
   /// Runs one request over these tokens and commits; nothing is pending then.
@@ -122,7 +128,7 @@ class Session {
   RankedMutex commit_mutex_{LockRank::history};  // history and pending token change together, for forks
   int32_t pending_ = -1;                         // drawn, given to the caller, not yet fed
   std::shared_ptr<Generation> generation_;
-  std::atomic<uint32_t> cached_tokens_{0};
+  std::atomic<uint32_t> cached_tokens_{0}, replayed_tokens_{0};
   std::atomic<uint64_t> cancels_{0};  // so far: a call looks whether there are more than when it was made
   std::atomic<bool> closed_{false};
   bool in_call_ = false;  // a request of it is with the scheduler

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "base/checked.h"
@@ -77,6 +78,7 @@ void StepRunner::begin_step(const Inputs& inputs) {
 void StepRunner::begin_body(std::span<const RowRun> runs) {
   n_rows_ = 0;
   for (auto& group : sequences_) group.clear();
+  state_runs_.clear();
   auto* positions = place(now_.positions).host<int32_t>();
   for (const RowRun& run : runs) {
     const auto count = static_cast<uint32_t>(run.tokens.size());
@@ -90,6 +92,15 @@ void StepRunner::begin_body(std::span<const RowRun> runs) {
         throw ConsistencyError("a step past the pages that its session holds");
       sequences_[g].push_back(params);
     }
+    uint32_t through = 0;  // recurrent layers
+    for (StateRun piece : run.states) {
+      through += piece.n_rows;
+      piece.first_row += n_rows_;
+      state_runs_.push_back(piece);
+    }
+    if (through != (graph_.recurrent.n_layers == 0 ? 0 : count))
+      throw ConsistencyError("a step whose recurrent layers have " + std::to_string(through) + " of its " +
+                             std::to_string(count) + " rows");
     for (uint32_t i = 0; i < count; ++i) positions[n_rows_ + i] = static_cast<int32_t>(run.start + i);
     n_rows_ += count;
   }
@@ -338,6 +349,20 @@ void StepRunner::encode(const Op& op, const LinearRoutedOp&) {
 void StepRunner::encode(const Op& op, const SumRoutedOp&) {
   const ValueId y = op.outputs[0], weights = op.inputs[1];
   device_.sum_routed({{rows_of(y), width_of(weights), width_of(y)}, at(op.inputs[0]), at(weights), at(y)});
+}
+
+void StepRunner::encode(const Op& op, const ShortConvOp& conv) {
+  const ValueId y = op.outputs[0];
+  const Weight* taps = table(op.weights[0]);
+  const u64 state_bytes = u64{graph_.recurrent.width} * sizeof(float);
+  device_.short_conv(
+      {{n_rows_, width_of(y), static_cast<u32>(ref_of(op.weights[0]).cols), conv.gated, conv.layer * state_bytes},
+       state_runs_.data(),
+       static_cast<u32>(state_runs_.size()),
+       taps,
+       table(op.weights[1]),
+       at(op.inputs[0]),
+       at(y)});
 }
 
 void StepRunner::encode(const Op& op, const SelectRowsOp&) {

@@ -22,6 +22,7 @@ struct RowRun {
   std::span<const SequenceParams> globals;
   std::span<const int32_t> tokens;
   uint32_t start = 0;
+  std::vector<StateRun> states{};  // rows counted from the run's first; none where there are no recurrent layers
 };
 
 class StepRunner {
@@ -101,6 +102,7 @@ class StepRunner {
   void encode(const Op& op, const RouteOp& route);
   void encode(const Op& op, const LinearRoutedOp& routed);
   void encode(const Op& op, const SumRoutedOp& sum);
+  void encode(const Op& op, const ShortConvOp& conv);
   void encode(const Op& op, const SelectRowsOp& select);
   RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
   LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
@@ -135,6 +137,7 @@ class StepRunner {
   Inputs now_{};
   uint32_t n_rows_ = 0, n_selected_ = 0;
   std::vector<std::vector<SequenceParams>> sequences_;  // [group][sequence]
+  std::vector<StateRun> state_runs_;
 };
 
 }  // namespace foundry

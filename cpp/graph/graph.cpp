@@ -164,6 +164,13 @@ ValueId Graph::sum_routed(ValueId y, ValueId weights, const std::string& name) {
   return x;
 }
 
+ValueId Graph::short_conv(ValueId x, const ShortConvOp& conv, WeightId taps, WeightId bias, const std::string& name) {
+  const Rows rows = entry(values, x, "value").rows;
+  const ValueId y = new_value(static_cast<uint32_t>(entry(weights, taps, "weight").rows), rows);
+  ops.push_back({conv, name, {x}, {y}, {taps, bias}, {}});
+  return y;
+}
+
 ValueId Graph::select_rows(ValueId x, const std::string& name) {
   const ValueId y = new_value(entry(values, x, "value").width, Rows::selected);
   ops.push_back({SelectRowsOp{}, name, {x}, {y}, {}, {}});

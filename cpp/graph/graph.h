@@ -42,6 +42,12 @@ struct LayerGroup {
   uint32_t window = 0;  // 0: full
 };
 
+/// Recurrent layers, of which each keeps `width` values of all tokens so far: a state is theirs side by side.
+struct RecurrentGroup {
+  uint32_t n_layers = 0;  // 0: there are none
+  uint32_t width = 0;
+};
+
 /// The figures of a model. Where layers differ, n_heads, n_kv_heads and head_dim are the largest of them.
 struct Arch {
   std::string name;
@@ -58,6 +64,7 @@ class Graph {
  public:
   Arch arch;
   std::vector<LayerGroup> groups;
+  RecurrentGroup recurrent;
   std::vector<WeightRef> weights;
   std::vector<Value> values;
   std::vector<Op> ops;
@@ -94,6 +101,8 @@ class Graph {
   Routed route(ValueId scores, const RouteOp& route, WeightId bias, const std::string& name);
   ValueId linear_routed(ValueId x, ValueId chosen, WeightId weight, WeightId bias, const std::string& name);
   ValueId sum_routed(ValueId y, ValueId weights, const std::string& name);
+  /// Taps [channels, taps]; gated, the result is a third as wide as x.
+  ValueId short_conv(ValueId x, const ShortConvOp& conv, WeightId taps, WeightId bias, const std::string& name);
   ValueId select_rows(ValueId x, const std::string& name);
 
   /// ValueError for a fused graph.
@@ -114,9 +123,9 @@ class Graph {
 /// Throws what names the op, expected and found: ModelFormatError, or ConsistencyError where the graph is fused, for
 /// fusing is ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads
 /// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, a group's head_dim a multiple of 8 and at
-/// most arch's filled up to 32, parts inside their tensors, no more experts chosen than there are and their numbers read
-/// by routed ops alone, a K/V append before each attention of its layer, one select_rows, logits [selected, vocab], fused
-/// ops in fused graphs alone.
+/// most arch's filled up to 32, parts inside their tensors, no more experts chosen than there are and their numbers
+/// read by routed ops alone, a state for each recurrent layer, of one op, and no windows beside them, a K/V append
+/// before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
 void verify(const Graph& graph);
 
 /// What a device runs in one call.

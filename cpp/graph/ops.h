@@ -26,6 +26,8 @@
 //   linear_routed (x, chosen)  -> (y)     weights (w of all experts, biases of all or kNone); the results of a row's
 //                                         experts side by side. x has a row for all of them, or one for each, side by side
 //   sum_routed   (y, weights)  -> (x)     what stands side by side, times its weight, summed in that order
+//   short_conv   (x)           -> (y)     weights (taps [channels, taps], bias or kNone); a causal convolution of each
+//                                         channel, whose last values are a layer's state (params.h: ShortConvParams)
 //   fused_linear (x [, residual]) -> (y...) weights (w..., biases or kNone..., norm's scale if it has one)
 #pragma once
 #include <cstdint>
@@ -207,6 +209,16 @@ struct SumRoutedOp {
   static void fields(Self&, Visit) {}
 };
 
+struct ShortConvOp {
+  static constexpr const char* kName = "short_conv";
+  uint32_t layer = 0;  // of the recurrent group
+  uint32_t gated = 0;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("layer", op.layer), visit("gated", op.gated);
+  }
+};
+
 /// What fuse() makes of linears and their neighbours, for one call of a device: a norm before them, siblings that read one
 /// value, and behind them a gate (of two without biases) or a residual (of one). Only a fused graph has it.
 /// `rooms` of the op are the values that are not seen outside: what is normed, then what the gate reads.
@@ -222,7 +234,7 @@ struct FusedLinearOp {
 struct Op {
   using Kind = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
                             SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, RouteOp, LinearRoutedOp,
-                            SwigluClampedOp, SumRoutedOp, FusedLinearOp>;
+                            SwigluClampedOp, SumRoutedOp, ShortConvOp, FusedLinearOp>;
   Kind kind;
   std::string name;  // "layer 3 attention", for errors
   std::vector<ValueId> inputs;

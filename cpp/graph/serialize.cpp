@@ -4,6 +4,7 @@
 //   foundry-graph 2
 //   arch "llama" layers 2 heads 4 kv_heads 2 head_dim 8 hidden 32 vocab 320 max_seq_len 512
 //   group layers 2 kv_heads 2 head_dim 8 window 0
+//   recurrent layers 3 width 64
 //   weight "token_embd.weight" rows 320 cols 32
 //   weight "blk.0.attn_qkv.weight" rows 16 cols 32 first 32 of 64
 //   weight "factors of yarn" rows 1 cols 2 constant 0x1p+0 0x1p+2
@@ -234,6 +235,8 @@ std::string written(const Graph& graph, bool named) {
   out.add("head_dim", a.head_dim, "hidden", a.hidden_size, "vocab", a.vocab_size, "max_seq_len", a.max_seq_len);
   for (const LayerGroup& g : graph.groups)
     out.line("group layers", g.n_layers, "kv_heads", g.n_kv_heads, "head_dim", g.head_dim, "window", g.window);
+  if (graph.recurrent.n_layers != 0)
+    out.line("recurrent layers", graph.recurrent.n_layers, "width", graph.recurrent.width);
   for (const WeightRef& w : graph.weights) {
     out.line("weight", quoted(w.name), "rows", w.rows, "cols", w.cols);
     if (w.whole != 0) out.add("first", w.first, "of", w.whole);
@@ -292,6 +295,9 @@ Graph Graph::parse(const std::string& text) {
       g.head_dim = line.u32("head_dim");
       g.window = line.u32("window");
       graph.groups.push_back(g);
+    } else if (key == "recurrent") {
+      graph.recurrent.n_layers = line.u32("layers");
+      graph.recurrent.width = line.u32("width");
     } else if (key == "weight") {
       WeightRef w;
       w.name = line.name();
@@ -323,7 +329,7 @@ Graph Graph::parse(const std::string& text) {
       graph.logits = static_cast<ValueId>(id);
       ended = true;
     } else {
-      line.fail("expected arch, group, weight, value, op or logits, found " + key);
+      line.fail("expected arch, group, recurrent, weight, value, op or logits, found " + key);
     }
     line.end();
   }

@@ -57,6 +57,9 @@ class Verifier {
     if (layers > std::max<uint64_t>(appended_.size(), graph_.groups.size()))
       fault("graph: expected a kv_append for each of the groups' " + std::to_string(layers) + " layers, found " +
             std::to_string(appended_.size()));
+    if (convolved_.size() != graph_.recurrent.n_layers)
+      fault("graph: expected a short_conv for each of the " + std::to_string(graph_.recurrent.n_layers) +
+            " recurrent layers, found " + std::to_string(convolved_.size()));
   }
 
  private:
@@ -137,6 +140,9 @@ class Verifier {
       if (group.n_kv_heads > arch.n_kv_heads || group.head_dim > most_kept(arch.head_dim))
         fault("layer group: expected at most the model's KV heads and head_dim, " + std::to_string(arch.n_kv_heads) +
               ", " + std::to_string(most_kept(arch.head_dim)) + ", found " + found);
+      // What a state is replayed from on may lie before what a window keeps.
+      if (group.window != 0 && graph_.recurrent.n_layers != 0)
+        fault("layer group: expected no window beside recurrent layers, found " + std::to_string(group.window));
     }
   }
   void weights() const {
@@ -335,6 +341,29 @@ class Verifier {
     rows_are(op.outputs[0], value(op.inputs[0]).rows);
   }
 
+  void check(const Op& op, const ShortConvOp& conv) {
+    counts(1, 1, 2);
+    body_only();
+    if (conv.gated > 1) fail("gated: expected 0 or 1, found " + std::to_string(conv.gated));
+    if (op.weights[0] == kNone) fail("a weight is missing");
+    const ValueId y = op.outputs[0];
+    const uint64_t channels = value(y).width, taps = graph_.weights[static_cast<size_t>(op.weights[0])].cols;
+    if (taps < 2 || taps > kMostTaps)
+      fail("taps: expected 2 to " + std::to_string(kMostTaps) + ", found " + std::to_string(taps));
+    weight(op.weights[0], channels, taps);
+    if (op.weights[1] != kNone) weight(op.weights[1], 1, channels);
+    width(op.inputs[0], conv.gated == 1 ? 3 * channels : channels);
+    rows_are(y, Rows::tokens);
+    const RecurrentGroup& group = graph_.recurrent;
+    if (conv.layer >= group.n_layers)
+      fail("layer: expected one of the " + std::to_string(group.n_layers) + " recurrent ones, found " +
+           std::to_string(conv.layer));
+    if (group.width != (taps - 1) * channels)
+      fail("expected a state of " + std::to_string((taps - 1) * channels) + " values a layer, found " +
+           std::to_string(group.width));
+    if (!convolved_.insert(conv.layer).second) fail("the layer's state is another op's already");
+  }
+
   void elementwise(const Op& op) const {
     counts(2, 1, 0);
     same_shape(op.inputs[0], op.inputs[1]);
@@ -400,6 +429,7 @@ class Verifier {
   std::vector<bool> defined_;  // and readable: the head sees nothing of the body
   std::vector<bool> ever_defined_;
   std::set<std::pair<uint32_t, uint32_t>> appended_;
+  std::set<uint32_t> convolved_;             // recurrent layers
   std::map<ValueId, uint32_t> chosen_from_;  // what a route chose -> of how many
   size_t selects_ = 0;
 };

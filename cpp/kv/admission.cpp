@@ -26,8 +26,10 @@ void Admission::exchange(const Pages& before, const Pages& after, uint64_t table
     grows = grows || after[g] > before[g];
     sum[g] = sum[g] - before[g] + after[g];
   }
+  // Also where nothing grows: what a session has given back the prefix tree may hold, and it goes before the claim is
+  // taken up.
+  while (kv_bytes(sum) + other_bytes() + table_bytes > ledger_.limit() && reclaim_()) {}
   if (grows) {
-    while (kv_bytes(sum) + other_bytes() + table_bytes > ledger_.limit() && reclaim_()) {}
     const uint64_t others = kv_bytes(claims_) + other_bytes(), wanted = kv_bytes(sum) + other_bytes() + table_bytes;
     if (wanted > ledger_.limit()) {
       const uint64_t needed = wanted - std::min(others, wanted),

@@ -50,6 +50,18 @@ void check_consistent(const Sequence::Observed& o) {
     held += sum(o.groups[g].slab_lengths);
     any_full = any_full || o.groups[g].window == 0;
   }
+  const Sequence::Observed::Recurrent& states = o.recurrent;
+  at_most("running state's position", states.running_position, "position", o.position);
+  at_most("states.held", states.held, "states.used_pages", states.used_pages);
+  for (size_t i = 0; i < states.kept.size(); ++i) {
+    equal("kept state's position", states.kept[i], "whole pages",
+          states.kept[i] / states.page_tokens * states.page_tokens);
+    at_most("kept state's position", states.kept[i], "the next one's, or position",
+            i + 1 < states.kept.size() ? states.kept[i + 1] - 1 : o.position);
+  }
+  for (const uint64_t length : states.slab_lengths)
+    equal("length of a slab of states", length, "states.slab_bytes", states.slab_bytes);
+  held += sum(states.slab_lengths);
   equal("ledger.kv_bytes", o.ledger_kv_bytes, "sum of pool.slab_lengths", held);
   uint64_t least = UINT64_MAX;
   for (const auto& group : o.groups)

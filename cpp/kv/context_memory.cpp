@@ -1,6 +1,9 @@
 #include "kv/context_memory.h"
 
 #include <algorithm>
+#include <span>
+
+#include "kv/states.h"
 
 namespace foundry {
 namespace {
@@ -31,7 +34,8 @@ ContextMemory::ContextMemory(DeviceMemory& device, MemoryLedger& ledger, const s
 
 uint64_t ContextMemory::table_bytes(uint64_t n_tokens) const {
   uint64_t bytes = kRecordBytes + n_tokens * sizeof(int32_t);
-  for (const auto& pool : pools_)
+  if (const PagePool* pool = states()) bytes += States::record_bytes(pool->geometry());
+  for (const auto& pool : std::span(pools_).first(kv_groups()))
     bytes += PageTable(*pool).bytes_with(static_cast<uint32_t>(pool->geometry().pages_for(n_tokens)));
   return bytes;
 }

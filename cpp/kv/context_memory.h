@@ -13,14 +13,19 @@ namespace foundry {
 
 class ContextMemory {
  public:
-  /// slab_pages: pages of a slab, 0 for as many as fit 8 MiB. prefix_bytes: kept in the prefix tree at most.
+  /// groups: of which the last may be a recurrent one. slab_pages: pages of a slab, 0 for as many as fit 8 MiB.
+  /// prefix_bytes: kept in the prefix tree at most.
   /// estimated_bytes: others' beside the ledger's, which count against its limit.
   ContextMemory(DeviceMemory& device, MemoryLedger& ledger, const std::vector<KvGeometry>& groups, uint32_t max_seq_len,
                 uint32_t slab_pages, uint64_t prefix_bytes, uint64_t estimated_bytes);
   ContextMemory(const ContextMemory&) = delete;
 
-  /// By layer group.
+  /// By layer group; that of recurrent layers, where there are any, is the last.
   const std::vector<std::unique_ptr<PagePool>>& pools() const { return pools_; }
+  /// Groups that have K and V.
+  size_t kv_groups() const { return pools_.size() - (states() == nullptr ? 0 : 1); }
+  /// Of the recurrent layers' states, or null.
+  PagePool* states() const { return pools_.back()->geometry().recurrent() ? pools_.back().get() : nullptr; }
   /// The model's own: no sequence is longer.
   uint32_t max_seq_len() const { return max_seq_len_; }
   Admission& admission() { return admission_; }

@@ -16,21 +16,27 @@ uint64_t part_bytes(const KvGeometry& g, DType type) {
 
 uint64_t KvGeometry::k_part_bytes() const { return part_bytes(*this, k_type); }
 uint64_t KvGeometry::v_part_bytes() const { return part_bytes(*this, v_type); }
-uint64_t KvGeometry::page_bytes() const { return uint64_t{n_layers} * n_kv_heads * (k_part_bytes() + v_part_bytes()); }
+uint64_t KvGeometry::page_bytes() const {
+  if (recurrent()) return n_layers * state_bytes;
+  return uint64_t{n_layers} * n_kv_heads * (k_part_bytes() + v_part_bytes());
+}
 uint64_t KvGeometry::pages_for(uint64_t n_tokens) const { return (n_tokens + page_tokens - 1) / page_tokens; }
 
 uint64_t KvGeometry::first_kept(uint64_t n_tokens) const {
+  if (recurrent()) return n_tokens < page_tokens ? 0 : n_tokens / page_tokens - 1;
   if (window == 0) return 0;
   const uint64_t whole = n_tokens / page_tokens, kept = pages_for(window);
   return whole - std::min(whole, kept);
 }
 
 uint64_t KvGeometry::most_pages(uint64_t n_tokens) const {
+  if (recurrent()) return n_tokens == 0 ? 0 : std::min<uint64_t>(n_tokens / page_tokens, kept_states + 2) + 2;
   if (window == 0) return pages_for(n_tokens);
   return std::min(pages_for(n_tokens), pages_for(window) + 1 + step_pages());
 }
 
 uint64_t KvGeometry::pages_ahead(uint64_t n_tokens, uint64_t to) const {
+  if (recurrent()) return 0;
   const uint64_t pages = pages_for(to) - std::min(pages_for(to), pages_for(n_tokens));
   return window == 0 ? pages : std::min(pages, step_pages());
 }
@@ -54,6 +60,10 @@ void KvGeometry::check() const {
   if (page_tokens < 8 || page_tokens > kSegmentTokens || kSegmentTokens % page_tokens != 0)
     throw ValueError("page_tokens: expected a divisor of " + std::to_string(kSegmentTokens) + " from 8, found " +
                      std::to_string(page_tokens));
+  if (recurrent() && n_layers != 0 && kept_states >= 2) return;
+  if (recurrent())
+    throw ValueError("a recurrent layer group: expected at least one layer and two states kept, found " +
+                     std::to_string(n_layers) + " and " + std::to_string(kept_states));
   if (tile_tokens == 0 || page_tokens % tile_tokens != 0)
     throw ValueError("tile_tokens: expected a divisor of page_tokens, " + std::to_string(page_tokens) + ", found " +
                      std::to_string(tile_tokens));

@@ -16,7 +16,8 @@
 
 namespace foundry {
 
-/// One layer group's page: page_tokens tokens of K and V for each of its layers.
+/// One layer group's page: page_tokens tokens of K and V for each of its layers. Or, of recurrent layers, a state:
+/// what each of them has made of all tokens up to a boundary of pages.
 struct KvGeometry {
   uint32_t n_layers = 0;
   uint32_t n_kv_heads = 0;
@@ -27,7 +28,11 @@ struct KvGeometry {
   uint32_t tile_tokens = 16;
   DType k_type = DType::f16;
   DType v_type = DType::f16;
+  uint64_t state_bytes =
+      0;  // of a layer; not 0: the group is recurrent, and of all others only n_layers and page_tokens count
+  uint32_t kept_states = 0;  // at most, by one history at rest (kv/states.h)
 
+  bool recurrent() const { return state_bytes != 0; }
   uint64_t k_part_bytes() const;
   uint64_t v_part_bytes() const;
   uint64_t page_bytes() const;
@@ -40,7 +45,9 @@ struct KvGeometry {
   uint64_t rewindable_to(uint64_t first) const { return first == 0 ? 0 : first * page_tokens + window; }
   /// Windowed: pages that the rows of one step see and fill, wherever they begin.
   uint64_t step_pages() const { return (uint64_t{window} + step_tokens - 1) / page_tokens + 2; }
-  /// Most pages held at once on the way to n_tokens: all of them, or a kept window (a failed call goes back to it) and a step's.
+  /// Most pages held at once on the way to n_tokens: all of them, or a kept window (a failed call goes back to it)
+  /// and a step's. Most states: those that are kept with a call's last two, where the history is, and the next one
+  /// while it is made.
   uint64_t most_pages(uint64_t n_tokens) const;
   /// Pages behind a history of n_tokens that a call must have before it begins, to reach `to`: a window takes the same ones again.
   uint64_t pages_ahead(uint64_t n_tokens, uint64_t to) const;

@@ -17,6 +17,11 @@ constexpr uint64_t kMostName = 256;
 constexpr uint64_t kGroupBytes = 8 * 4 + 8 + 4 + 4;
 constexpr uint64_t kFixedBytes = kImagePrefix + 8 + 4 + 4 + 4;
 
+constexpr uint64_t kStatesBytes = 4 + 8 + 4;
+
+/// One at the end of each page, and one where the history is.
+uint64_t most_states(const KvGeometry& geometry, uint64_t n_tokens) { return n_tokens / geometry.page_tokens + 1; }
+
 /// What a header of so many bytes takes with its checksum, zeros between them.
 uint64_t padded(uint64_t bytes) { return round_up(bytes + sizeof(uint64_t), kImageAlign); }
 
@@ -103,6 +108,23 @@ class Reader {
   uint64_t at_ = 0;
 };
 
+KvImage::StateGroup read_states(Reader& r, const KvGeometry& geometry, uint32_t n_tokens) {
+  KvImage::StateGroup states{geometry, {}, {}, 0};
+  r.expect(geometry.n_layers, r.number<uint32_t>("recurrent layers"), "recurrent layers");
+  r.expect(geometry.page_bytes(), r.number<uint64_t>("bytes of a state"), "bytes of a state");
+  states.positions.resize(r.at_most(static_cast<uint32_t>(most_states(geometry, n_tokens)), "states"));
+  r.numbers(states.positions, "positions of states");
+  uint32_t before = 0;
+  for (const uint32_t position : states.positions) {
+    if (position <= before || position > n_tokens || (position % geometry.page_tokens != 0 && position != n_tokens))
+      r.fail("a state's position: expected whole pages behind " + std::to_string(before) + ", or the end at " +
+             std::to_string(n_tokens) + ", found " + std::to_string(position));
+    before = position;
+  }
+  states.checksums.resize(states.positions.size());
+  return states;
+}
+
 }  // namespace
 
 std::vector<std::byte> KvImage::header() const {
@@ -117,8 +139,14 @@ std::vector<std::byte> KvImage::header() const {
     w.number(group.geometry.page_bytes()), w.number(group.first_page);
     w.number(static_cast<uint32_t>(group.checksums.size()));
   }
+  if (states.geometry.recurrent()) {
+    w.number(states.geometry.n_layers), w.number(states.geometry.page_bytes());
+    w.number(static_cast<uint32_t>(states.positions.size()));
+    w.raw(states.positions.data(), states.positions.size() * sizeof(uint32_t));
+  }
   w.raw(tokens.data(), tokens.size() * sizeof(int32_t));
   for (const Group& group : groups) w.raw(group.checksums.data(), group.checksums.size() * sizeof(uint64_t));
+  w.raw(states.checksums.data(), states.checksums.size() * sizeof(uint64_t));
   w.bytes.resize(padded(w.bytes.size()) - sizeof(uint64_t));
   const uint64_t length = w.bytes.size() + sizeof(uint64_t);
   std::memcpy(w.bytes.data() + sizeof kMagic, &length, sizeof length);
@@ -126,15 +154,18 @@ std::vector<std::byte> KvImage::header() const {
   return std::move(w.bytes);
 }
 
-uint64_t KvImage::header_bytes(std::span<const std::byte> prefix, uint64_t file_bytes, uint32_t max_tokens,
-                               const std::vector<KvGeometry>& groups, const std::string& source) {
+uint64_t KvImage::header_bytes(std::span<const std::byte> prefix, uint64_t file_bytes, const Expected& expected,
+                               const std::string& source) {
+  const uint32_t max_tokens = expected.max_tokens;
   Reader r(prefix, source);
   const std::byte* magic = r.take(sizeof kMagic, "magic");
   if (std::memcmp(magic, kMagic, sizeof kMagic - 1) != 0) r.fail("expected a saved session, found another file");
   if (const char version = static_cast<char>(magic[sizeof kMagic - 1]); version != kMagic[sizeof kMagic - 1])
     r.fail("expected a saved session of version 3, found one of version " + printable({&version, 1}));
   uint64_t most = kFixedBytes + kMostName + uint64_t{max_tokens} * sizeof(int32_t);
-  for (const KvGeometry& group : groups) most += kGroupBytes + group.pages_for(max_tokens) * sizeof(uint64_t);
+  for (const KvGeometry& group : expected.groups) most += kGroupBytes + group.pages_for(max_tokens) * sizeof(uint64_t);
+  if (expected.states.recurrent())
+    most += kStatesBytes + most_states(expected.states, max_tokens) * (sizeof(uint32_t) + sizeof(uint64_t));
   const auto length = r.number<uint64_t>("header length");
   if (length % kImageAlign != 0 || length == 0 || length > padded(most))
     r.fail("header: expected at most the " + std::to_string(padded(most)) + " bytes of " + std::to_string(max_tokens) +
@@ -178,6 +209,7 @@ KvImage KvImage::parse(std::span<const std::byte> header, uint64_t file_bytes, c
     r.expect(pages - first, r.number<uint32_t>("pages"), "pages");
     image.groups.push_back({geometry, static_cast<uint32_t>(first), std::vector<uint64_t>(pages - first), 0});
   }
+  if (expected.states.recurrent()) image.states = read_states(r, expected.states, n_tokens);
   image.tokens.resize(n_tokens);
   r.numbers(image.tokens, "tokens");
   for (const int32_t token : image.tokens)
@@ -185,6 +217,7 @@ KvImage KvImage::parse(std::span<const std::byte> header, uint64_t file_bytes, c
       r.fail("a token outside the vocabulary: expected at most " + std::to_string(expected.vocab_size - 1) +
              ", found " + std::to_string(token));
   for (Group& group : image.groups) r.numbers(group.checksums, "checksums");
+  r.numbers(image.states.checksums, "checksums of states");
   r.expect(padded(r.at()), header.size(), "header bytes");
   r.expect_zeros();
   uint64_t end = header.size();
@@ -192,6 +225,8 @@ KvImage KvImage::parse(std::span<const std::byte> header, uint64_t file_bytes, c
     group.begin = end;
     end += group.checksums.size() * group.geometry.page_bytes();
   }
+  image.states.begin = end;
+  end += image.states.checksums.size() * image.states.geometry.page_bytes();
   if (end != file_bytes) r.fail("expected " + std::to_string(end) + " bytes, found " + std::to_string(file_bytes));
   return image;
 }

@@ -47,7 +47,7 @@ void PrefixTree::release_all(Children& children) {
   children.clear();
 }
 
-uint32_t PrefixTree::match(std::span<const int32_t> tokens, std::vector<PageTable>& tables) {
+uint32_t PrefixTree::match(std::span<const int32_t> tokens, std::vector<PageTable>& tables, States& states) {
   if (limit_ == 0) return 0;
   const std::lock_guard lock(mutex_);
   std::vector<const Node*> path;
@@ -69,10 +69,12 @@ uint32_t PrefixTree::match(std::span<const int32_t> tokens, std::vector<PageTabl
     tables[g].drop_before(static_cast<uint32_t>(first));
     for (size_t i = first; i < n; ++i) tables[g].put(static_cast<uint32_t>(i), path[i]->pages[g]);
   }
+  if (states.any() && n != 0) states.adopt(static_cast<uint32_t>(n * page_tokens_), path[n - 1]->pages.back());
   return static_cast<uint32_t>(n * page_tokens_);
 }
 
-void PrefixTree::insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables) {
+void PrefixTree::insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables, const States& states,
+                        bool with_states) {
   if (limit_ == 0) return;
   const std::lock_guard lock(mutex_);
   Children* children = &root_;
@@ -83,16 +85,20 @@ void PrefixTree::insert(std::span<const int32_t> tokens, const std::vector<PageT
     auto found = children->find(key);
     auto fresh = std::make_unique<Node>();
     Node& node = found == children->end() ? *fresh : *found->second;
-    node.pages.resize(tables.size(), kNoPage);
+    node.pages.resize(pools_.size(), kNoPage);
+    const auto has = [&](size_t g) {
+      if (g < tables.size()) return tables[g].pages().at(i);
+      return with_states ? states.at((i + 1) * page_tokens_) : kNoPage;
+    };
     uint64_t more = 0;  // what this history has and the node has not
-    for (size_t g = 0; g < tables.size(); ++g)
-      if (node.pages[g] == kNoPage && tables[g].pages().at(i) != kNoPage) more += pools_[g]->geometry().page_bytes();
+    for (size_t g = 0; g < pools_.size(); ++g)
+      if (node.pages[g] == kNoPage && has(g) != kNoPage) more += pools_[g]->geometry().page_bytes();
     if (!fits(more, found == children->end() ? last : &node)) return;
     if (found == children->end()) found = children->emplace(std::move(key), std::move(fresh)).first;
-    for (size_t g = 0; g < tables.size(); ++g) {
-      if (node.pages[g] != kNoPage || tables[g].pages()[i] == kNoPage) continue;
-      pools_[g]->retain(tables[g].pages()[i]);
-      node.pages[g] = tables[g].pages()[i];
+    for (size_t g = 0; g < pools_.size(); ++g) {
+      if (node.pages[g] != kNoPage || has(g) == kNoPage) continue;
+      pools_[g]->retain(has(g));
+      node.pages[g] = has(g);
     }
     bytes_ += more;
     found->second->used = ++clock_;

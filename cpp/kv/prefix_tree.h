@@ -1,7 +1,8 @@
 // Pages of histories that have been computed, kept for sessions that begin with the same tokens: a radix tree whose edges are whole
 // pages of tokens (SGLang's RadixAttention, arXiv:2312.07104, at the grain of pages). Least recently used leaves go first; pages
 // that a live session holds stay, for their going would free nothing. Of a windowed group a node has a page only where a history
-// still held it, so prefixes are found that end where some history did. Thread-safe.
+// still held it, so prefixes are found that end where some history did; of a recurrent group, the state at the page's
+// end. Thread-safe.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -9,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "kv/kv.h"
+#include "kv/states.h"
 
 namespace foundry {
 
@@ -21,9 +22,12 @@ class PrefixTree {
   PrefixTree(const PrefixTree&) = delete;
 
   /// Shares the pages of the longest known prefix of `tokens` into the tables, in place of what they hold there. Returns its tokens.
-  uint32_t match(std::span<const int32_t> tokens, std::vector<PageTable>& tables);
-  /// Keeps the whole pages of a history that is not known yet.
-  void insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables);
+  uint32_t match(std::span<const int32_t> tokens, std::vector<PageTable>& tables, States& states);
+  /// Keeps the whole pages of a history that are not known yet, and the states at their ends; or, without
+  /// `with_states`, the pages.
+  void insert(std::span<const int32_t> tokens, const std::vector<PageTable>& tables, const States& states,
+              bool with_states = true);
+  bool keeps() const { return limit_ != 0; }
   /// Lets go of the page used longest ago that no session holds. False if there is none.
   bool evict_one();
   uint64_t bytes() const;

@@ -15,11 +15,12 @@ Reservation Sequence::reserve(uint64_t n_rows, uint32_t back) {
   const std::lock_guard lock(mutex_);
   const uint64_t start = tokens_.size() - back, end = start + n_rows;
   within_context(end);
-  return {*this, static_cast<uint32_t>(start), grow_to(end, start)};
+  return {*this, static_cast<uint32_t>(start), grow_to(end, start, true)};
 }
 
-/// Makes positions from `start` to n_tokens writable: pages for them, none of them shared. Returns what there was.
-Reservation::Before Sequence::grow_to(uint64_t n_tokens, uint64_t start) {
+/// Makes positions from `start` to n_tokens writable: pages for them, none of them shared; where rows are to run
+/// there, states too. Returns what there was.
+Reservation::Before Sequence::grow_to(uint64_t n_tokens, uint64_t start, bool runs) {
   Reservation::Before before{{}, pages_added_};
   before.pages.reserve(tables_.size());
   for (const PageTable& table : tables_) before.pages.push_back(table.size());
@@ -40,7 +41,16 @@ Reservation::Before Sequence::grow_to(uint64_t n_tokens, uint64_t start) {
     changes = changes || acquired != 0;
     next_claims_[g] = std::max(claims_[g], acquired);
   }
-  if (!changes) return before;
+  const auto first = static_cast<uint32_t>(start), end = static_cast<uint32_t>(n_tokens);
+  if (states_.any()) {
+    const uint64_t acquired = runs ? states_.needed(first, end) : 0;
+    changes = changes || acquired != 0;
+    next_claims_.back() = std::max(claims_.back(), acquired);
+  }
+  if (!changes) {
+    if (states_.any() && runs) states_.begin(first, end);
+    return before;
+  }
   memory_.admission().exchange(claims_, next_claims_);  // what is about to be acquired is claimed first
   claims_.swap(next_claims_);
   try {
@@ -49,6 +59,7 @@ Reservation::Before Sequence::grow_to(uint64_t n_tokens, uint64_t start) {
         if (tables_[g].shared(i)) tables_[g].unshare(i);
       pages_added_ += tables_[g].grow(static_cast<uint32_t>(std::max<uint64_t>(pages[g], tables_[g].size())));
     }
+    if (states_.any() && runs) states_.begin(first, end);
     settle();
   } catch (...) {
     undo(before);
@@ -101,6 +112,7 @@ void Sequence::undo(const Reservation::Before& before) noexcept {
   claim_most(tokens_.size());
   for (size_t g = 0; g < tables_.size(); ++g)
     tables_[g].unroll(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens_.size())), before.pages[g]);
+  states_.undo();
   pages_added_ = before.pages_added;
   settle();
   encode();
@@ -137,6 +149,19 @@ Reservation::~Reservation() {
 
 std::span<const SequenceParams> Reservation::globals() const { return of_->globals_; }
 
+std::vector<StateRun> Reservation::state_runs(uint64_t first, uint64_t end) const {
+  const std::lock_guard lock(of_->mutex_);
+  if (!of_->states_.any()) return {};
+  return of_->states_.runs(static_cast<uint32_t>(first), static_cast<uint32_t>(end));
+}
+
+uint64_t Reservation::keepable(uint64_t n_rows) const {
+  const std::lock_guard lock(of_->mutex_);
+  if (!of_->states_.any()) return n_rows;
+  const uint32_t at = of_->states_.written(static_cast<uint32_t>(start_ + n_rows));
+  return at - std::min(at, start_);
+}
+
 bool Reservation::grew() const {
   const std::lock_guard lock(of_->mutex_);
   for (size_t g = 0; g < before_.pages.size(); ++g)
@@ -165,6 +190,14 @@ void Reservation::commit(std::span<const int32_t> tokens) {
   const std::lock_guard lock(s.mutex_);
   s.tokens_.insert(s.tokens_.end(), tokens.begin(), tokens.end());
   s.drop_passed();
+  if (!s.states_.any()) return;
+  const auto end = static_cast<uint32_t>(s.tokens_.size());
+  s.next_claims_ = s.claims_;
+  s.next_claims_.back() += s.states_.passing(end);  // states that go stay promised
+  s.memory_.admission().settle(s.claims_, s.next_claims_);
+  s.claims_.swap(s.next_claims_);
+  s.states_.commit(end);
+  s.settle();
 }
 
 }  // namespace foundry

@@ -16,10 +16,10 @@ void Sequence::within_context(uint64_t n_tokens) const {
                                static_cast<int64_t>(n_tokens), most);
 }
 
-Sequence::Sequence(ContextMemory& memory) : memory_(memory) {
-  for (const auto& pool : memory.pools()) tables_.emplace_back(*pool);
+Sequence::Sequence(ContextMemory& memory) : memory_(memory), states_(memory.states()) {
+  for (size_t g = 0; g < memory.kv_groups(); ++g) tables_.emplace_back(*memory.pools()[g]);
   globals_.resize(tables_.size());
-  claims_.assign(tables_.size(), 0);
+  claims_.assign(memory.pools().size(), 0);
   next_claims_ = claims_;
   encode();
 }
@@ -36,6 +36,7 @@ void Sequence::inherit(const Sequence& parent) {
     const uint64_t n_pages = table.pool().geometry().pages_for(tokens_.size());
     tables_[g].take(std::span(table.pages()).first(n_pages), table.first());
   }
+  states_.share(parent.states_);
   encode();
 }
 
@@ -50,7 +51,7 @@ std::unique_ptr<Sequence> Sequence::fork() {
 
 Sequence::Snapshot Sequence::snapshot() const {
   const std::lock_guard lock(mutex_);
-  Snapshot snapshot;
+  Snapshot snapshot(states_);
   snapshot.tokens_ = tokens_;
   snapshot.groups_.reserve(tables_.size());
   for (const PageTable& table : tables_) {
@@ -64,6 +65,10 @@ Sequence::Snapshot Sequence::snapshot() const {
   return snapshot;
 }
 
+Sequence::Snapshot::Snapshot(const States& states) : states_(states.any() ? &states.pool() : nullptr) {
+  states_.share(states);
+}
+
 Sequence::Snapshot::~Snapshot() {
   for (const Group& group : groups_)
     for (const PageId page : group.pages)
@@ -75,13 +80,16 @@ void Sequence::go_back(const Snapshot& snapshot) noexcept {
   claim_most(0);  // what is given back stays promised
   tokens_.assign(snapshot.tokens_.begin(), snapshot.tokens_.end());
   for (size_t g = 0; g < tables_.size(); ++g) tables_[g].take(snapshot.groups_[g].pages, snapshot.groups_[g].first);
+  states_.share(snapshot.states_);
   settle();
   encode();
 }
 
 Sequence::Figures Sequence::figures() const {
   const std::lock_guard lock(mutex_);
-  Figures figures{static_cast<uint32_t>(tokens_.size()), capacity(), rewindable_to(), promised_, 0, pages_added_};
+  Figures figures{static_cast<uint32_t>(tokens_.size()), capacity(), rewindable_to(), promised_, 0, 0, pages_added_};
+  if (states_.any()) figures.state_bytes = states_.held() * states_.pool().geometry().page_bytes();
+  figures.kv_bytes = figures.state_bytes;
   for (const PageTable& table : tables_) figures.kv_bytes += table.held() * table.pool().geometry().page_bytes();
   return figures;
 }
@@ -92,6 +100,7 @@ uint64_t Sequence::shared_bytes() const {
   for (const PageTable& table : tables_)
     for (uint32_t i = 0; i < table.pages().size(); ++i)
       if (table.shared(i)) bytes += table.pool().geometry().page_bytes();
+  if (states_.any()) bytes += (states_.held() - states_.own()) * states_.pool().geometry().page_bytes();
   return bytes;
 }
 
@@ -141,24 +150,31 @@ uint32_t Sequence::first_written(size_t group, uint64_t at) const {
   return static_cast<uint32_t>(at / tables_[group].pool().geometry().page_tokens);
 }
 
-/// Pages that a promise may still take: those not held, and a copy of the next one written if it is shared.
+/// Pages that a promise may still take: those not held, and copies of those written next where they are shared. Of
+/// states all but those that nobody else holds, for what others hold stays used when this one lets it go.
 uint64_t Sequence::claim_of(size_t group, uint32_t promised) const {
+  if (group == tables_.size()) {
+    const uint64_t most = states_.pool().geometry().most_pages(promised);
+    return most - std::min(most, states_.own());
+  }
   const PageTable& table = tables_[group];
   const KvGeometry& geometry = table.pool().geometry();
+  const auto length = static_cast<uint32_t>(tokens_.size());
   const uint64_t most = geometry.most_pages(promised), all = geometry.pages_for(promised);
-  const uint32_t tail = first_written(group, tokens_.size());
-  return std::min(most - std::min<uint64_t>(most, table.held()), all - std::min<uint64_t>(all, table.size())) +
-         (tail < table.size() && table.shared(tail) ? 1 : 0);
+  uint64_t copies = 0;
+  for (uint32_t i = first_written(group, states_.any() ? states_.nearest(length) : length); i < table.size(); ++i)
+    copies += i <= first_written(group, length) && table.shared(i) ? 1 : 0;
+  return std::min(most - std::min<uint64_t>(most, table.held()), all - std::min<uint64_t>(all, table.size())) + copies;
 }
 
 void Sequence::claim(uint32_t promised) {
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, promised);
+  for (size_t g = 0; g < claims_.size(); ++g) next_claims_[g] = claim_of(g, promised);
   memory_.admission().exchange(claims_, next_claims_);
   claims_.swap(next_claims_);
 }
 
 void Sequence::settle() noexcept {
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, promised_);
+  for (size_t g = 0; g < claims_.size(); ++g) next_claims_[g] = claim_of(g, promised_);
   memory_.admission().settle(claims_, next_claims_);
   claims_.swap(next_claims_);
 }
@@ -169,6 +185,7 @@ void Sequence::claim_most(uint64_t least) noexcept {
     next_claims_[g] = geometry.most_pages(promised_) + 1;
     if (geometry.window == 0) next_claims_[g] -= std::min(next_claims_[g] - 1, geometry.pages_for(least));
   }
+  if (states_.any()) next_claims_.back() = states_.pool().geometry().most_pages(promised_) + 1;
   memory_.admission().settle(claims_, next_claims_);
   claims_.swap(next_claims_);
 }
@@ -182,7 +199,7 @@ void Sequence::set_step(uint32_t n_tokens) {
 void Sequence::promise(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
   within_context(n_tokens);
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = claim_of(g, n_tokens);
+  for (size_t g = 0; g < claims_.size(); ++g) next_claims_[g] = claim_of(g, n_tokens);
   const uint64_t more = room_bytes_with(n_tokens, n_tokens) - charged_bytes_;
   memory_.admission().exchange(claims_, next_claims_, more);
   claims_.swap(next_claims_);
@@ -198,7 +215,7 @@ void Sequence::promise(uint32_t n_tokens) {
 
 void Sequence::hold(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
-  grow_to(n_tokens, tokens_.size());
+  grow_to(n_tokens, tokens_.size(), false);
 }
 
 void Sequence::require_room(uint64_t n_rows) const {
@@ -229,8 +246,22 @@ void Sequence::rewind(uint32_t n_tokens) {
   tokens_.resize(n_tokens);
   claim_most(n_tokens);
   for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
+  states_.rewind(n_tokens);
   settle();
   encode();
+}
+
+uint32_t Sequence::replay(uint32_t position) const {
+  const std::lock_guard lock(mutex_);
+  if (position > tokens_.size())
+    throw ValueError("replay: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
+                     std::to_string(position));
+  return states_.any() ? position - states_.nearest(position) : 0;
+}
+
+void Sequence::mark_turn() {
+  const std::lock_guard lock(mutex_);
+  states_.mark_turn(static_cast<uint32_t>(tokens_.size()));
 }
 
 uint32_t Sequence::adopt_prefix(std::span<const int32_t> tokens) {
@@ -240,8 +271,8 @@ uint32_t Sequence::adopt_prefix(std::span<const int32_t> tokens) {
   claim_most(0);  // pages that make room for cached ones stay promised
   uint32_t n = 0;
   try {
-    n = memory_.prefixes().match(tokens.first(tokens.size() - 1), tables_);  // one is fed, for its logits
-  } catch (...) {                                                            // tables may have moved
+    n = memory_.prefixes().match(tokens.first(tokens.size() - 1), tables_, states_);  // one is fed, for its logits
+  } catch (...) {                                                                     // tables may have moved
     settle();
     encode();
     throw;
@@ -258,19 +289,39 @@ void Sequence::drop_prefix() {
   for (PageTable& table :
        tables_)  // pages that are shared may stay, for a write copies them; a table that begins with holes goes
     if (table.first() != 0) table.truncate(0);
+  states_.rewind(0);
   settle();
   encode();
 }
 
 void Sequence::keep_prefix() {
   const std::lock_guard lock(mutex_);
-  memory_.prefixes().insert(tokens_, tables_);
+  if (!memory_.prefixes().keeps()) return;
+  bool with_states = states_.any();
+  if (with_states) {  // what the tree shares is no longer this one's own: its successors are claimed before
+    next_claims_ = claims_;
+    next_claims_.back() += states_.own();
+    try {
+      memory_.admission().exchange(claims_, next_claims_);
+      claims_.swap(next_claims_);
+    } catch (const MemoryLimitError&) {
+      with_states = false;
+    }
+  }
+  try {
+    memory_.prefixes().insert(tokens_, tables_, states_, with_states);
+  } catch (...) {
+    settle();
+    throw;
+  }
+  settle();
 }
 
-void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, uint32_t promised) {
+void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages,
+                    std::span<const uint32_t> states, uint32_t promised) {
   const std::lock_guard lock(mutex_);
   const uint64_t n = std::max<uint64_t>(promised, tokens.size()), more = room_bytes_with(n, n) - charged_bytes_;
-  for (size_t g = 0; g < tables_.size(); ++g) next_claims_[g] = tables_[g].pool().geometry().most_pages(promised);
+  for (size_t g = 0; g < claims_.size(); ++g) next_claims_[g] = memory_.pools()[g]->geometry().most_pages(promised);
   memory_.admission().exchange(claims_, next_claims_, more);
   claims_.swap(next_claims_);
   charged_bytes_ += more;
@@ -279,6 +330,7 @@ void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first
     tables_[g].drop_before(first_pages[g]);
     tables_[g].grow(static_cast<uint32_t>(tables_[g].pool().geometry().pages_for(tokens.size())));
   }
+  states_.take(states);
   tokens_.assign(tokens.begin(), tokens.end());
   promised_ = promised;
   settle();
@@ -288,6 +340,7 @@ void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first
 void Sequence::clear() noexcept {
   const std::lock_guard lock(mutex_);
   for (PageTable& table : tables_) table.clear();
+  states_.clear();
   memory_.admission().drop(claims_);
   tokens_ = {};
   memory_.admission().credit(MemoryUse::page_tables, std::exchange(charged_bytes_, 0));
@@ -321,6 +374,15 @@ Sequence::Observed Sequence::observe() const {
     group.slab_lengths = now.pools[g].slab_lengths;
     group.slab_bytes = pool.slab_bytes();
     group.used_pages = now.pools[g].used_pages;
+  }
+  if (states_.any()) {
+    for (const States::Kept& one : states_.kept()) o.recurrent.kept.push_back(one.position);
+    o.recurrent.running_position = states_.running_position();
+    o.recurrent.held = states_.held();
+    o.recurrent.page_tokens = states_.pool().geometry().page_tokens;
+    o.recurrent.slab_bytes = states_.pool().slab_bytes();
+    o.recurrent.slab_lengths = now.pools.back().slab_lengths;
+    o.recurrent.used_pages = now.pools.back().used_pages;
   }
   o.ledger_kv_bytes = now.ledger_kv_bytes;
   o.max_seq_len = memory_.max_seq_len();

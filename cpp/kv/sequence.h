@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kv/context_memory.h"
+#include "kv/states.h"
 
 namespace foundry {
 
@@ -30,6 +31,12 @@ class Reservation {
   std::span<const SequenceParams> globals() const;
   /// Pages were added for it.
   bool grew() const;
+  /// How rows at positions first .. end - 1 go through recurrent layers, row numbers counted from `first`; none where
+  /// there are none.
+  std::vector<StateRun> state_runs(uint64_t first, uint64_t end) const;
+  /// Of the rows that have run, how many can be committed where a later one was broken off: recurrent layers need a
+  /// state that it has not touched.
+  uint64_t keepable(uint64_t n_rows) const;
   /// The next rows to run are at positions first .. end - 1: windowed groups take pages there that earlier rows of the call no longer
   /// see. Nothing may be reading them.
   void roll_to(uint64_t first, uint64_t end);
@@ -55,7 +62,8 @@ class Sequence {
     uint32_t capacity = 0;       // tokens that the pages cover; groups with a window count where there are no others
     uint32_t rewindable_to = 0;  // the least position, apart from 0, that rewind() can go back to
     uint32_t promised = 0;       // tokens
-    uint64_t kv_bytes = 0;       // of the pages held
+    uint64_t kv_bytes = 0;       // of the pages held, and of states
+    uint64_t state_bytes = 0;    // of the states among them
     uint64_t pages_added = 0;    // since the history began, its initial pages left out
   };
   /// What kernels are told and what there is, each figure from its own place, at one moment.
@@ -68,7 +76,13 @@ class Sequence {
       uint64_t slab_bytes, used_pages;
       std::vector<uint64_t> slab_lengths;
     };
+    struct Recurrent {
+      std::vector<uint64_t> kept;  // positions
+      uint64_t running_position = 0, held = 0, used_pages = 0, page_tokens = 0, slab_bytes = 0;
+      std::vector<uint64_t> slab_lengths;
+    };
     std::vector<Group> groups;
+    Recurrent recurrent;
     uint64_t ledger_kv_bytes, max_seq_len, capacity, position;
   };
 
@@ -91,6 +105,11 @@ class Sequence {
   /// A sequence of its own with the committed history and the promise, on the same pages: no K/V byte is copied. The first write to a
   /// shared page, by whoever makes it, copies that page.
   std::unique_ptr<Sequence> fork();
+  /// Of a history that ends at `position`, which is at most the committed one: tokens that must run again before
+  /// others can follow it, for recurrent layers go on from a state that is held. 0 where there are none.
+  uint32_t replay(uint32_t position) const;
+  /// A turn ends with the history as it is: the state nearest to its end stays longer than others.
+  void mark_turn();
   /// ContextOverflowError where n_rows more would pass the model's last position.
   void require_room(uint64_t n_rows) const;
   /// What is committed now, to go back to: its pages are held beside, and promised nothing.
@@ -106,14 +125,16 @@ class Sequence {
       std::vector<PageId> pages;  // kNoPage: a hole
       uint32_t first;
     };
-    Snapshot() = default;
+    explicit Snapshot(const States& states);
     std::vector<int32_t> tokens_;
     std::vector<Group> groups_;
+    States states_;
   };
   Snapshot snapshot() const;
   /// Goes back to the history of a snapshot of this sequence: its own is given back. Allocates nothing, for room never shrinks.
   void go_back(const Snapshot& snapshot) noexcept;
-  /// Pages for n_rows behind the last `back` committed tokens, which are run again. MemoryLimitError changes nothing.
+  /// Pages for n_rows behind the last `back` committed tokens, which are run again: recurrent layers need `back` to
+  /// be replay() of where it begins, and what follows. MemoryLimitError changes nothing.
   Reservation reserve(uint64_t n_rows, uint32_t back = 0);
   /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
   void rewind(uint32_t n_tokens);
@@ -127,13 +148,16 @@ class Sequence {
   void drop_prefix();
   /// Whole pages of this history are kept for others that begin alike.
   void keep_prefix();
-  /// A saved history: the pages are taken, from `first_pages` (by group) on, and their bytes are the caller's to read.
-  void take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, uint32_t promised);
+  /// A saved history: the pages are taken, from `first_pages` (by group) on, and of states those at `states`; their
+  /// bytes are the caller's to read.
+  void take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, std::span<const uint32_t> states,
+            uint32_t promised);
   /// Everything is given back.
   void clear() noexcept;
 
   /// For who reads or writes pages' bytes while no step of this sequence runs.
   std::vector<PageTable>& tables() { return tables_; }
+  const States& states() const { return states_; }
   ContextMemory& memory() { return memory_; }
 
  private:
@@ -151,7 +175,7 @@ class Sequence {
   void settle() noexcept;
   /// Claims the most that may be given back from here to `least` tokens, so that nobody else gets it before settle().
   void claim_most(uint64_t least) noexcept;
-  Reservation::Before grow_to(uint64_t n_tokens, uint64_t start);
+  Reservation::Before grow_to(uint64_t n_tokens, uint64_t start, bool runs);
   /// Bytes of tables and ids: as they are, and with room for `target` tokens, or n_tokens in groups with a window and for ids.
   uint64_t room_bytes() const;
   uint64_t room_bytes_with(uint64_t target, uint64_t n_tokens) const;
@@ -167,6 +191,7 @@ class Sequence {
   mutable RankedMutex mutex_{LockRank::sequence};
   std::vector<int32_t> tokens_;
   std::vector<PageTable> tables_;        // by group
+  States states_;                        // the last claim is theirs, where there are any
   std::vector<SequenceParams> globals_;  // by group: kernels get exactly these
   Admission::Pages claims_;              // as admission has them
   Admission::Pages next_claims_;         // room to work them out in

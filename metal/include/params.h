@@ -151,6 +151,26 @@ struct SampleParams {
       uniform;  // 0 .. 1, ends left out: where in the kept ones' probability, counted in the order of ids, the draw falls
 };
 
+/// Rows of one sequence through recurrent layers: from the state before the first to the state after the last. Runs
+/// are taken in their order, so that one may begin with what the one before it ends with.
+struct StateRun {
+  u64 from;  // address of a state, which is each layer's, one behind the other; 0: all of it is zero
+  u64 to;    // may be `from`
+  u32 first_row;
+  u32 n_rows;
+};
+
+/// A causal convolution of each channel with `taps` values of its own: y[t] = sum over i, ascending, of w[i] x[t -
+/// taps + 1 + i] (+ bias). Its state is the last taps - 1 values, the oldest first: f32 [taps - 1, channels].
+enum : u32 { kMostTaps = 8 };
+struct ShortConvParams {
+  u32 n_rows;
+  u32 channels;
+  u32 taps;            // 2 .. kMostTaps
+  u32 gated;           // 1: rows are (b, c, x), and c * conv(b * x) comes out; 0: they are x
+  u64 state_at_bytes;  // where this layer's state begins in a state
+};
+
 /// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments
 /// each.
 struct SplitParams {
@@ -171,6 +191,7 @@ struct AppendParams {
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
 static_assert(sizeof(EmbedParams) == 12 && sizeof(RmsNormParams) == 12 && sizeof(LinearParams) == 12);
 static_assert(sizeof(RopeParams) == 40 && sizeof(AttentionParams) == 32 && sizeof(SampleParams) == 20);
+static_assert(sizeof(StateRun) == 24 && sizeof(ShortConvParams) == 24);
 static_assert(sizeof(SplitParams) == 16 && sizeof(AppendParams) == 12);
 static_assert(sizeof(RouteParams) == 32 && sizeof(LinearRoutedParams) == 24 && sizeof(SumRoutedParams) == 12);
 static_assert(sizeof(LayerNormParams) == 16 && sizeof(ScaleParams) == 16 && sizeof(ResizeHeadsParams) == 16);

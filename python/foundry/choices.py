@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from foundry import generate as generation
-from foundry.generate import Completion, Usage
+from foundry.generate import Completion
 from foundry.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -55,5 +55,5 @@ def _answer(fork: Session, last: int, max_new_tokens: int | None, params: Sampli
 
 def _of_the_whole(first: Completion, one: Completion) -> Completion:
     """With the usage of the prompt that it is an answer to."""
-    usage = Usage(first.usage.prompt_tokens, one.usage.completion_tokens, first.usage.cached_tokens)
+    usage = replace(first.usage, completion_tokens=one.usage.completion_tokens)
     return replace(one, usage=usage)

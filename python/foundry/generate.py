@@ -29,6 +29,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, found in the session or the prefix cache and not computed again
+    replayed_tokens: int = 0  # of these, run again after all: recurrent layers go on from the nearest state they held
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def stream(
     tokens = _Drawing(session, max_new_tokens, params, sorted(stop_ids), control)
     tokens.begin(prompt_ids[keep or 0 :], progress, keep)
     cached_tokens = (keep or 0) + session.cached_tokens
-    computed = len(prompt_ids) - cached_tokens
+    replayed_tokens = session.replayed_tokens
+    computed = len(prompt_ids) - cached_tokens + replayed_tokens
     if fed is not None:
         fed()
     first = now = time.perf_counter()
@@ -166,7 +168,7 @@ def stream(
                 text,
                 token_id,
                 reason,
-                Usage(len(prompt_ids), count, cached_tokens),
+                Usage(len(prompt_ids), count, cached_tokens, replayed_tokens),
                 Timings(prompt_s, rest, computed / prompt_s, max(count - 1, 0) / rest if rest > 0 else 0.0),
                 params.seed if params.temperature > 0 else None,
                 logprobs,

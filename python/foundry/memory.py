@@ -72,6 +72,7 @@ class MemoryPlan:
     Attributes:
         weights: of which ``weights_mapped`` are the file's own pages and ``weights_private`` re-laid copies.
         kv: whole slabs for ``reserved_tokens``; ``kv_initial`` of them from the start.
+        states: of ``kv``, those of recurrent layers' states.
         page_tables: where those tokens' pages lie, as kernels read it, the ids of the tokens, and a session's objects.
         workspace: activations and scratch, shared by all sessions of the model.
         logits: the rows that ``all_logits`` returns.
@@ -89,6 +90,7 @@ class MemoryPlan:
     weights_private: int
     kv: int
     kv_initial: int
+    states: int
     page_tables: int
     workspace: int
     logits: int
@@ -108,6 +110,7 @@ class MemoryPlan:
             weights_private=p.weights_private,
             kv=p.kv_reserved,
             kv_initial=p.kv_initial,
+            states=p.states,
             page_tables=p.page_tables,
             workspace=p.workspace,
             logits=p.logits,
@@ -125,7 +128,7 @@ class MemoryPlan:
         return [
             ("weights, mapped", self.weights_mapped),
             ("weights, private", self.weights_private),
-            (f"K/V for {self.reserved_tokens} tokens", self.kv),
+            (f"K/V{' and states' if self.states else ''} for {self.reserved_tokens} tokens", self.kv),
             ("page tables", self.page_tables),
             ("workspace", self.workspace),
             ("logits", self.logits),

@@ -24,6 +24,7 @@ from foundry.session import Session, TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer, check_size
 
 DEFAULT_NEW_TOKENS = 256
+STATE_CACHE_BYTES = 256 << 20
 _MEMORY = (
     "weights_mapped",
     "weights_private",
@@ -68,6 +69,7 @@ def opened(
     prefix_cache_bytes: int = 0,
     header_only: bool = False,
     context: _Context = (None, None, None),
+    state_cache_bytes: int = STATE_CACHE_BYTES,
 ) -> tuple[ModelFiles, _core.Graph, _core.ModelOptions]:
     """A file, its graph and how to load it: what a plan and a load both begin with."""
     limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
@@ -96,6 +98,7 @@ def opened(
         page_tokens=whole("page_tokens", page_tokens, 1),
         chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
         prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
+        state_cache_bytes=whole("state_cache_bytes", state_cache_bytes, 1, MOST_BYTES),
     )
     return files, graph, options
 
@@ -142,6 +145,7 @@ class CompiledModel:
         page_tokens: int = 64,
         chunk_tokens: int = 512,
         prefix_cache_bytes: int = 0,
+        state_cache_bytes: int = STATE_CACHE_BYTES,
         rope_scaling: str | Mapping[str, Any] | None = None,
         rope_base: float | None = None,
         max_seq_len: int | None = None,
@@ -168,6 +172,8 @@ class CompiledModel:
             page_tokens: tokens of a page, a divisor of 256.
             chunk_tokens: rows of one step; prefill goes in chunks of this.
             prefix_cache_bytes: pages of finished prompts kept for sessions that begin alike, at most this.
+            state_cache_bytes: of recurrent layers' states that a session holds, so that it can go back without
+                computing all again (``Session.replay``); at least six and at most 36 states are held.
             rope_scaling: how the context is stretched, in place of the file's way: "none", "linear:2", "yarn:4",
                 "yarn:4:32768" (factor and original context) or a mapping with type, factor, original_context_length,
                 attention_factor, beta_fast and beta_slow. The context then is the original one times the factor.
@@ -194,6 +200,7 @@ class CompiledModel:
                 chunk_tokens,
                 prefix_cache_bytes,
                 context=(rope_scaling, rope_base, max_seq_len),
+                state_cache_bytes=state_cache_bytes,
             )
             core = _core.Model(files.weights, graph, options, progress)
         return CompiledModel(files, core, options.estimated_bytes, check_every_step)
@@ -212,6 +219,7 @@ class CompiledModel:
         threads: int | None = None,
         page_tokens: int = 64,
         chunk_tokens: int = 512,
+        state_cache_bytes: int = STATE_CACHE_BYTES,
         rope_scaling: str | Mapping[str, Any] | None = None,
         rope_base: float | None = None,
         max_seq_len: int | None = None,
@@ -238,6 +246,7 @@ class CompiledModel:
                 chunk_tokens,
                 header_only=True,
                 context=(rope_scaling, rope_base, max_seq_len),
+                state_cache_bytes=state_cache_bytes,
             )
             decision = _decide(graph.arch, policy, prompt_tokens, max_new_tokens)
             rows = prompt_tokens if all_logits else 0

@@ -429,6 +429,30 @@ class Session:
         return self._core.cached_tokens
 
     @property
+    def replayed_tokens(self) -> int:
+        """Of the last call that fed tokens: those that ran again before them. 0 where no layer is recurrent: see
+        ``replay``."""
+        return self._core.replayed_tokens
+
+    @property
+    def state_bytes(self) -> int:
+        """Of ``kv_bytes``, those of recurrent layers' states."""
+        return self._core.state_bytes
+
+    def replay(self, position: int | None = None) -> int:
+        """Tokens that will run again where the history is cut to ``position`` (by default it stays) and goes on.
+
+        Recurrent layers go on from a state that has seen all tokens up to its own position. Of those before the
+        history's end some are held: the last two at ends of pages, those nearest to the ends of turns, and of others
+        the fewer the further back, as many as ``load``'s ``state_cache_bytes`` allow. What lies between the nearest one
+        and ``position`` is computed again, with the same bits; at the end of a turn that is less than a page.
+
+        Raises:
+            ValueError: past the history.
+        """
+        return self._core.replay(self.position if position is None else whole("position", position))
+
+    @property
     def closed(self) -> bool:
         return self._core.closed
 

@@ -162,7 +162,7 @@ TEST_CASE("experts: a tensor of another shape is refused by name, with the shape
          {"layer 0 scores: tensor \"blk.0.ffn_gate_inp.weight\": expected [4, 32], found [5, 32]"});
 }
 
-TEST_CASE("experts: a GPU refuses them by name, before anything is loaded or planned") {
+TEST_CASE("experts: a GPU refuses them and what else it has not by name, before anything is loaded or planned") {
   register_device("pretended", make_pretended_gpu);
   const Graph graph = tiny_graph(shape_of(4, 2)), dense = tiny();
   const TinyFile file(graph), dense_file(dense);
@@ -179,6 +179,12 @@ TEST_CASE("experts: a GPU refuses them by name, before anything is loaded or pla
                                  {"layer 0 swiglu (swiglu_clamped): a clamped gate", "found pretended"});
   expect_error<ModelFormatError>([&] { CompiledModel::load(dense_file.open(), sunk, options, {}); },
                                  {"layer 0 attention (attention): sinks", "found pretended"});
+  TinyShape hybrid;
+  hybrid.convolve = 1;
+  const Graph recurrent = tiny_graph(hybrid);
+  const TinyFile recurrent_file(recurrent);
+  expect_error<ModelFormatError>([&] { CompiledModel::load(recurrent_file.open(), recurrent, options, {}); },
+                                 {"layer 0 short_conv (short_conv): a recurrent layer", "found pretended"});
 }
 
 TEST_CASE("experts: any fusion of the graph gives the same bits") {

@@ -49,6 +49,7 @@ class FusingDevice : public Device {
   void route(const RouteArgs& args) override { inner_->route(args); }
   void linear_routed(const LinearRoutedArgs& args) override { inner_->linear_routed(args); }
   void sum_routed(const SumRoutedArgs& args) override { inner_->sum_routed(args); }
+  void short_conv(const ShortConvArgs& args) override { inner_->short_conv(args); }
   void rope(const RopeArgs& args) override { inner_->rope(args); }
   void kv_append(const KvAppendArgs& args) override { inner_->kv_append(args); }
   void attention(const AttentionArgs& args) override { inner_->attention(args); }

@@ -212,6 +212,49 @@ TEST_CASE("graph: verify names the op, what it expected and what it found") {
   }
 }
 
+TEST_CASE("graph: recurrent layers are written, read back, and held to their states") {
+  const auto hybrid = [] {
+    TinyShape shape;
+    shape.convolve = 1;
+    return test::tiny_graph(shape);
+  };
+  const std::string text = hybrid().serialize();
+  CHECK(text.find("\nrecurrent layers 1 width 64\n") != std::string::npos);
+  CHECK(text.find("layer 0 gated 1") != std::string::npos);
+  CHECK(Graph::parse(text).serialize() == text);
+  struct Fault {
+    std::function<void(Graph&)> make;
+    std::vector<std::string> parts;
+  };
+  verify(Graph::parse(text));
+  const std::vector<Fault> faults = {
+      {[](Graph& g) { g.recurrent.n_layers = 2; },
+       {"expected a short_conv for each of the 2 recurrent layers, found 1"}},
+      {[](Graph& g) { g.recurrent.n_layers = 0; },
+       {"short_conv): layer: expected one of the 0 recurrent ones, found 0"}},
+      {[](Graph& g) { g.recurrent.width = 63; }, {"short_conv): expected a state of 64 values a layer, found 63"}},
+      {[](Graph& g) { op(g, "layer 0 short_conv").as<ShortConvOp>()->gated = 2; }, {"gated: expected 0 or 1, found 2"}},
+      {[](Graph& g) { op(g, "layer 0 short_conv").as<ShortConvOp>()->gated = 0; }, {"expected a width of 32"}},
+      {[](Graph& g) { op(g, "layer 0 short_conv").weights[0] = kNone; }, {"short_conv): a weight is missing"}},
+      {[](Graph& g) { op(g, "layer 0 short_conv").weights[1] = op(g, "layer 0 short_conv").weights[0]; },
+       {"expected [1, 32], found [32, 3]"}},
+      {[](Graph& g) { g.weights[static_cast<size_t>(op(g, "layer 0 short_conv").weights[0])].cols = 9; },
+       {"taps: expected 2 to 8, found 9"}},
+      {[](Graph& g) {
+         Op again = op(g, "layer 0 short_conv");
+         g.values.push_back({32, Rows::tokens}), again.outputs = {static_cast<ValueId>(g.values.size()) - 1};
+         g.ops.insert(g.ops.begin() + 5, again);
+       },
+       {"the layer's state is another op's already"}},
+      {[](Graph& g) { g.groups[0].window = 16; }, {"expected no window beside recurrent layers, found 16"}},
+  };
+  for (const Fault& fault : faults) {
+    Graph g = hybrid();
+    fault.make(g);
+    expect_error<ModelFormatError>([&] { verify(g); }, fault.parts);
+  }
+}
+
 TEST_CASE("graph: more heads than the model has are refused, for scratch is measured by the model's") {
   Graph g = tiny();
   g.arch.n_heads = 2;  // attention has 4

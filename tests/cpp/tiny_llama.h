@@ -19,16 +19,37 @@ struct TinyShape {
   uint32_t vocab = 96, hidden = 32, layers = 2, heads = 4, kv_heads = 2, head_dim = 8, ffn = 64, max_seq_len = 300;
   uint32_t experts = 0, used = 2;       // in place of a feed-forward network; 0: none
   uint32_t experts_from = 0;            // the first layer that has them
+  uint32_t convolve = 0;                // the first so many layers are short convolutions
   uint32_t window = 0, full_every = 1;  // each full_every-th layer sees all, the others the last `window` tokens
 };
+
+inline ValueId tiny_attention(Graph& g, const TinyShape& s, uint32_t l, ValueId x, ValueId n, uint32_t full,
+                              uint32_t windowed, uint32_t next[2]) {
+  const std::string at = "layer " + std::to_string(l) + " ", blk = "blk." + std::to_string(l) + ".";
+  const auto w = [&](const char* name, uint32_t rows, uint32_t cols) {
+    return g.weight(blk + name + ".weight", rows, cols);
+  };
+  ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
+  ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
+  const ValueId v = g.linear(n, w("attn_v", s.kv_heads * s.head_dim, s.hidden), kNone, at + "v");
+  q = g.rope(q, {s.heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope q");
+  k = g.rope(k, {s.kv_heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope k");
+  const uint32_t group = (l + 1) % s.full_every == 0 ? full : windowed, layer = next[group]++;
+  g.kv_append(k, v, group, layer, at + "kv_append");
+  const ValueId a =
+      g.attention(q, {s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, layer}, at + "attention");
+  return g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
+               at + "attention residual");
+}
 
 inline Graph tiny_graph(const TinyShape& s) {
   Graph g;
   g.arch = {"llama", s.layers, s.heads, s.kv_heads, s.head_dim, s.hidden, s.vocab, s.max_seq_len};
-  const uint32_t n_full = s.window == 0 ? s.layers : s.layers / s.full_every;
+  const uint32_t attend = s.layers - s.convolve, taps = 3;
+  const uint32_t n_full = s.window == 0 ? attend : s.layers / s.full_every;
+  if (s.convolve != 0) g.recurrent = {s.convolve, (taps - 1) * s.hidden};
   const uint32_t full = g.add_group({n_full, s.kv_heads, s.head_dim, 0});
-  const uint32_t windowed =
-      n_full == s.layers ? full : g.add_group({s.layers - n_full, s.kv_heads, s.head_dim, s.window});
+  const uint32_t windowed = n_full == attend ? full : g.add_group({attend - n_full, s.kv_heads, s.head_dim, s.window});
   uint32_t next[2] = {0, 0};  // layer of each group
   ValueId x = g.embed(g.weight("token_embd.weight", s.vocab, s.hidden), 1, "embed");
   for (uint32_t l = 0; l < s.layers; ++l) {
@@ -37,17 +58,14 @@ inline Graph tiny_graph(const TinyShape& s) {
       return g.weight(blk + name + ".weight", rows, cols);
     };
     const ValueId n = g.rms_norm(x, w("attn_norm", 1, s.hidden), 1e-5f, at + "attn_norm");
-    ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
-    ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
-    const ValueId v = g.linear(n, w("attn_v", s.kv_heads * s.head_dim, s.hidden), kNone, at + "v");
-    q = g.rope(q, {s.heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope q");
-    k = g.rope(k, {s.kv_heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope k");
-    const uint32_t group = (l + 1) % s.full_every == 0 ? full : windowed, layer = next[group]++;
-    g.kv_append(k, v, group, layer, at + "kv_append");
-    const ValueId a =
-        g.attention(q, {s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, layer}, at + "attention");
-    x = g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
-              at + "attention residual");
+    if (l < s.convolve) {
+      const ValueId bcx = g.linear(n, w("shortconv.in_proj", 3 * s.hidden, s.hidden), kNone, at + "in_proj");
+      const ValueId mixed = g.short_conv(bcx, {l, 1}, w("shortconv.conv", s.hidden, taps), kNone, at + "short_conv");
+      const ValueId out = g.linear(mixed, w("shortconv.out_proj", s.hidden, s.hidden), kNone, at + "out_proj");
+      x = g.add(x, out, at + "convolution residual");
+    } else {
+      x = tiny_attention(g, s, l, x, n, full, windowed, next);
+    }
     const ValueId m = g.rms_norm(x, w("ffn_norm", 1, s.hidden), 1e-5f, at + "ffn_norm");
     if (s.experts != 0 && l >= s.experts_from) {
       const auto of_experts = [&](const char* name, uint32_t rows, uint32_t cols) {
@@ -86,13 +104,13 @@ class TinyFile {
     put("GGUF"), number<uint32_t>(3), number<uint64_t>(graph.weights.size()), number<uint64_t>(0);
     uint64_t offset = 0;
     for (const WeightRef& w : graph.weights) {
-      const bool vector = w.rows == 1;
+      const bool vector = w.rows == 1 || w.cols % 32 != 0;
       number<uint64_t>(w.name.size()), put(w.name);
-      number<uint32_t>(vector ? 1 : w.experts != 0 ? 3 : 2), number<uint64_t>(w.cols);
-      if (!vector) number<uint64_t>(w.rows);
+      number<uint32_t>(w.rows == 1 ? 1 : w.experts != 0 ? 3 : 2), number<uint64_t>(w.cols);
+      if (w.rows != 1) number<uint64_t>(w.rows);
       if (w.experts != 0) number<uint64_t>(w.experts);
       number<uint32_t>(vector ? 0 : 8), number<uint64_t>(offset);
-      data.push_back(vector ? floats(w.cols, random)
+      data.push_back(vector ? floats(w.rows * w.cols, random)
                             : q8_0(std::max<uint64_t>(w.experts, 1) * w.rows * w.cols / 32, random));
       data.back().resize((data.back().size() + 31) / 32 * 32);
       data_at_[w.name] = offset;

@@ -51,6 +51,8 @@ CLASSES = {
     "starcoder2": "Starcoder2",
     "exaone": "Llama",  # the same function, under names of its own
     "internlm2": "Llama",
+    "lfm2": "Lfm2",
+    "lfm2moe": "Lfm2Moe",
 }
 
 
@@ -65,9 +67,9 @@ def their_weights(family: Family) -> dict[str, torch.Tensor]:
 def joined_experts(family: Family, tensors: dict[str, families.Array]) -> dict[str, families.Array]:
     """By their names: gates and ups of experts are one tensor there, the gates first; of gpt-oss in turns, and each
     is [experts, inputs, outputs]."""
-    block = "block_sparse_moe" if family.arch == "granitemoe" else "mlp"
+    block = {"granitemoe": "block_sparse_moe", "lfm2moe": "feed_forward"}.get(family.arch, "mlp")
     found: dict[str, families.Array] = {}
-    for layer in range(LAYERS if family.experts else 0):
+    for layer in range(family.dense, LAYERS if family.experts else 0):
         ours, theirs = f"blk.{layer}.ffn_", f"model.layers.{layer}."
         if family.arch == "gpt-oss":
             for kind, end in (("weight", ""), ("bias", "_bias")):
@@ -189,6 +191,22 @@ def config_of(name: str, family: Family) -> Any:
         fields |= {"sliding_window": window, "norm_epsilon": 1e-5, "use_bias": True}
         fields |= {"hidden_act": "gelu_pytorch_tanh"}
         del fields["rms_norm_eps"]
+    if family.arch in ("lfm2", "lfm2moe"):
+        fields |= {
+            "norm_eps": fields.pop("rms_norm_eps"),
+            "conv_L_cache": family.taps,
+            "conv_bias": "conv" in family.biases,
+            "layer_types": ["full_attention" if heads else "conv" for heads in family.kv_heads],
+        }
+    if family.arch == "lfm2":
+        fields |= {"block_auto_adjust_ff_dim": False}
+    if family.arch == "lfm2moe":
+        fields |= {
+            "num_experts": keys["expert_count"],
+            "num_experts_per_tok": keys["expert_used_count"],
+            "moe_intermediate_size": keys["expert_feed_forward_length"],
+            "num_dense_layers": family.dense,
+        }
     if family.arch == "smollm3":
         fields |= {"no_rope_layer_interval": 4, "use_sliding_window": False}
     return getattr(transformers, f"{kind}Config")(**fields), getattr(transformers, f"{kind}ForCausalLM")

@@ -49,6 +49,11 @@ class Family:
     expert_peak: float = 1.0  # of gates and ups: large enough for what is clamped to be reached
     sinks: bool = False
     ffn_norm: str = "ffn_norm"
+    output_norm: str = "output_norm"
+    kv_heads: tuple[int, ...] = ()  # of each layer, where they differ; 0: it is a short convolution
+    taps: int = 0  # of those
+    dense: int = 0  # first layers without experts
+    expert_bias: bool = False  # of the choice
     peak: float = 2.0  # of the weights of Q and K, and of the router
     seed: int = 7
 
@@ -191,6 +196,45 @@ FAMILIES = {
     ),
     "exaone": Family("exaone", tied=False, factors={"rope_freqs.weight": tuple(np.linspace(1, 8, 8).tolist())}),
     "internlm2": Family("internlm2", tied=False),
+    "lfm2": Family(
+        "lfm2",
+        {"rope.freq_base": 1e6, "shortconv.l_cache": 3, "attention.key_length": None, "attention.value_length": None},
+        head_norms=HEAD_DIM,
+        kv_heads=(0, 0, KV_HEADS, 0),
+        taps=3,
+        output_norm="token_embd_norm",
+    ),
+    "lfm2, taps of 4 with biases": Family(
+        "lfm2",
+        {"rope.freq_base": 1e4, "shortconv.l_cache": 4},
+        head_norms=HEAD_DIM,
+        kv_heads=(KV_HEADS, 0, 0, KV_HEADS),
+        taps=4,
+        biases=("conv", "in_proj", "out_proj"),
+        output_norm="token_embd_norm",
+        seed=13,
+    ),
+    "lfm2moe": Family(
+        "lfm2moe",
+        {
+            "rope.freq_base": 1e6,
+            "shortconv.l_cache": 3,
+            "leading_dense_block_count": 1,
+            "expert_count": 6,
+            "expert_used_count": 3,
+            "expert_feed_forward_length": 40,
+            "expert_gating_func": 2,
+        },
+        head_norms=HEAD_DIM,
+        kv_heads=(0, KV_HEADS, 0, 0),
+        taps=3,
+        experts=6,
+        expert_ffn=40,
+        dense=1,
+        expert_bias=True,
+        output_norm="token_embd_norm",
+        seed=14,
+    ),
 }
 
 
@@ -202,7 +246,7 @@ def metadata_of(family: Family) -> dict[str, Any]:
         "block_count": LAYERS,
         "feed_forward_length": FFN,
         "attention.head_count": HEADS,
-        "attention.head_count_kv": KV_HEADS,
+        "attention.head_count_kv": list(family.kv_heads) or KV_HEADS,
         "attention.key_length": family.head_dim,
         "attention.value_length": family.head_dim,
         "attention.layer_norm_rms_epsilon": 1e-5,
@@ -242,24 +286,32 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
         if family.norms_before:
             norm(at + "attn_norm", HIDDEN)
         peak = 1.0 if family.head_norms else family.peak
-        if family.fused_qkv:
+        convolves = bool(family.kv_heads) and family.kv_heads[layer] == 0
+        if convolves:
+            matrix(at + "shortconv.in_proj", 3 * HIDDEN, HIDDEN, 1.5)
+            matrix(at + "shortconv.conv", HIDDEN, family.taps, 1.5)
+            matrix(at + "shortconv.out_proj", HIDDEN, HIDDEN)
+        elif family.fused_qkv:
             matrix(at + "attn_qkv", q + 2 * kv, HIDDEN)
             tensors[at + "attn_qkv.weight"][: q + kv] *= peak
         else:
             matrix(at + "attn_q", q, HIDDEN, peak)
             matrix(at + "attn_k", kv, HIDDEN, peak)
             matrix(at + "attn_v", kv, HIDDEN)
-        if family.head_norms:
+        if family.head_norms and not convolves:
             norm(at + "attn_q_norm", family.head_norms, family.peak)
             norm(at + "attn_k_norm", min(family.head_norms, kv), family.peak)
-        matrix(at + "attn_output", HIDDEN, q)
+        if not convolves:
+            matrix(at + "attn_output", HIDDEN, q)
         if family.sinks:
             tensors[at + "attn_sinks.weight"] = (2 + random.standard_normal(HEADS)).astype(np.float32)
         if family.norms_behind:
             norm(at + "post_attention_norm", HIDDEN)
         if family.norms_before:
             norm(at + family.ffn_norm, HIDDEN)
-        if family.experts:
+        if family.experts and layer >= family.dense:
+            if family.expert_bias:
+                tensors[at + "exp_probs_b.bias"] = (0.3 * random.standard_normal(family.experts)).astype(np.float32)
             matrix(at + "ffn_gate_inp", family.experts, HIDDEN, family.peak)
             experts(at + "ffn_gate_exps", family.expert_ffn, HIDDEN, family.expert_peak)
             experts(at + "ffn_up_exps", family.expert_ffn, HIDDEN, family.expert_peak)
@@ -275,7 +327,7 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
             matrix(at + "ffn_down", HIDDEN, FFN)
         if family.norms_behind:
             norm(at + "post_ffw_norm", HIDDEN)
-    norm("output_norm", HIDDEN)
+    norm(family.output_norm, HIDDEN)
     if not family.tied:
         matrix("output", vocab_size, HIDDEN)
     elif "output" in family.biases:

@@ -5,7 +5,8 @@ get_vocab_base_pre): starcoder2-3b, EXAONE-3.0, Mistral-Nemo for tekken, glm-4-9
 gpt-4o's with more control tokens. Converters of gemma2, gemma3 and internlm2 write SentencePiece's kind, of which
 llama-spm's is the vocabulary at hand, not their own.
 qwen2, llama-spm, llama-bpe, deepseek's and phi-3 are vocabularies of those families' own models. The rules of granite,
-smollm3, olmo2 and phi3's later models are those that their published GGUF files name; no test here has those files.
+smollm3, olmo2, lfm2 and phi3's later models are those that their published GGUF files name; no test here has those
+files.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ TOKENIZERS = {
     "exaone": ("pre:exaone",),
     "gpt-oss": ("pre:gpt-4o",),
     "internlm2": ("llama-spm",),
+    "lfm2": ("pre:lfm2",),
+    "lfm2moe": ("pre:lfm2",),
 }
 
 

@@ -39,7 +39,24 @@ GEMMA = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+LFM2 = {
+    "attn_norm": "operator_norm",
+    "attn_output": "self_attn.out_proj",
+    "attn_q_norm": "self_attn.q_layernorm",
+    "attn_k_norm": "self_attn.k_layernorm",
+    "shortconv.in_proj": "conv.in_proj",
+    "shortconv.conv": "conv.conv",
+    "shortconv.out_proj": "conv.out_proj",
+    "ffn_norm": "ffn_norm",
+    "ffn_gate": "feed_forward.w1",
+    "ffn_up": "feed_forward.w3",
+    "ffn_down": "feed_forward.w2",
+    "ffn_gate_inp": "feed_forward.gate",
+    "exp_probs_b": "feed_forward.expert",
+}
 OWN_NAMES = {
+    "lfm2": LFM2,
+    "lfm2moe": LFM2,
     "gemma2": GEMMA,
     "gemma3": GEMMA,
     "olmo2": {
@@ -64,11 +81,13 @@ CONFIGS: dict[str, dict[str, Any]] = json.loads(
 
 def their_name(arch: str, name: str) -> str:
     top = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    top |= {"token_embd_norm": "model.embedding_norm"}
     stem, _, kind = name.rpartition(".")
     if stem in top:
         return f"{top[stem]}.{kind}"
-    _, layer, weight = stem.split(".")
-    return f"model.layers.{layer}.{(NAMES | OWN_NAMES.get(arch, {}))[weight]}.{kind}"
+    _, layer, weight = stem.split(".", 2)
+    theirs = f"model.layers.{layer}.{(NAMES | OWN_NAMES.get(arch, {}))[weight]}"
+    return f"{theirs}_{kind}" if weight == "exp_probs_b" else f"{theirs}.{kind}"
 
 
 def as_it_was(values: Array, heads: int) -> Array:
@@ -99,6 +118,8 @@ def their_tensors(arch: str, tensors: Mapping[str, Array], heads: int, kv_heads:
             values = as_it_was(values, heads if weight == "attn_q" else kv_heads)
         if arch in LESS_ONE and "norm" in weight:
             values = values - 1
+        if name.endswith("shortconv.conv.weight"):
+            values = values[:, None]
         result[their_name(arch, name)] = np.ascontiguousarray(values)
     return result
 

@@ -33,7 +33,8 @@ def test_generate(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(capsys.readouterr().out)
     assert answer["text"] + "\n" == out
     assert answer["finish_reason"] == "length"
-    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 8, "cached_tokens": 0}
+    used = {"prompt_tokens": 5, "completion_tokens": 8, "cached_tokens": 0, "replayed_tokens": 0}
+    assert answer["usage"] == used
     assert answer["session"]["capacity"] == 64 and answer["session"]["position"] == 12
     assert answer["timings"]["prompt_s"] > 0
 

@@ -39,7 +39,8 @@ def test_json_lines_have_the_tokens_and_then_the_result(run: Run) -> None:
     (whole,) = run("--json", *options)
     assert [token["token_id"] for token in tokens if token["token_id"] is not None] == whole["token_ids"]
     assert "".join(token["text"] for token in tokens) == whole["text"] == result["text"]
-    assert result["usage"] == whole["usage"] == {"prompt_tokens": 5, "completion_tokens": 12, "cached_tokens": 0}
+    used = {"prompt_tokens": 5, "completion_tokens": 12, "cached_tokens": 0, "replayed_tokens": 0}
+    assert result["usage"] == whole["usage"] == used
     assert (result["finish_reason"], result["seed"]) == ("length", 5) and result["timings"]["prompt_s"] > 0
     assert run("--json-lines")[-1]["seed"] is None  # nothing is drawn
 

@@ -102,6 +102,12 @@ BROKEN: list[tuple[str, Mapping[str, Any]]] = [
     ("glm4", {"rope.dimension_count": 16}),
     ("starcoder2", {"attention.sliding_window": None}),
     ("starcoder2", {"attention.layer_norm_epsilon": 0.01}),
+    ("lfm2", {"rope.freq_base": 10000.0}),
+    ("lfm2", {"attention.layer_norm_rms_epsilon": 0.01}),
+    ("lfm2moe", {"expert_used_count": 2}),
+    ("lfm2moe", {"expert_weights_norm": False}),
+    ("lfm2moe", {"expert_weights_scale": 2.5}),
+    ("lfm2moe", {"expert_gating_func": 1}),
 ]
 
 
@@ -130,6 +136,14 @@ def test_a_key_that_says_otherwise_shows(tmp_path: Path, name: str, keys: Mappin
         ("exaone", "rope_freqs"),
         ("qwen3moe", "attn_q_norm"),
         ("qwen3moe", "attn_k_norm"),
+        ("lfm2", "attn_q_norm"),
+        ("lfm2", "attn_k_norm"),
+        ("lfm2", "token_embd_norm"),
+        ("lfm2", "shortconv.conv"),
+        ("lfm2, taps of 4 with biases", "conv.bias"),
+        ("lfm2, taps of 4 with biases", "in_proj.bias"),
+        ("lfm2, taps of 4 with biases", "out_proj.bias"),
+        ("lfm2moe", "exp_probs_b.bias"),
         *(("gpt-oss", f"{weight}.bias") for weight in FAMILIES["gpt-oss"].biases),
     ],
 )

@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import families
@@ -67,7 +68,9 @@ class Programs(RuleBasedStateMachine):
                 with pytest.raises(ContextOverflowError):
                     session.forward(part)
                 return
+            replay = session.replay()
             logits = session.forward(part)
+            assert session.replayed_tokens == replay
             history += part
             assert np.array_equal(logits, self.truth(history))
 
@@ -133,7 +136,10 @@ class Programs(RuleBasedStateMachine):
             with pytest.raises(ValueError, match=f"at least {session.rewindable_to}"):
                 session.rewind(to)
             return
+        replay = session.replay(to)
+        assert replay <= to
         session.rewind(to)
+        assert session.replay() == replay
         del history[to:]
 
     @precondition(lambda self: self.sessions)
@@ -242,6 +248,12 @@ OSS = families.Family(
     sinks=True,
     ffn_norm="post_attention_norm",
 )
+HYBRID = replace(
+    families.FAMILIES["lfm2"], keys={**families.FAMILIES["lfm2"].keys, "context_length": MOST}, kv_heads=(0, 2, 0, 2)
+)
+HYBRID_EXPERTS = replace(
+    families.FAMILIES["lfm2moe"], keys={**families.FAMILIES["lfm2moe"].keys, "context_length": MOST}
+)
 MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     # and rows of a step: few, so that a call of 45 tokens passes windows
     (SMALL, 16),
@@ -251,6 +263,8 @@ MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     (GEMMA2, 8),
     (EXPERTS, 16),
     (OSS, 8),
+    (HYBRID, 8),
+    (HYBRID_EXPERTS, 16),
 ]
 
 
@@ -274,6 +288,7 @@ def run_on(path: Path, programs: int, chunk_tokens: int, prefix_cache_bytes: int
             page_tokens=PAGE,
             chunk_tokens=chunk_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
+            state_cache_bytes=12_000,  # seven or eleven of these hybrids
             check_every_step=True,
         )
         expected: dict[tuple[int, ...], np.ndarray] = {}  # noqa: RUF012  # shared by all programs

@@ -77,9 +77,9 @@ def load(path: Path, **options: Any) -> CompiledModel:
 def refused(path: Path, arch: str, device: str) -> bool:
     """Whether the device does not run the family yet; then it is seen that it says so."""
     family = SMALL[arch]
-    if family is None or not family.experts or not is_gpu(device):
+    if family is None or not (family.experts or family.taps) or not is_gpu(device):
         return False
-    told = r"(a mixture of experts|sinks): expected device cpu or reference, found (metal|cuda)$"
+    told = r"(a mixture of experts|sinks|a recurrent layer): expected device cpu or reference, found (metal|cuda)$"
     with pytest.raises(ModelFormatError, match=told):
         load(path, device=device)
     return True

@@ -90,6 +90,9 @@ class Shadow final : public Device {
   void route(const RouteArgs& args) override { record(&Device::route, args); }
   void linear_routed(const LinearRoutedArgs& args) override { record(&Device::linear_routed, args); }
   void sum_routed(const SumRoutedArgs& args) override { record(&Device::sum_routed, args); }
+  void short_conv(const ShortConvArgs& args) override {
+    record(&Device::short_conv, args, args.runs, args.n_runs, &ShortConvArgs::runs);
+  }
   void rope(const RopeArgs& args) override { record(&Device::rope, args); }
   void kv_append(const KvAppendArgs& args) override {
     record(&Device::kv_append, args, args.sequences, args.n_sequences, &KvAppendArgs::sequences);

@@ -13,6 +13,7 @@
 #include "device/cpu/processor.h"
 #include "device/cpu/routed.h"
 #include "device/cpu/rows.h"
+#include "device/cpu/short_conv.h"
 #include "device/host_arena.h"
 #include "device/host_buffer.h"
 #include "device/route.h"
@@ -164,6 +165,8 @@ class CpuDevice final : public Unified<Device> {
         for (uint64_t i = 0; i < p.width; ++i) out[i] += weights[part] * in[part * p.width + i];
     });
   }
+
+  void short_conv(const ShortConvArgs& args) override { cpu::short_conv(args, pool_); }
 
   void rope(const RopeArgs& args) override {
     const RopeParams& p = args.p;

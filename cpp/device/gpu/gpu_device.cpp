@@ -113,6 +113,7 @@ class GpuDevice final : public Device {
   void route(const RouteArgs&) override { throw ConsistencyError("a GPU was given a route"); }
   void linear_routed(const LinearRoutedArgs&) override { throw ConsistencyError("a GPU was given a linear_routed"); }
   void sum_routed(const SumRoutedArgs&) override { throw ConsistencyError("a GPU was given a sum_routed"); }
+  void short_conv(const ShortConvArgs&) override { throw ConsistencyError("a GPU was given a short_conv"); }
   void swiglu_clamped(const ClampedGateArgs&) override { throw ConsistencyError("a GPU was given a swiglu_clamped"); }
 
   void rope(const RopeArgs& args) override {

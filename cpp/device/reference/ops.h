@@ -15,6 +15,7 @@ void layer_norm(const LayerNormArgs& args);
 void linear(const LinearArgs& args);
 void linear_routed(const LinearRoutedArgs& args);
 void sum_routed(const SumRoutedArgs& args);
+void short_conv(const ShortConvArgs& args);
 void rope(const RopeArgs& args);
 void kv_append(const KvAppendArgs& args);
 void attention(const AttentionArgs& args);

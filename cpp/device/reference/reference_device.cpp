@@ -32,6 +32,7 @@ class ReferenceDevice final : public Unified<Device> {
   void route(const RouteArgs& args) override { foundry::route(args, 0, args.p.n_rows); }
   void linear_routed(const LinearRoutedArgs& args) override { reference::linear_routed(args); }
   void sum_routed(const SumRoutedArgs& args) override { reference::sum_routed(args); }
+  void short_conv(const ShortConvArgs& args) override { reference::short_conv(args); }
   void rope(const RopeArgs& args) override { reference::rope(args); }
   void kv_append(const KvAppendArgs& args) override { reference::kv_append(args); }
   void attention(const AttentionArgs& args) override { reference::attention(args); }

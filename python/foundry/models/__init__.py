@@ -17,6 +17,7 @@ from foundry.models.granite import Granite
 from foundry.models.granitemoe import GraniteMoe
 from foundry.models.header import Header
 from foundry.models.internlm2 import InternLM2
+from foundry.models.lfm2 import Lfm2, Lfm2Moe
 from foundry.models.llama import Llama
 from foundry.models.mistral3 import Mistral3
 from foundry.models.naming import Naming
@@ -48,6 +49,8 @@ architectures: dict[str, Callable[[Header], Architecture]] = {
     "granite": Granite,
     "granitemoe": GraniteMoe,
     "internlm2": InternLM2,
+    "lfm2": Lfm2,
+    "lfm2moe": Lfm2Moe,
     "llama": Llama,
     "mistral3": Mistral3,
     "olmo2": Olmo2,

@@ -28,10 +28,11 @@ class Emitter:
     """The ops that a decoder has once, and the layer groups that its layers keep K and V in.
 
     Args:
-        windows: of each layer, the tokens that it sees; 0: all of them. Layers of one window share a group.
+        windows: of each layer, the tokens that it sees; 0: all of them; None: it keeps no K and V. Layers of one window
+            share a group.
     """
 
-    def __init__(self, graph: Graph, header: Header, hp: Hyperparameters, windows: Sequence[int]) -> None:
+    def __init__(self, graph: Graph, header: Header, hp: Hyperparameters, windows: Sequence[int | None]) -> None:
         self.graph, self.header, self.hp = graph, header, hp
         arch = graph.arch
         arch.name, arch.n_layers, arch.max_seq_len = header.architecture, hp.n_layers, hp.max_seq_len
@@ -40,9 +41,12 @@ class Emitter:
         self.kept_dim = -(-hp.head_dim // header.head_multiple) * header.head_multiple
         groups = {
             window: graph.add_group(windows.count(window), hp.n_kv_heads, self.kept_dim, window)
-            for window in sorted(set(windows))
+            for window in sorted({one for one in windows if one is not None})
         }
-        self.kv_layers = [(groups[window], windows[:layer].count(window)) for layer, window in enumerate(windows)]
+        self.kv_layers = [
+            (-1, -1) if window is None else (groups[window], windows[:layer].count(window))
+            for layer, window in enumerate(windows)
+        ]
 
     def optional_vector(self, name: str | None, size: int) -> int:
         if name is None or name not in self.header.tensors:
@@ -60,15 +64,16 @@ class Emitter:
         """RMSNorm over ``size`` values each."""
         return self.graph.rms_norm(x, self.graph.weight(f"{weight}.weight", 1, size), self.hp.norm_eps, name)
 
-    def head(self, x: int, scale: float = 1, cap: float = 0) -> None:
+    def head(self, x: int, scale: float = 1, cap: float = 0, norm: str = "output_norm") -> None:
         """The last norm and the logits; the embedding's weights where the file has no others.
 
         Args:
             scale: what the logits are multiplied by.
             cap: logits become cap * tanh(logits / cap); 0: they stay.
+            norm: what the file calls the last norm.
         """
         graph, hp = self.graph, self.hp
-        x = self.norm(graph.select_rows(x, "select rows"), "output_norm", hp.hidden_size, "output_norm")
+        x = self.norm(graph.select_rows(x, "select rows"), norm, hp.hidden_size, "output_norm")
         output = "output.weight" if "output.weight" in self.header.tensors else "token_embd.weight"
         bias = self.optional_vector("output.bias", hp.vocab_size)
         logits = graph.linear(x, graph.weight(output, hp.vocab_size, hp.hidden_size), bias, "output")

@@ -32,6 +32,7 @@ class Experts:
         normalise: weights of the chosen are divided by their sum.
         scale: what they are multiplied by.
         shared_size: the shared expert's; 0: there is none.
+        biased: the file may have a bias of the choice, ``exp_probs_b``.
     """
 
     count: int
@@ -41,16 +42,25 @@ class Experts:
     normalise: bool
     scale: float
     shared_size: int
+    biased: bool = False
 
     @staticmethod
     def read(
-        header: Header, hp: Hyperparameters, ffn_size: int | None = None, normalise: bool = True, shares: bool = False
+        header: Header,
+        hp: Hyperparameters,
+        ffn_size: int | None = None,
+        normalise: bool = True,
+        shares: bool = False,
+        leads: bool = False,
+        biased: bool = False,
     ) -> Experts:
         """Raises ModelFormatError that names the key which is missing or makes no sense.
 
         Args:
             ffn_size, normalise: where the file does not say.
             shares: a file of this family may have a shared expert.
+            leads: the family has read how many of its first layers have none.
+            biased: see the attribute.
         """
         count = header.integer("expert_count", most=MOST_EXPERTS + 1)
         used = header.integer("expert_used_count", most=MOST_EXPERTS + 1)
@@ -67,7 +77,8 @@ class Experts:
         for key in ("expert_group_count", "expert_group_used_count", "interleave_moe_layer_step", "moe_every_n_layers"):
             header.expect(key, 0, 1)
         for key in ("leading_dense_block_count", "expert_group_scale", "experts_per_group", "expert_shared_count"):
-            header.expect(key, 0)
+            if key != "leading_dense_block_count" or not leads:
+                header.expect(key, 0)
         shared = header.integer("expert_shared_feed_forward_length", 0, least=0) if shares else 0
         return Experts(
             count=count,
@@ -77,6 +88,7 @@ class Experts:
             normalise=header.flag("expert_weights_norm", normalise) or gating == SOFTMAX_OF_CHOSEN,
             scale=header.not_negative("expert_weights_scale") or 1.0,
             shared_size=shared,
+            biased=biased,
         )
 
 
@@ -88,8 +100,15 @@ def mixture(layer: Layer, y: int, experts: Experts, gate: Callable[[int, int, st
     """
     graph, at, hidden, size = layer.graph, layer.at, layer.hp.hidden_size, experts.ffn_size
     scores = layer.linear(y, "ffn_gate_inp", experts.count, hidden)
+    bias = f"{layer.prefix}.exp_probs_b.bias" if experts.biased else None
     chosen, weights = graph.route(
-        scores, experts.used, experts.gate, experts.normalise, f"{at} route", scale=experts.scale
+        scores,
+        experts.used,
+        experts.gate,
+        experts.normalise,
+        f"{at} route",
+        scale=experts.scale,
+        bias=layer.emitter.optional_vector(bias, experts.count),
     )
 
     def routed(x: int, weight: str, rows: int, cols: int) -> int:

@@ -67,6 +67,18 @@ class Header:
             raise ModelFormatError(f"{name}: expected a whole number from 1 below {1 << 31}, found {value!r}")
         return value
 
+    def each_layer(self, key: str) -> list[int]:
+        """A whole number from 0 for each of ``block_count`` layers; or one, for all of them."""
+        n_layers = self.integer("block_count", most=1 << 16)
+        name, value = self._get(key, None)
+        values = list(value) if isinstance(value, list | _core.MetadataArray) else [value] * n_layers
+        if len(values) != n_layers:
+            raise ModelFormatError(f"{name}: expected a number for each of {n_layers} layers, found {len(values)}")
+        for one in values:
+            if isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < 1 << 31:
+                raise ModelFormatError(f"{name}: expected whole numbers from 0 below {1 << 31}, found {one!r}")
+        return values
+
     def not_negative(self, key: str, default: float = 0.0) -> float:
         """A number from 0, which mostly means that a thing is not done, to 1e30."""
         name, value = self._get(key, default)

@@ -26,11 +26,14 @@ class Hyperparameters:
     norm_eps: float
 
     @staticmethod
-    def read(header: Header, norm_eps: str = "attention.layer_norm_rms_epsilon") -> Hyperparameters:
+    def read(
+        header: Header, norm_eps: str = "attention.layer_norm_rms_epsilon", n_kv_heads: int | None = None
+    ) -> Hyperparameters:
         """Raises ModelFormatError that names the key which is missing or makes no sense.
 
         Args:
             norm_eps: the key for the norms' epsilon.
+            n_kv_heads: where the family has read them itself.
         """
         if "token_embd.weight" not in header.tensors:
             raise ModelFormatError('the file has no tensor "token_embd.weight"')
@@ -50,7 +53,7 @@ class Hyperparameters:
         return Hyperparameters(
             n_layers=header.integer("block_count", most=1 << 16),
             n_heads=heads,
-            n_kv_heads=header.same_integer("attention.head_count_kv", heads),
+            n_kv_heads=n_kv_heads or header.same_integer("attention.head_count_kv", heads),
             head_dim=head_dim,
             hidden_size=hidden,
             ffn_size=header.same_integer("feed_forward_length"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from foundry.errors import MemoryLimitError
@@ -177,7 +177,8 @@ def total(ended: list[Ended]) -> Spent:
     """Of several answers to one prompt, which counts once."""
     first = min(ended, key=lambda each: each.index).usage
     new = sum(each.usage.completion_tokens for each in ended)
-    return Spent(first.prompt_tokens, new, first.cached_tokens, sum(each.usage.reasoning_tokens for each in ended))
+    reasoning = sum(each.usage.reasoning_tokens for each in ended)
+    return replace(first, completion_tokens=new, reasoning_tokens=reasoning)
 
 
 def summed(spent: list[Spent]) -> Spent:

@@ -8,11 +8,13 @@ from foundry.server.turn import Ended, Spent
 
 
 def openai_usage(usage: Spent) -> dict[str, Any]:
+    """Of models with recurrent layers also the tokens that ran again (``Usage.replayed_tokens``), where some did."""
+    replayed = {"replayed_tokens": usage.replayed_tokens} if usage.replayed_tokens else {}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens} | replayed,
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
