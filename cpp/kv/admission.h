@@ -1,6 +1,6 @@
-// What is used and promised, against the memory limit. A promise is kept as claims: pages that a session may still take beyond those
-// it holds. Used and claimed pages together tell the slabs that there can ever be, since a pool fills its slabs before it adds
-// one; pages that sessions share are used once. What can't be promised is refused with figures.
+// What is used and promised, against the memory limit. A promise is kept as claims: pages that a session may still take
+// beyond those it holds. Used and claimed pages together tell the slabs that there can ever be, since a pool fills its
+// slabs before it adds one; pages that sessions share are used once. What can't be promised is refused with figures.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -26,12 +26,14 @@ class Admission {
         estimated_bytes_(estimated_bytes),
         claims_(pools.size()) {}
 
-  /// Replaces a session's claims, and charges `table_bytes` for its page tables; where something grows, what is not to be had is refused:
-  /// MemoryLimitError changes nothing.
+  /// Replaces a session's claims, and charges `table_bytes` for its page tables; where something grows, what is not to
+  /// be had is refused: MemoryLimitError changes nothing.
   void exchange(const Pages& before, const Pages& after, uint64_t table_bytes = 0);
-  /// The same without asking, for pages that are the session's own: a claim is lowered after its pages were acquired, and raised
-  /// before pages that stay promised are released.
+  /// The same without asking, for pages that are the session's own: a claim is lowered after its pages were acquired,
+  /// and raised before pages that stay promised are released.
   void settle(const Pages& before, const Pages& after) noexcept;
+  /// Whether all that is claimed can be had, once what nobody was promised has been given back as far as it must.
+  bool fits();
   /// Claims no more: `claims` are taken off the sum, and set to zero.
   void drop(Pages& claims) noexcept;
   /// Bytes about to be taken for something else than pages (page tables, results); refused like a promise.

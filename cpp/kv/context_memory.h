@@ -1,6 +1,6 @@
-// The context memory of a model: a pool of pages for each layer group, what is promised of them, and the tree of prefixes that are kept.
-// Sequences take their pages here, and know nothing else of a model.
-// The order of their locks stands in base/lock_order.h.
+// The context memory of a model: a pool of pages for each layer group, what is promised of them, and the tree of
+// prefixes that are kept. Sequences take their pages here, and know nothing else of a model. The order of their locks
+// stands in base/lock_order.h.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -31,7 +31,8 @@ class ContextMemory {
   Admission& admission() { return admission_; }
   const Admission& admission() const { return admission_; }
   PrefixTree& prefixes() { return prefixes_; }
-  /// What a sequence with room for n_tokens takes beside its pages: page tables, the ids of tokens, a session's own objects.
+  /// What a sequence with room for n_tokens takes beside its pages: page tables, the ids of tokens, a session's own
+  /// objects.
   uint64_t table_bytes(uint64_t n_tokens) const;
   /// Figures of all pools and of the ledger at one moment: nobody takes or gives a page meanwhile.
   struct Snapshot {

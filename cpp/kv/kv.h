@@ -38,8 +38,8 @@ struct KvGeometry {
   uint64_t page_bytes() const;
   /// Pages that hold n_tokens.
   uint64_t pages_for(uint64_t n_tokens) const;
-  /// Index of the first page that a history of n_tokens keeps. Where there is a window that is the one its last row begins to see,
-  /// or before: the last row can be run again.
+  /// Index of the first page that a history of n_tokens keeps. Where there is a window that is the one its last row
+  /// begins to see, or before: the last row can be run again.
   uint64_t first_kept(uint64_t n_tokens) const;
   /// The least history to which one that begins at page `first` can be rewound, its last row run again.
   uint64_t rewindable_to(uint64_t first) const { return first == 0 ? 0 : first * page_tokens + window; }
@@ -49,7 +49,8 @@ struct KvGeometry {
   /// and a step's. Most states: those that are kept with a call's last two, where the history is, and the next one
   /// while it is made.
   uint64_t most_pages(uint64_t n_tokens) const;
-  /// Pages behind a history of n_tokens that a call must have before it begins, to reach `to`: a window takes the same ones again.
+  /// Pages behind a history of n_tokens that a call must have before it begins, to reach `to`: a window takes the same
+  /// ones again.
   uint64_t pages_ahead(uint64_t n_tokens, uint64_t to) const;
   KvParams params() const;
   /// Throws ValueError: page_tokens must divide kSegmentTokens, tile must divide the page, both types must be formats
@@ -60,8 +61,8 @@ struct KvGeometry {
 using PageId = uint32_t;
 inline constexpr PageId kNoPage = UINT32_MAX;
 
-/// Pages by reference count, out of slabs (one device buffer of several pages) that are added as needed and released when empty.
-/// Thread-safe. Every slab is charged to the ledger before it is allocated.
+/// Pages by reference count, out of slabs (one device buffer of several pages) that are added as needed and released
+/// when empty. Thread-safe. Every slab is charged to the ledger before it is allocated.
 class PagePool {
  public:
   PagePool(DeviceMemory& memory, MemoryLedger& ledger, KvGeometry geometry, uint32_t slab_pages);
@@ -112,9 +113,9 @@ class PagePool {
   std::vector<std::unique_ptr<Slab>> slabs_;  // empty places are reused; a PageId is place * slab_pages + index
 };
 
-/// A session's pages of one group, position -> page, and the addresses as kernels read them. Not thread-safe: the session's.
-/// Pages that a window has passed are holes: no page, address 0. They lie before first(), and during a call among the pages that it
-/// has filled itself.
+/// A session's pages of one group, position -> page, and the addresses as kernels read them. Not thread-safe: the
+/// session's. Pages that a window has passed are holes: no page, address 0. They lie before first(), and during a call
+/// among the pages that it has filled itself.
 class PageTable {
  public:
   explicit PageTable(PagePool& pool) : pool_(&pool) {}
@@ -141,9 +142,11 @@ class PageTable {
   uint64_t bytes_with(uint32_t n_pages) const;
   /// Gives back all pages, and the room.
   void clear();
-  /// Gives back the pages before `index`, which become holes, appended where they are missing. Allocates only past make_room.
+  /// Gives back the pages before `index`, which become holes, appended where they are missing. Allocates only past
+  /// make_room.
   void drop_before(uint32_t index);
-  /// Takes pages from `from` on and before `end`, which nobody reads any more, and puts them behind the last until there are n_pages.
+  /// Takes pages from `from` on and before `end`, which nobody reads any more, and puts them behind the last until
+  /// there are n_pages.
   void roll(uint32_t from, uint32_t end, uint32_t n_pages);
   /// Undoes rolls: pages from behind fill the holes in from .. n_pages, the others are given back.
   void unroll(uint32_t from, uint32_t n_pages);

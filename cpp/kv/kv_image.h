@@ -7,10 +7,11 @@
 //   of models with recurrent layers: u32 layers, u64 bytes of a state, u32 states, u32 position of each, ascending
 //   i32 each token; u64 each page's checksum, group after group, and each state's; zeros; u64 checksum of all before
 //   the pages, group after group; the states
-// Versions 1 and 2 had the same layout; the fingerprint was of samples of the weights, then of the graph as it was fused.
+// Versions 1 and 2 had the same layout; the fingerprint was of samples of the weights, then of the graph as it was
+// fused.
 //
-// A file's checksums say that it is what somebody wrote, not that he wrote sense. So no figure of it is ever used: each is compared
-// with what the model at hand would have written there, and that is used.
+// A file's checksums say that it is what somebody wrote, not that he wrote sense. So no figure of it is ever used: each
+// is compared with what the model at hand would have written there, and that is used.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -56,7 +57,8 @@ struct KvImage {
   std::vector<std::byte> header() const;
 
   // Reading; ModelFormatError says what is wrong with `source`.
-  /// The header's length, from the file's first kImagePrefix bytes: at most that of the longest history of such a model.
+  /// The header's length, from the file's first kImagePrefix bytes: at most that of the longest history of such a
+  /// model.
   static uint64_t header_bytes(std::span<const std::byte> prefix, uint64_t file_bytes, const Expected& expected,
                                const std::string& source);
   /// The header against its checksum: what was written is what was read.

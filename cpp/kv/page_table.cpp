@@ -6,8 +6,8 @@
 
 namespace foundry {
 namespace {
-// The least room. Addresses are a buffer of their own, which takes at least a page of the system's: this is one, so what is charged is
-// what is resident.
+// The least room. Addresses are a buffer of their own, which takes at least a page of the system's: this is one, so
+// what is charged is what is resident.
 constexpr uint64_t kLeastAddresses = 512;
 constexpr uint64_t kLeastIds = 64;
 

@@ -1,8 +1,8 @@
-// Pages of histories that have been computed, kept for sessions that begin with the same tokens: a radix tree whose edges are whole
-// pages of tokens (SGLang's RadixAttention, arXiv:2312.07104, at the grain of pages). Least recently used leaves go first; pages
-// that a live session holds stay, for their going would free nothing. Of a windowed group a node has a page only where a history
-// still held it, so prefixes are found that end where some history did; of a recurrent group, the state at the page's
-// end. Thread-safe.
+// Pages of histories that have been computed, kept for sessions that begin with the same tokens: a radix tree whose
+// edges are whole pages of tokens (SGLang's RadixAttention, arXiv:2312.07104, at the grain of pages). Least recently
+// used leaves go first; pages that a live session holds stay, for their going would free nothing. Of a windowed group a
+// node has a page only where a history still held it, so prefixes are found that end where some history did; of a
+// recurrent group, the state at the page's end. Thread-safe.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -21,7 +21,8 @@ class PrefixTree {
   ~PrefixTree();
   PrefixTree(const PrefixTree&) = delete;
 
-  /// Shares the pages of the longest known prefix of `tokens` into the tables, in place of what they hold there. Returns its tokens.
+  /// Shares the pages of the longest known prefix of `tokens` into the tables, in place of what they hold there.
+  /// Returns its tokens.
   uint32_t match(std::span<const int32_t> tokens, std::vector<PageTable>& tables, States& states);
   /// Keeps the whole pages of a history that are not known yet, and the states at their ends; or, without
   /// `with_states`, the pages.

@@ -248,6 +248,10 @@ void Sequence::rewind(uint32_t n_tokens) {
   for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
   states_.rewind(n_tokens);
   settle();
+  if (!memory_.admission().fits()) {  // forks hold what was let go of, so that its successors would come on top
+    promised_ = std::min(promised_, n_tokens);
+    settle();
+  }
   encode();
 }
 

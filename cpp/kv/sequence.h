@@ -1,8 +1,8 @@
 // A history: its tokens, the pages that hold their K/V, and what it is promised. It sees context memory alone.
 // Every way to advance it is reserve(), a run of kernels, commit(). A reservation that is not committed undoes itself.
 //
-// One call at a time changes a sequence (its session sees to that); figures() and fork() may come from any thread at any moment,
-// and see what has been committed.
+// One call at a time changes a sequence (its session sees to that); figures() and fork() may come from any thread at
+// any moment, and see what has been committed.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -37,8 +37,8 @@ class Reservation {
   /// Of the rows that have run, how many can be committed where a later one was broken off: recurrent layers need a
   /// state that it has not touched.
   uint64_t keepable(uint64_t n_rows) const;
-  /// The next rows to run are at positions first .. end - 1: windowed groups take pages there that earlier rows of the call no longer
-  /// see. Nothing may be reading them.
+  /// The next rows to run are at positions first .. end - 1: windowed groups take pages there that earlier rows of the
+  /// call no longer see. Nothing may be reading them.
   void roll_to(uint64_t first, uint64_t end);
   /// The rows have run, and these tokens are the history's next ones. Pages that windows have passed go.
   void commit(std::span<const int32_t> tokens);
@@ -102,8 +102,8 @@ class Sequence {
   void promise(uint32_t n_tokens);
   /// From here on a growth adds at least so many tokens.
   void set_step(uint32_t n_tokens);
-  /// A sequence of its own with the committed history and the promise, on the same pages: no K/V byte is copied. The first write to a
-  /// shared page, by whoever makes it, copies that page.
+  /// A sequence of its own with the committed history and the promise, on the same pages: no K/V byte is copied. The
+  /// first write to a shared page, by whoever makes it, copies that page.
   std::unique_ptr<Sequence> fork();
   /// Of a history that ends at `position`, which is at most the committed one: tokens that must run again before
   /// others can follow it, for recurrent layers go on from a state that is held. 0 where there are none.
@@ -131,17 +131,20 @@ class Sequence {
     States states_;
   };
   Snapshot snapshot() const;
-  /// Goes back to the history of a snapshot of this sequence: its own is given back. Allocates nothing, for room never shrinks.
+  /// Goes back to the history of a snapshot of this sequence: its own is given back. Allocates nothing, for room never
+  /// shrinks.
   void go_back(const Snapshot& snapshot) noexcept;
   /// Pages for n_rows behind the last `back` committed tokens, which are run again: recurrent layers need `back` to
   /// be replay() of where it begins, and what follows. MemoryLimitError changes nothing.
   Reservation reserve(uint64_t n_rows, uint32_t back = 0);
-  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
+  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to. Where
+  /// forks hold those pages and there is no memory for as many others, no more than n_tokens stay promised.
   void rewind(uint32_t n_tokens);
-  /// An empty history takes over the pages of the longest known prefix of `tokens`, but for the last one; returns its tokens.
+  /// An empty history takes over the pages of the longest known prefix of `tokens`, but for the last one; returns its
+  /// tokens.
   uint32_t adopt_prefix(std::span<const int32_t> tokens);
-  /// Until let_go(), windows keep what rows from this position on see, so that rewind() can go back to it; at most the pages that are
-  /// promised for a step, which a decode does not need.
+  /// Until let_go(), windows keep what rows from this position on see, so that rewind() can go back to it; at most the
+  /// pages that are promised for a step, which a decode does not need.
   void hold_from(uint32_t position);
   void let_go();
   /// What was adopted is forgotten again.
@@ -176,7 +179,8 @@ class Sequence {
   /// Claims the most that may be given back from here to `least` tokens, so that nobody else gets it before settle().
   void claim_most(uint64_t least) noexcept;
   Reservation::Before grow_to(uint64_t n_tokens, uint64_t start, bool runs);
-  /// Bytes of tables and ids: as they are, and with room for `target` tokens, or n_tokens in groups with a window and for ids.
+  /// Bytes of tables and ids: as they are, and with room for `target` tokens, or n_tokens in groups with a window and
+  /// for ids.
   uint64_t room_bytes() const;
   uint64_t room_bytes_with(uint64_t target, uint64_t n_tokens) const;
   void make_room(uint64_t target, uint64_t n_tokens);
