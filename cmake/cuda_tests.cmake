@@ -19,7 +19,8 @@ target_link_libraries(foundry_cuda_launch PRIVATE foundry_device)
 target_compile_options(foundry_cuda_launch PRIVATE ${warnings})
 
 if(FOUNDRY_SOFTWARE_CUDA)  # linked to the driver, so that tests see its counts: who opens it by name then has the same one
-  add_executable(foundry_software_cuda_tests EXCLUDE_FROM_ALL tests/cpp/main.cpp tests/software_cuda/cuda_queue_test.cpp)
+  add_executable(foundry_software_cuda_tests EXCLUDE_FROM_ALL tests/cpp/main.cpp tests/software_cuda/cuda_queue_test.cpp
+                 tests/software_cuda/cancelled_test.cpp)
   target_include_directories(foundry_software_cuda_tests PRIVATE ${DOCTEST_INCLUDE} tests)
   target_link_libraries(foundry_software_cuda_tests PRIVATE foundry_engine foundry_software_cuda foundry_software_nvrtc)
   target_link_options(foundry_software_cuda_tests PRIVATE "LINKER:--no-as-needed")

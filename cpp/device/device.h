@@ -238,6 +238,8 @@ class Device : public DeviceMemory {
   virtual void sample(const SampleArgs& args) = 0;
   /// The step's number; numbers ascend.
   virtual uint64_t submit() = 0;
+  /// What was encoded and not submitted touches nothing any more: it has not begun, and never will, or has ended.
+  virtual void drop() noexcept {}
   /// Until this step, and with it those before, has completed. What a GPU reports of one that failed: MemoryLimitError
   /// where memory was short, else ConsistencyError; then the device is idle, and takes new steps.
   virtual void wait(uint64_t step) = 0;

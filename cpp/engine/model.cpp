@@ -48,9 +48,10 @@ KvGeometry states_of(const RecurrentGroup& group, const ModelOptions& options) {
 
 /// A GPU with memory of its own has the model there, and the machine's counts for nothing.
 uint64_t limit_of(const ModelOptions& options, const Device& device) {
-  if (options.memory_limit != 0) return options.memory_limit;
   const uint64_t own = device.info().memory_bytes;
-  if (own != 0 && !device.unified()) return own;
+  if (own != 0 && !device.unified())
+    return options.memory_limit == 0 ? own : std::min<uint64_t>(options.memory_limit, own);
+  if (options.memory_limit != 0) return options.memory_limit;
   uint64_t least = UINT64_MAX;
   for (const uint64_t limit : {options.machine_limit, own})
     if (limit != 0) least = std::min(least, limit);

@@ -180,6 +180,7 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
     device_.sample({n_rows_, graph_.arch.vocab_size, params.data(), at(graph_.logits), place(drawn_at(step))});
     step.step = newest_ = device_.submit();
   } catch (...) {
+    device_.drop();
     taken_[step.place] = false;
     throw;
   }

@@ -45,8 +45,9 @@ class StepRunner {
   const float* run_head(std::span<const int32_t> rows);
   /// Until the last body and head have completed.
   void finish() { device_.wait(last_); }
-  /// The same, whatever comes of it: then nothing that a failed call wrote to is written to any more.
-  void abandon() noexcept { wait_out(last_), last_ = 0; }
+  /// The same, whatever comes of it, and of what was encoded meanwhile: then nothing that a failed call wrote to, or
+  /// read, is touched any more.
+  void abandon() noexcept { device_.drop(), wait_out(last_), last_ = 0; }
   /// A token of a row of the last head's logits, -1 where none can be drawn (base/sample.h): by the device where it runs beside the
   /// host, else here. Rows are drawn in ascending order, by whoever leads.
   int32_t draw(std::span<const float> logits, const SampleParams& params);

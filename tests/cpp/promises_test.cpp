@@ -73,6 +73,22 @@ TEST_CASE("promises: who goes back while a fork holds the pages is promised what
   }
 }
 
+TEST_CASE("promises: who goes back beside a snapshot is promised what it was") {
+  Memory m(8, 1, 64);
+  Sequence a(m.memory);
+  a.promise(64);
+  feed(a, 48);
+  {
+    const Sequence::Snapshot before = a.snapshot();
+    a.rewind(8, true);
+    a.go_back(before);
+    CHECK((a.tokens().size() == 48 && a.figures().promised == 64));
+    a.rewind(8, true);
+  }
+  CHECK(a.figures().promised == 64);
+  feed(a, 56);
+}
+
 TEST_CASE("promises: whatever sequences do, what they are promised is had") {
   std::mt19937 random(7);
   for (int round = 0; round < 200; ++round) {

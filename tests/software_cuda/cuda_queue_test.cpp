@@ -92,6 +92,22 @@ TEST_CASE("a buffer that goes while a step is encoded stays until that step has 
   CHECK(sum.first(sum.out) == 3.0f);
 }
 
+TEST_CASE("a step that is given up has ended: what it was told to read may go at once") {
+  const auto device = cuda();
+  Sum sum(*device);
+  const uint64_t ran = count("launches");
+  device->begin({}, {});
+  sum.encode();
+  CHECK(count("launches") == ran);
+  device->drop();
+  CHECK(count("launches") == ran + 1);
+  device->drop();
+  device->begin({}, {});
+  CHECK(count("launches") == ran + 1);
+  device->wait(sum.step());
+  CHECK(sum.first(sum.out) == 3.0f);
+}
+
 TEST_CASE("a copy begins when the steps before have ended, so that who asks for it may change tables at once") {
   const auto device = cuda();
   Sum sum(*device);

@@ -125,18 +125,19 @@ class CudaQueue final : public KernelQueue {
     is_encoding_ = false;
     return step;
   }
+  /// What was launched is on its way, and may still write: it ends, as a step that nobody asks for.
+  void drop() noexcept override {
+    const Gpu::Current current(*gpu_);
+    if (is_encoding_) static_cast<void>(gpu_->driver().wait_for_stream(stream_));
+    is_encoding_ = false;
+    told_.dropped();
+    memory_->abandoned();
+  }
   void wait(uint64_t step) override { steps_.wait(step); }
 
  private:
   static Address address(const Span& of) { return of.buffer->address() + of.offset; }
   void finish(const char* what) { gpu_->check(gpu_->driver().wait_for_stream(stream_), what); }
-  /// What was launched and not submitted is on its way, and may still write: it ends, as a step that nobody asks for.
-  void drop() {
-    if (is_encoding_) static_cast<void>(gpu_->driver().wait_for_stream(stream_));
-    is_encoding_ = false;
-    told_.submitted(0, 0);
-    memory_->abandoned();
-  }
 
   const std::shared_ptr<Gpu> gpu_;
   const std::shared_ptr<Kernels> kernels_;

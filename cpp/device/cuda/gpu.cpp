@@ -1,8 +1,9 @@
 #include "device/cuda/gpu.h"
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
-#include <set>
 
 #include "base/error.h"
 
@@ -14,9 +15,8 @@ constexpr const char* kWhereDriversAre = "https://www.nvidia.com/drivers";
 /// Reports after which the driver refuses all that follows in this process (CUresult: "must be terminated and
 /// relaunched"), and those that say that it does so already, as in a child of a fork.
 bool is_end(Result result) {
-  static const std::set<Result> ends{3,   4,   201, 214, 220, 226, 700, 702, 709,
-                                     710, 714, 715, 716, 717, 718, 719, 721, 999};
-  return ends.contains(result);
+  constexpr Result kEnds[] = {3, 4, 201, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999};
+  return std::find(std::begin(kEnds), std::end(kEnds), result) != std::end(kEnds);
 }
 
 Properties properties_of(const Driver& driver, int index) {
@@ -46,7 +46,7 @@ std::vector<Properties> gpus() {
 
 std::shared_ptr<Gpu> Gpu::open(int index) {
   static std::mutex mutex;
-  static std::map<int, std::shared_ptr<Gpu>> opened;
+  static auto& opened = *new std::map<int, std::shared_ptr<Gpu>>;  // threads may still step as the process ends
   const std::lock_guard lock(mutex);
   std::shared_ptr<Gpu>& gpu = opened[index];
   if (gpu != nullptr) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "device/cuda/kernel_source.h"
 
 namespace foundry::cuda {
@@ -36,11 +37,18 @@ std::string kind_of(const Gpu& gpu, const Compiler& compiler, const std::string&
          compiler.version() + "-" + std::to_string(kernel_source_hash());
 }
 
+/// Of all that the compiler is told beside the headers.
+std::string told(const KernelProgram& program, const std::vector<std::string>& options) {
+  uint64_t hash = hash64(std::as_bytes(std::span(program.source)), 0);
+  for (const std::string& option : options) hash = hash64(std::as_bytes(std::span(option)), hash);
+  return std::to_string(hash);
+}
+
 }  // namespace
 
 std::shared_ptr<Kernels> Kernels::open(const std::shared_ptr<Gpu>& gpu, const DeviceOptions& options) {
   static std::mutex mutex;
-  static std::map<std::tuple<int, std::string, std::string>, std::shared_ptr<Kernels>> opened;
+  static auto& opened = *new std::map<std::tuple<int, std::string, std::string>, std::shared_ptr<Kernels>>;
   const std::lock_guard lock(mutex);
   std::shared_ptr<Kernels>& kernels = opened[{gpu->properties().index, options.compiler, options.cache_dir}];
   if (kernels == nullptr) kernels = std::shared_ptr<Kernels>(new Kernels(gpu, options));
@@ -69,19 +77,20 @@ Function Kernels::get(const Dispatch& launch) {
 /// Kept code that the driver does not take is as none.
 Function Kernels::make(const Dispatch& launch) {
   const KernelProgram program = program_of(launch);
-  const std::string name = std::string(launch.kernel.data()) + "-" + std::to_string(launch.constants);
+  std::vector<std::string> options = program.options;
+  options.push_back("--gpu-architecture=" + architecture_);
+  const std::string name =
+      std::string(launch.kernel.data()) + "-" + std::to_string(launch.constants) + "-" + told(program, options);
   const Driver& driver = gpu_->driver();
   Module module = nullptr;
-  const auto kept = cubins_.load(name);
-  if (!kept || driver.load_module(&module, kept->data()) != kSuccess) {
-    gpu_->check_alive();
-    std::vector<std::string> options = program.options;
-    options.push_back("--gpu-architecture=" + architecture_);
-    const std::vector<std::byte> cubin = compiler_->compile(program.file, program.source, kernel_headers(), options);
-    gpu_->check(driver.load_module(&module, cubin.data()), name.c_str(), cubin.size());
-    cubins_.save(name, cubin);
-  }
   Function function = nullptr;
+  if (const auto kept = cubins_.load(name); kept && driver.load_module(&module, kept->data()) == kSuccess &&
+                                            driver.function(&function, module, program.entry.c_str()) == kSuccess)
+    return function;
+  gpu_->check_alive();
+  const std::vector<std::byte> cubin = compiler_->compile(program.file, program.source, kernel_headers(), options);
+  gpu_->check(driver.load_module(&module, cubin.data()), name.c_str(), cubin.size());
+  cubins_.save(name, cubin);
   gpu_->check(driver.function(&function, module, program.entry.c_str()), program.entry.c_str());
   return function;
 }

@@ -42,11 +42,11 @@ std::unique_ptr<Buffer> Memory::allocate(uint64_t bytes, MemoryKind kind) {
     }
   }
   try {
-    {
-      const std::lock_guard lock(mutex_);
-      retired_.reserve(retired_.size() + 1);
-    }
-    return std::make_unique<OwnBuffer>(shared_from_this(), address, host, bytes);
+    const std::lock_guard lock(mutex_);
+    retired_.reserve(retired_.size() + live_ + 1);
+    auto made = std::make_unique<OwnBuffer>(shared_from_this(), address, host, bytes);
+    ++live_;
+    return made;
   } catch (...) {
     free({0, address, host});
     throw;
@@ -70,7 +70,7 @@ void Memory::ended(uint64_t step) {
   sweep();
 }
 
-void Memory::abandoned() {
+void Memory::abandoned() noexcept {
   const std::lock_guard lock(mutex_);
   encoding_ = false;
   sweep();
@@ -79,6 +79,7 @@ void Memory::abandoned() {
 void Memory::retire(Address address, void* host) {
   const std::lock_guard lock(mutex_);
   retired_.push_back({submitted_ + (encoding_ ? 1 : 0), address, host});
+  --live_;
   sweep();
 }
 

@@ -27,7 +27,7 @@ class Memory : public std::enable_shared_from_this<Memory> {
   /// Steps up to this one have ended.
   void ended(uint64_t step);
   /// What was encoded and not submitted has ended.
-  void abandoned();
+  void abandoned() noexcept;
 
  private:
   friend class OwnBuffer;
@@ -42,7 +42,8 @@ class Memory : public std::enable_shared_from_this<Memory> {
 
   const std::shared_ptr<Gpu> gpu_;
   RankedMutex mutex_{LockRank::gpu_memory};
-  std::vector<Retired> retired_;
+  std::vector<Retired> retired_;  // with room for all that live, so that none fails to go
+  uint64_t live_ = 0;
   bool encoding_ = false;
   uint64_t submitted_ = 0, ended_ = 0;
 };

@@ -53,7 +53,7 @@ void Steps::wait_for_ends(uint64_t step) {
     std::exception_ptr failure;
     try {
       gpu_->check(gpu_->driver().wait_for_event(*first.event), "a step failed on the GPU");
-    } catch (const Error&) {
+    } catch (...) {
       failure = std::current_exception();
     }
     end(first, failure);

@@ -40,11 +40,15 @@ Address Told::tell(const void* data, uint64_t bytes, Stream stream) {
   return to;
 }
 
-void Told::submitted(uint64_t step, uint64_t ended) {
-  for (std::unique_ptr<Buffer>& one : host_) used_.push_back({step, std::move(one)});
+void Told::dropped() noexcept {
   host_.clear();
   entries_.clear();
   offset_ = 0;
+}
+
+void Told::submitted(uint64_t step, uint64_t ended) {
+  for (std::unique_ptr<Buffer>& one : host_) used_.push_back({step, std::move(one)});
+  dropped();
   while (!used_.empty() && used_.front().step <= ended) {
     free_.push_back(std::move(used_.front().host));
     used_.pop_front();

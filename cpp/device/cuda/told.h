@@ -18,8 +18,10 @@ class Told {
 
   /// The address where launches behind this see these bytes. What a step was told already is not copied again.
   Address tell(const void* data, uint64_t bytes, Stream stream);
-  /// The step is over, or dropped and ended: the next one begins with all the room there is.
+  /// The step is over: the next one begins with all the room there is.
   void submitted(uint64_t step, uint64_t ended);
+  /// The step is given up, and what was launched of it has ended.
+  void dropped() noexcept;
 
  private:
   struct Entry {

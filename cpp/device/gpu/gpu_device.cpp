@@ -246,6 +246,7 @@ class GpuDevice final : public Device {
   }
 
   uint64_t submit() override { return queue_->submit(); }
+  void drop() noexcept override { queue_->drop(); }
   void wait(uint64_t step) override { queue_->wait(step); }
 
  private:

@@ -117,6 +117,7 @@ class KernelQueue : public DeviceMemory {
   virtual void dispatch(const Dispatch& launch) = 0;
   /// As Device has them.
   virtual uint64_t submit() = 0;
+  virtual void drop() noexcept {}
   virtual void wait(uint64_t step) = 0;
 };
 

@@ -91,7 +91,9 @@ class MetalQueue final : public Unified<KernelQueue> {
     });
   }
 
-  void begin() override {
+  void begin() override { drop(); }
+
+  void drop() noexcept override {
     @autoreleasepool {
       if (encoder_ != nil) [encoder_ endEncoding];
       encoder_ = nil, commands_ = nil;
