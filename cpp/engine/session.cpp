@@ -304,7 +304,7 @@ std::shared_ptr<Generation> Session::generate(std::span<const int32_t> prompt, G
   if (keep != 0) read_saved();
   const Sequence::Snapshot before = sequence_->snapshot();
   const int32_t pending = pending_;
-  sequence_->rewind(keep, true);
+  sequence_->rewind(keep);
   sequence_->let_go();
   end_generation();
   try {

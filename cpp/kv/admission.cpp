@@ -49,12 +49,6 @@ void Admission::settle(const Pages& before, const Pages& after) noexcept {
   for (size_t g = 0; g < claims_.size(); ++g) claims_[g] = claims_[g] - before[g] + after[g];
 }
 
-bool Admission::fits() {
-  const std::lock_guard lock(mutex_);
-  while (kv_bytes(claims_) + other_bytes() > ledger_.limit() && reclaim_()) {}
-  return kv_bytes(claims_) + other_bytes() <= ledger_.limit();
-}
-
 void Admission::drop(Pages& claims) noexcept {
   const std::lock_guard lock(mutex_);
   for (size_t g = 0; g < claims.size(); ++g) claims_[g] -= claims[g], claims[g] = 0;

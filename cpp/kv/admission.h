@@ -32,8 +32,6 @@ class Admission {
   /// The same without asking, for pages that are the session's own: a claim is lowered after its pages were acquired,
   /// and raised before pages that stay promised are released.
   void settle(const Pages& before, const Pages& after) noexcept;
-  /// Whether all that is claimed can be had, once what nobody was promised has been given back as far as it must.
-  bool fits();
   /// Claims no more: `claims` are taken off the sum, and set to zero.
   void drop(Pages& claims) noexcept;
   /// Bytes about to be taken for something else than pages (page tables, results); refused like a promise.

@@ -235,7 +235,7 @@ void Sequence::let_go() {
   drop_passed();
 }
 
-void Sequence::rewind(uint32_t n_tokens, bool keeps_promise) {
+void Sequence::rewind(uint32_t n_tokens) {
   const std::lock_guard lock(mutex_);
   if (n_tokens > tokens_.size())
     throw ValueError("rewind: expected at most the position, " + std::to_string(tokens_.size()) + ", found " +
@@ -248,11 +248,6 @@ void Sequence::rewind(uint32_t n_tokens, bool keeps_promise) {
   for (PageTable& table : tables_) table.truncate(static_cast<uint32_t>(table.pool().geometry().pages_for(n_tokens)));
   states_.rewind(n_tokens);
   settle();
-  // Forks may hold what was let go of, so that its successors come on top.
-  if (!keeps_promise && !memory_.admission().fits()) {
-    promised_ = std::min(promised_, n_tokens);
-    settle();
-  }
   encode();
 }
 

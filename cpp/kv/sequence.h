@@ -137,10 +137,8 @@ class Sequence {
   /// Pages for n_rows behind the last `back` committed tokens, which are run again: recurrent layers need `back` to
   /// be replay() of where it begins, and what follows. MemoryLimitError changes nothing.
   Reservation reserve(uint64_t n_rows, uint32_t back = 0);
-  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to. Where
-  /// forks hold those pages and there is no memory for as many others, no more than n_tokens stay promised;
-  /// `keeps_promise` is for who holds a snapshot of them, and lets go of it soon.
-  void rewind(uint32_t n_tokens, bool keeps_promise = false);
+  /// Back to the first n_tokens; whole pages behind them are returned. ValueError between 0 and rewindable_to.
+  void rewind(uint32_t n_tokens);
   /// An empty history takes over the pages of the longest known prefix of `tokens`, but for the last one; returns its
   /// tokens.
   uint32_t adopt_prefix(std::span<const int32_t> tokens);

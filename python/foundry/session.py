@@ -490,9 +490,6 @@ class Session:
     def rewind(self, position: int) -> None:
         """Back to the first ``position`` tokens; the pages behind them are given back at once.
 
-        Where forks hold those pages too and there is no memory for as many others, ``reserved_tokens`` sinks to
-        ``position``: the session may still grow, as memory allows.
-
         Raises:
             ValueError: past the history, or between 0 and ``rewindable_to``.
         """
