@@ -21,8 +21,8 @@ struct SavedHistory {
   /// Reads the header and checks it against the model: ModelFormatError for another model, device or layout, or a damaged file.
   SavedHistory(const std::string& path, const CompiledModel& model);
   /// Reads the pages of the first n_tokens into those of the tables, and the states that are held into theirs. What
-  /// is checked is the copy, which nobody else writes: a page
-  /// that is accepted is the one that was saved. ModelFormatError names a page that is damaged or cut off; IoError.
+  /// is checked is the copy, which nobody else writes: a page that is accepted is the one that was saved.
+  /// ModelFormatError names a page that is damaged or cut off; IoError.
   void read(std::vector<PageTable>& tables, const States& states, uint64_t n_tokens) const;
 };
 

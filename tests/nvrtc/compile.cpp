@@ -1,8 +1,9 @@
 // Compiles the kernels of the CUDA device by NVRTC, as the device does, without a GPU: a line for each, with its
 // registers and the bytes that are stored for want of them.
 //
+//     foundry_nvrtc_compile NVRTC ARCHITECTURE FIRST EACH
 //
-// NVRTC is a path, or empty for the loader's name. registers.py holds the lines to a table.
+// compiles each EACHth instance from FIRST on. NVRTC is a path, or empty for the loader's name. registers.py holds the lines to a table.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
