@@ -71,6 +71,7 @@ PYTHON_ORDER = [
     "generate",
     "choices",
     "asynchronous",
+    "token_ids",
     "session",
     "model",
     "contexts",

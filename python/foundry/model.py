@@ -20,7 +20,8 @@ from foundry.hub import kernel_library, kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
 from foundry.models.overrides import override
-from foundry.session import Session, TokenIds, as_ids, named
+from foundry.session import Session
+from foundry.token_ids import TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer, check_size
 
 DEFAULT_NEW_TOKENS = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -18,10 +17,10 @@ from foundry import generate as generation
 from foundry.asynchronous import acollect, beside_the_loop
 from foundry.checks import is_default, text, whole
 from foundry.choices import MOST_CHOICES, choices
-from foundry.errors import NumericError
 from foundry.generate import Completion, FinishReason, Piece
 from foundry.parsing import family_of, message_of, parser_for
 from foundry.sampling import MOST_LOGPROBS, SAMPLING, SamplingParams, sampling_params
+from foundry.token_ids import TokenIds, as_ids, named
 
 if TYPE_CHECKING:
     from foundry.model import CompiledModel
@@ -42,32 +41,6 @@ _GLOBALS = (
     "n_kv_heads",
     "head_dim",
 )
-TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
-
-
-def as_ids(token_ids: TokenIds) -> npt.NDArray[np.int32]:
-    """[n] int32; ValueError for anything else than one row of whole numbers."""
-    array = np.asarray(token_ids)
-    if array.size == 0:
-        array = array.astype(np.int32)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"token_ids: expected one row of whole numbers, found shape {array.shape}, dtype {array.dtype}"
-        )
-    if array.size and not (int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31):
-        raise ValueError("token_ids: expected ids of the vocabulary, found one past 32 bits")
-    return np.ascontiguousarray(array, dtype=np.int32)
-
-
-@contextmanager
-def named(*sessions: Session) -> Iterator[None]:
-    """A NumericError of the core names a session by its place in the batch; callers get the session."""
-    try:
-        yield
-    except NumericError as error:
-        if isinstance(error.session, int):
-            error.session = sessions[error.session]
-        raise
 
 
 class TokenStream:

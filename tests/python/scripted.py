@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from foundry import CompiledModel, Session
-from foundry.session import TokenIds
+from foundry.token_ids import TokenIds
 from foundry.tokenizer import Tokenizer
 
 
