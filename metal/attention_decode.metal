@@ -25,6 +25,77 @@ METAL_FUNC SplitRange split_range(constant AttentionParams& p, uint position, ui
   return range;
 }
 
+/// Eight dims of a row of K or V. Where a lane has registers enough they are asked for while the rows before are
+/// computed with, so that memory is never idle; else they are read where they are wanted.
+template <class Format, bool kEarly>
+struct Eight {
+  typename Format::Fetched fetched;
+  METAL_FUNC void ask(uint, device const uchar* row, uint dim) { fetched = Format::fetch(row, dim); }
+  METAL_FUNC void widen(thread float* x) const { Format::widen(fetched, x); }
+};
+template <class Format>
+struct Eight<Format, false> {
+  device const uchar* row;
+  uint dim, type;
+  METAL_FUNC void ask(uint type_of, device const uchar* row_at, uint dim_at) {
+    type = type_of, row = row_at, dim = dim_at;
+  }
+  METAL_FUNC void widen(thread float* x) const { eight_of(Format(), type, row, dim, x); }
+};
+template <class Format>
+struct IsEarly {
+  static constant constexpr bool value = !kFewRegisters;
+};
+template <>
+struct IsEarly<AnyFormat> {
+  static constant constexpr bool value = false;
+};
+
+/// Rows of K and V of kUnroll positions of a lane, kTokens apart.
+template <class Format, uint kUnroll, uint kTokens>
+struct Rows {
+  Eight<Format, IsEarly<Format>::value> key[kUnroll], value[kUnroll];
+  /// Of base + token and behind, all in one page. Where the range does not have a position it is its nearest.
+  METAL_FUNC void ask(thread const KvRows& keys, thread const KvRows& values, constant KvParams& kv, SplitRange range,
+                      uint base, uint token, uint dim) {
+    device const uchar* key_page = keys.page_of(base);
+    device const uchar* value_page = values.page_of(base);
+    UNROLL
+    for (uint u = 0; u < kUnroll; ++u) {
+      const uint position = min(max(base + u * kTokens + token, range.begin), range.end - 1);
+      key[u].ask(kv.k_type, key_page + keys.behind(position), dim);
+      value[u].ask(kv.v_type, value_page + values.behind(position), dim);
+    }
+  }
+};
+
+/// A lane has kUnroll * kQueries partial scores, and so have the other lanes of the kLanes that a head has. Their sums,
+/// by halves: each lane comes out with one score, the one with the index that its place says (place * n / kLanes), for
+/// as many additions as one score took, each in the same order.
+template <uint kLanes, uint kScores>
+struct Sums {
+  static METAL_FUNC float of(thread float* score, uint lane) {
+    constexpr uint kHalf = kScores / 2, kMask = kLanes / 2;
+    const bool upper = (lane & kMask) != 0;
+    float half_of[kHalf];
+    UNROLL
+    for (uint i = 0; i < kHalf; ++i) {
+      const float mine = upper ? score[i + kHalf] : score[i], others = upper ? score[i] : score[i + kHalf];
+      half_of[i] = mine + simd_shuffle_xor(others, ushort(kMask));
+    }
+    return Sums<kLanes / 2, kHalf>::of(half_of, lane);
+  }
+};
+template <uint kLanes>
+struct Sums<kLanes, 1> {
+  static METAL_FUNC float of(thread float* score, uint) {
+    float sum = score[0];
+    UNROLL
+    for (uint mask = kLanes / 2; mask > 0; mask /= 2) sum += simd_shuffle_xor(sum, ushort(mask));
+    return sum;
+  }
+};
+
 /// Grid: (n_kv_heads * parts, n_splits, rows). Threads: kSimdgroups * 32. A lane has eight dims of some queries; kLanes
 /// of them make a head, and the others of a simdgroup take other positions. partials [row][head][split]: max, sum, out
 /// [head_dim].
@@ -36,7 +107,7 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
                              uint simdgroup [[simdgroup_index_in_threadgroup]],
                              uint lane [[thread_index_in_simdgroup]]) {
   // Positions of a simdgroup at a time: they lie in one page, whose size 8 divides.
-  constexpr uint kStep = kFewRegisters && kLanes > 8 ? 4 : 8;
+  constexpr uint kStep = kLanes > (kFewRegisters ? 8u : 16u) ? 4 : 8;
   constexpr uint kTokens = 32 / kLanes, kUnroll = kStep / kTokens;  // at once, and one after the other
   threadgroup float maxima[kSimdgroups * kQueries];
   threadgroup float sums[kSimdgroups * kQueries];
@@ -49,6 +120,10 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
   const uint kv_head = group.x / split.parts, first = group.x % split.parts * kQueries;
   const uint head = kv_head * per_kv_head + first, n_queries = min(kQueries, per_kv_head - first);
   const uint dim = lane % kLanes * 8, token = lane / kLanes;
+  // The score that this lane has of the kUnroll * kQueries, and the lane of its head that has the one with this index.
+  constexpr uint kScores = kUnroll * kQueries, kEach = kLanes / kScores;
+  const uint own = lane % kLanes / kEach, own_position = own / kQueries * kTokens + token,
+             first_lane = lane - lane % kLanes;
   const bool active = dim < kv.head_dim;
   const SplitRange range = split_range(p, at.position, group.y, split.n_splits);
   const KvRows keys = rows_of<Format>(at.sequence->pages, kv, p.layer, kv_head, false);
@@ -66,70 +141,63 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
     }
   }
 
-  for (uint base = range.begin / kStep * kStep + simdgroup * kStep; base < range.end; base += kSimdgroups * kStep) {
-    device const uchar* key = keys.at(base) + token * keys.row_bytes;
-    device const uchar* value = values.at(base) + token * values.row_bytes;
-    float x[kUnroll][8], score[kUnroll][kQueries];
+  uint base = range.begin / kStep * kStep + simdgroup * kStep;
+  const uint last = range.end / kStep * kStep == range.end ? range.end - kStep : range.end / kStep * kStep;
+  const uint fetched_dim = active ? dim : 0;
+  Rows<Format, kUnroll, kTokens> rows;
+  if (base < range.end) rows.ask(keys, values, kv, range, base, token, fetched_dim);
+  for (; base < range.end; base += kSimdgroups * kStep) {
+    Rows<Format, kUnroll, kTokens> next_rows;
+    next_rows.ask(keys, values, kv, range, min(base + kSimdgroups * kStep, last), token, fetched_dim);
+    float score[kScores];
     UNROLL
     for (uint u = 0; u < kUnroll; ++u) {
-      const uint position = base + u * kTokens + token;
-      if (active && position >= range.begin && position < range.end) {
-        eight_of(Format(), kv.k_type, key + u * kTokens * keys.row_bytes, dim, x[u]);
-      } else {
-        UNROLL
-        for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
-      }
-    }
-    UNROLL
-    for (uint u = 0; u < kUnroll; ++u) {
+      float x[8];
+      rows.key[u].widen(x);
       UNROLL
       for (uint i = 0; i < kQueries; ++i) {
         float dot = 0.0f;
         UNROLL
-        for (uint d = 0; d < 8; ++d) dot = fma(query[i][d], x[u][d], dot);
-        score[u][i] = dot;
+        for (uint d = 0; d < 8; ++d) dot = fma(query[i][d], x[d], dot);
+        score[u * kQueries + i] = dot;
       }
     }
+    float mine = Sums<kLanes, kScores>::of(score, lane);
+    if (p.cap != 0.0f) mine = soft_cap(mine, p.cap);
+    const uint position = base + own_position;
+    if (position < range.begin || position >= range.end) mine = -INFINITY;
+    float joint = mine;  // the largest of its query's
     UNROLL
-    for (uint u = 0; u < kUnroll; ++u) {
-      const uint position = base + u * kTokens + token;
-      if (active && position >= range.begin && position < range.end) {
-        eight_of(Format(), kv.v_type, value + u * kTokens * values.row_bytes, dim, x[u]);
-      } else {
-        UNROLL
-        for (uint d = 0; d < 8; ++d) x[u][d] = 0.0f;
-      }
-    }
+    for (uint mask = kEach * kQueries; mask < kLanes; mask *= 2)
+      joint = max(joint, simd_shuffle_xor(joint, ushort(mask)));
+    float next[kQueries];
     UNROLL
-    for (uint u = 0; u < kUnroll; ++u) {
-      UNROLL
-      for (uint i = 0; i < kQueries; ++i) {
-        UNROLL
-        for (uint mask = kLanes / 2; mask > 0; mask /= 2) score[u][i] += simd_shuffle_xor(score[u][i], ushort(mask));
-        if (p.cap != 0.0f) score[u][i] = soft_cap(score[u][i], p.cap);
-        const uint position = base + u * kTokens + token;
-        if (position < range.begin || position >= range.end) score[u][i] = -INFINITY;
-      }
-    }
+    for (uint i = 0; i < kQueries; ++i) next[i] = max(most[i], simd_shuffle(joint, ushort(first_lane + i * kEach)));
+    float own_next = next[0];
+    UNROLL
+    for (uint i = 1; i < kQueries; ++i) own_next = own % kQueries == i ? next[i] : own_next;
+    const float own_weight = own_next == -INFINITY ? 0.0f : precise::exp(mine - own_next);
     UNROLL
     for (uint i = 0; i < kQueries; ++i) {
-      float next = most[i];
-      UNROLL
-      for (uint u = 0; u < kUnroll; ++u) next = max(next, score[u][i]);
-      if (next == -INFINITY) continue;
-      const float keep = precise::exp(most[i] - next);
-      most[i] = next;
+      const float keep = next[i] == -INFINITY ? 1.0f : precise::exp(most[i] - next[i]);
+      most[i] = next[i];
       sum[i] *= keep;
       UNROLL
       for (uint d = 0; d < 8; ++d) out[i][d] *= keep;
+    }
+    UNROLL
+    for (uint u = 0; u < kUnroll; ++u) {
+      float x[8];
+      rows.value[u].widen(x);
       UNROLL
-      for (uint u = 0; u < kUnroll; ++u) {
-        const float weight = precise::exp(score[u][i] - next);
+      for (uint i = 0; i < kQueries; ++i) {
+        const float weight = simd_shuffle(own_weight, ushort(first_lane + (u * kQueries + i) * kEach));
         sum[i] += weight;
         UNROLL
-        for (uint d = 0; d < 8; ++d) out[i][d] = fma(weight, x[u][d], out[i][d]);
+        for (uint d = 0; d < 8; ++d) out[i][d] = fma(weight, x[d], out[i][d]);
       }
     }
+    rows = next_rows;
   }
 
   // The positions of a simdgroup's other lanes, then the other simdgroups.

@@ -1,9 +1,10 @@
 // Attention of many rows over the page table, with matrix tiles (FlashAttention-2, arXiv:2307.08691). A simdgroup has
-// 16 rows, or 8, of one query head; the heads of a KV head are neighbours in a threadgroup and share each load of K and
-// V, staged as half.
+// 16 rows, or 8, or 32, of one query head; the heads of a KV head are neighbours in a threadgroup and share each load of
+// K and V, staged as half.
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
+#include "copies.h"
 #include "gates.h"
 #include "tile.h"
 
@@ -62,6 +63,29 @@ struct KvShare {
   }
 };
 
+/// The same share of K or V in halves, copied beside what is computed with the positions before.
+template <uint kDim, uint kKeys>
+METAL_FUNC void copy_share(threadgroup uint4* to, thread const KvRows& rows, uint first, uint begin, uint end,
+                           uint index) {
+  constexpr uint kParts = kDim / 8;
+  UNROLL
+  for (uint c = 0; c < (kKeys * kParts + kThreads - 1) / kThreads; ++c) {
+    const uint i = index + c * kThreads, position = first + i / kParts;
+    if (i >= kKeys * kParts) continue;
+    const bool there = position >= begin && position < end;
+    device const uchar* row = rows.at(there ? position : begin);
+    copy_begin(to + (i / kParts * (kParts + 1) + i % kParts), (device const uint4*)row + i % kParts, there);
+  }
+}
+template <class Format>
+struct IsCopied {
+  static constant constexpr bool value = false;
+};
+template <>
+struct IsCopied<F16> {
+  static constant constexpr bool value = !kFewRegisters;
+};
+
 /// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is kRows rows of a head: strip u is head u %
 /// group of rows u / group * kRows. Sequences of fewer than split.prefill_rows rows are left to attention_decode. In
 /// narrow strips V is read behind K, into the same place: half the registers that hold what is under way.
@@ -75,12 +99,12 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8, kWords = kKeys * kStride / 8;
   constexpr uint kElements = kRows / 2, kOwn = kRows / 8;  // of a tile, and rows, that a lane has
   constexpr bool kInTurn = kRows < AttentionPrefillLaunch::kRows;
+  constexpr bool kCopied = IsCopied<Format>::value;  // into one half of the room while the other is in use
+  constexpr uint kRooms = kCopied ? 2 : 1;
   // Halves in fact, [kKeys][kStride]. Declared as what is stored, for stores of 16 bytes want a place that is aligned
   // to them.
-  threadgroup uint4 key_store[kWords];
-  threadgroup uint4 value_store[kInTurn ? 1 : kWords];
-  threadgroup const half* keys = (threadgroup const half*)key_store;
-  threadgroup const half* values = kInTurn ? keys : (threadgroup const half*)value_store;
+  threadgroup uint4 key_store[kRooms * kWords];
+  threadgroup uint4 value_store[kInTurn ? 1 : kRooms * kWords];
 
   device const Sequence& sequence = sequences[group.z];
   const uint per_kv_head = p.n_heads / kv.n_kv_heads;
@@ -124,22 +148,41 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
     tile_set(queries[t], x);
   }
   TileSum<kRows> sums[kTiles];
-  const float zeros[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+  float zeros[kElements];
+  UNROLL
+  for (uint i = 0; i < kElements; ++i) zeros[i] = 0.0f;
   float most[kOwn], total[kOwn];
   UNROLL
   for (uint t = 0; t < kTiles; ++t) tile_set(sums[t], zeros);
   UNROLL
   for (uint h = 0; h < kOwn; ++h) most[h] = -INFINITY, total[h] = 0.0f;
 
+  uint room = 0;  // in use, in words
+  if (kCopied) {
+    copy_share<kDim, kKeys>(key_store, k_rows, begin / kKeys * kKeys, begin, end, index);
+    copy_share<kDim, kKeys>(value_store, v_rows, begin / kKeys * kKeys, begin, end, index);
+  }
   for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
     KvShare<kDim, kKeys> key_share, value_share;
-    key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);
-    if (!kInTurn) value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    key_share.store(key_store, index);
-    if (!kInTurn) value_share.store(value_store, index);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (kInTurn) value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
+    if (kCopied) {
+      copies_wait();
+      threadgroup_barrier(mem_flags::mem_threadgroup);  // and the other room is nobody's any more
+      const uint other = room == 0 ? kWords : 0;
+      if (first + kKeys < end) {
+        copy_share<kDim, kKeys>(key_store + other, k_rows, first + kKeys, begin, end, index);
+        copy_share<kDim, kKeys>(value_store + other, v_rows, first + kKeys, begin, end, index);
+      }
+    } else {
+      key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);
+      if (!kInTurn) value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      key_share.store(key_store, index);
+      if (!kInTurn) value_share.store(value_store, index);
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      if (kInTurn) value_share.read(Format(), kv.v_type, v_rows, first, begin, end, index);
+    }
+    threadgroup const half* keys = (threadgroup const half*)(key_store + room);
+    threadgroup const half* values = kInTurn ? keys : (threadgroup const half*)(value_store + room);
 
     float scores[kKeyTiles][kElements];
     UNROLL
@@ -217,6 +260,7 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
         tile_multiply_add(sums[t], weights[n], right);
       }
     }
+    if (kCopied) room = room == 0 ? kWords : 0;
   }
 
   UNROLL
@@ -234,17 +278,18 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   }
 }
 
-/// Rows of a strip: fewer where heads are long and registers few.
-template <uint kDim>
+/// Rows of a strip: fewer where heads are long and registers few, more where they are short and K and V are copied.
+template <class Format, uint kDim>
 struct Strip {
-  enum : uint {
-    kRows = kFewRegisters && kDim >= AttentionPrefillLaunch::kNarrowFrom ? uint(AttentionPrefillLaunch::kNarrowRows)
-                                                                         : uint(AttentionPrefillLaunch::kRows)
-  };
+  using Launch = AttentionPrefillLaunch;
+  static constant constexpr bool kNarrow = kFewRegisters && kDim >= uint(Launch::kNarrowFrom);
+  static constant constexpr bool kWide = IsCopied<Format>::value && kDim <= uint(Launch::kWideTo);
+  enum : uint { kRows = kNarrow ? uint(Launch::kNarrowRows) : kWide ? uint(Launch::kWideRows) : uint(Launch::kRows) };
 };
 
-#define instantiate_dim(dim, keys, name, Format) \
-  instantiate_kernel("attention_prefill_" #name "_" #dim, attention_prefill, Format, dim, keys, Strip<dim>::kRows)
+#define instantiate_dim(dim, keys, name, Format)                                                \
+  instantiate_kernel("attention_prefill_" #name "_" #dim, attention_prefill, Format, dim, keys, \
+                     Strip<Format, dim>::kRows)
 #define instantiate_format(name, Format) of_part(name, FOUNDRY_PREFILL_DIMS(instantiate_dim, name, Format))
 
 FOUNDRY_PREFILL_FORMATS(instantiate_format)

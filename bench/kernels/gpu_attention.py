@@ -149,7 +149,7 @@ def prefill(kernels: Kernels, tokens: int, heads: int, kv_heads: int) -> None:
     sequences = pages.sequences(tokens, 0)
     attention = struct.pack("4If2I", tokens, heads, 1, 0, 1 / math.sqrt(dim), 0, SEGMENT)
     split = struct.pack("4I", 0, 0, 0, 16)
-    units = -(-tokens // 16) * (heads // kv_heads)
+    units = -(-tokens // 32) * (heads // kv_heads)  # strips of kWideRows
 
     def ours() -> None:
         slots = [q, sequences, out, pages.params(), attention, split]

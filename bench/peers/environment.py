@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 # As pip builds it by default, but for this very machine's processor, without a GPU and without image models.
 CMAKE_ARGS = "-DGGML_NATIVE=ON -DGGML_METAL=OFF -DGGML_CUDA=OFF -DLLAVA_BUILD=OFF"
+# The same with its CUDA back end, for the GPUs of this machine alone; it wants a toolkit.
+CUDA_CMAKE_ARGS = "-DGGML_NATIVE=ON -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native -DLLAVA_BUILD=OFF"
 
 
 def pinned() -> str:
@@ -21,18 +23,18 @@ def pinned() -> str:
     return next(line for line in lines if line and not line.startswith("#"))
 
 
-def llama_cpp_python(folder: Path) -> str:
+def llama_cpp_python(folder: Path, cmake_args: str = CMAKE_ARGS) -> str:
     """The interpreter of the environment that has the pinned llama.cpp; the first call builds it, in minutes."""
     place = folder / pinned().replace("==", "-")
     python = place / "bin" / "python"
     if not (place / "built").exists():
         print(f"building {pinned()} in {place}: this takes minutes, once", flush=True)
         venv.create(place, with_pip=True, clear=True)
-        environment = os.environ | {"CMAKE_ARGS": CMAKE_ARGS, "FORCE_CMAKE": "1"}
+        environment = os.environ | {"CMAKE_ARGS": cmake_args, "FORCE_CMAKE": "1"}
         environment.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count()))
         command = [str(python), "-m", "pip", "install", "-q", "--no-binary", "llama-cpp-python", "--no-cache-dir"]
         subprocess.run([*command, "-r", str(REQUIREMENTS)], env=environment, check=True)
-        (place / "built").write_text(CMAKE_ARGS)
+        (place / "built").write_text(cmake_args)
     return str(python)
 
 

@@ -36,6 +36,7 @@ class Sizes:
 SIZES = {
     "0.5b": Sizes("qwen2", 24, 896, 14, 2, 4864, 151_936, 32_768, 1e6),  # Qwen2.5-0.5B (Alibaba, 2024)
     "1b": Sizes("llama", 16, 2048, 32, 8, 8192, 128_256, 131_072, 5e5),  # Llama-3.2-1B (Meta, 2024)
+    "8b": Sizes("llama", 32, 4096, 32, 8, 14_336, 128_256, 131_072, 5e5, 128),  # Llama-3.1-8B (Meta, 2024)
     "tiny": Sizes("llama", 2, 256, 4, 2, 512, 1_024, 4_096, 1e4),  # for a smoke run
 }
 

@@ -52,6 +52,21 @@ class Worker:
         self._engine.rewind()
         return {"tokens_per_s": done * self._sequences / took, "steps": done}
 
+    def generate(self, tokens: int) -> Answer:
+        """Of all histories together."""
+        began = time.perf_counter()
+        self._engine.generate(tokens)
+        took = time.perf_counter() - began
+        self._engine.rewind()
+        return {"tokens_per_s": tokens * self._sequences / took}
+
+    def grow(self, growths: int) -> Answer:
+        """Foundry's alone."""
+        over: Any = self._engine
+        figure = over.grow(growths)
+        self._engine.rewind()
+        return {"over_neighbours": figure}
+
     def first_token(self, text: str) -> Answer:
         self._engine.first_token(text)
         return {"peak_bytes": peak_bytes()}

@@ -31,7 +31,7 @@ class FairLock {
 
  private:
   static constexpr int kPollMs = 20;
-  const LockRank rank_;
+  [[maybe_unused]] const LockRank rank_;
   const uint64_t number_ = next_lock_number();
   mutable RankedMutex mutex_{LockRank::fair_lock};
   std::condition_variable changed_;

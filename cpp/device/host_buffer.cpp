@@ -43,7 +43,7 @@ class HostBuffer final : public Buffer {
   ~HostBuffer() override {
     if (data_ != nullptr) munmap(data_, bytes_);
   }
-  std::byte* host() override { return kind_ == MemoryKind::shared ? data_ : nullptr; }
+  std::byte* host() override { return kind_ != MemoryKind::device ? data_ : nullptr; }
   uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
   uint64_t bytes() const override { return bytes_; }
 

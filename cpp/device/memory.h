@@ -10,23 +10,28 @@
 namespace foundry {
 
 enum class MemoryKind : uint32_t {
-  device,  // weights, pages, activations: where kernels are fast. The host has no pointer to it
-  shared,  // inputs, tables, results: host and kernels see the same bytes
+  device,    // weights, pages, activations: where kernels are fast. The host has no pointer to it
+  shared,    // results: host and kernels see the same bytes
+  mirrored,  // page tables and inputs: the host writes, kernels read. Where the two have memories of their own, each has
+             // a copy, and kernels don't cross the bus
 };
 
 class Buffer {
  public:
   virtual ~Buffer() = default;
-  virtual std::byte* host() = 0;         // of `shared` memory; null: `device` memory
+  virtual std::byte* host() = 0;         // of `shared` and `mirrored` memory; null: `device` memory
   virtual uint64_t address() const = 0;  // the address that kernels see
   virtual uint64_t bytes() const = 0;
+  /// The host has written these bytes of `mirrored` memory: steps that are submitted from now on see them. The host
+  /// leaves them as they are until those that are to see them have ended.
+  virtual void wrote(uint64_t /*offset*/, uint64_t /*n*/) {}
 };
 
 /// A place inside a buffer.
 struct Span {
   Buffer* buffer = nullptr;
   uint64_t offset = 0;
-  /// The host's pointer into `shared` memory.
+  /// The host's pointer into `shared` or `mirrored` memory.
   template <class T>
   T* host() const {
     return reinterpret_cast<T*>(buffer->host() + offset);

@@ -12,8 +12,8 @@
 namespace foundry {
 namespace {
 constexpr uint64_t kAlign = 64;
-// Tokens, positions, selected rows, the tokens drawn: a line of memory each.
-constexpr uint64_t kPlaceBytes = 4 * kAlign;
+// Tokens, positions, selected rows: a line of memory each. So are the tokens drawn.
+constexpr uint64_t kPlaceBytes = 3 * kAlign;
 static_assert(StepRunner::kAheadRows * sizeof(int32_t) <= kAlign);
 }  // namespace
 
@@ -46,10 +46,11 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
     }
   }
   buffers_ = plan_buffers(graph, max_rows, max_selected);
-  inputs_.positions = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
-  inputs_.selected = 2 * inputs_.positions;
-  ahead_at_ = inputs_.selected + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
-  logits_room_at_ = ahead_at_ + (taken_.size() + 1) * kPlaceBytes;  // the last place is draw()'s
+  positions_at_ = round_up(uint64_t{max_rows} * sizeof(int32_t), kAlign);
+  selected_at_ = 2 * positions_at_;
+  ahead_at_ = selected_at_ + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
+  inputs_bytes_ = ahead_at_ + taken_.size() * kPlaceBytes;
+  logits_room_at_ = (taken_.size() + 1) * kAlign;
   shared_bytes_ = logits_room_at_ + device.room_bytes(uint64_t{max_selected} * graph.arch.vocab_size * sizeof(float));
   scratch_at_ = round_up(buffers_.bytes, kAlign);
   device_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
@@ -57,13 +58,23 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
 
 void StepRunner::hold_workspace() {
   auto own = device_.allocate(device_bytes_, MemoryKind::device);
-  shared_ = device_.allocate(shared_bytes_, MemoryKind::shared);
-  own_ = std::move(own);
+  auto shared = device_.allocate(shared_bytes_, MemoryKind::shared);
+  told_ = device_.allocate(inputs_bytes_, MemoryKind::mirrored);
+  shared_ = std::move(shared), own_ = std::move(own);
 }
 
-Span StepRunner::at(ValueId value) const { return {own_.get(), buffers_.offsets[static_cast<size_t>(value)]}; }
+StepRunner::Inputs StepRunner::inputs() const {
+  return {{told_.get(), 0}, {told_.get(), positions_at_}, {told_.get(), selected_at_}};
+}
 
-uint64_t StepRunner::drawn_at(const Ahead& step) const { return ahead_at_ + step.place * kPlaceBytes + 3 * kAlign; }
+StepRunner::Inputs StepRunner::inputs_at(uint32_t place) const {
+  const uint64_t own = ahead_at_ + place * kPlaceBytes;
+  return {{told_.get(), own}, {told_.get(), own + kAlign}, {told_.get(), own + 2 * kAlign}};
+}
+
+Span StepRunner::drawn_at(uint32_t place) const { return {shared_.get(), place * kAlign}; }
+
+Span StepRunner::at(ValueId value) const { return {own_.get(), buffers_.offsets[static_cast<size_t>(value)]}; }
 
 uint32_t StepRunner::rows_of(ValueId value) const {
   return graph_.values[static_cast<size_t>(value)].rows == Rows::tokens ? n_rows_ : n_selected_;
@@ -79,7 +90,7 @@ void StepRunner::begin_body(std::span<const RowRun> runs) {
   n_rows_ = 0;
   for (auto& group : sequences_) group.clear();
   state_runs_.clear();
-  auto* positions = place(now_.positions).host<int32_t>();
+  auto* positions = now_.positions.host<int32_t>();
   for (const RowRun& run : runs) {
     const auto count = static_cast<uint32_t>(run.tokens.size());
     if (n_rows_ + count > shape_.max_rows) throw ConsistencyError("a step of more rows than its workspace holds");
@@ -104,27 +115,30 @@ void StepRunner::begin_body(std::span<const RowRun> runs) {
     for (uint32_t i = 0; i < count; ++i) positions[n_rows_ + i] = static_cast<int32_t>(run.start + i);
     n_rows_ += count;
   }
+  wrote(now_.positions, n_rows_);
 }
 
 void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
   wait_out(last_);  // its inputs are these
-  begin_step(inputs_);
+  begin_step(inputs());
   begin_body(runs);
-  auto* tokens = place(now_.tokens).host<int32_t>();
+  auto* tokens = now_.tokens.host<int32_t>();
   for (const RowRun& run : runs) tokens = std::copy(run.tokens.begin(), run.tokens.end(), tokens);
+  wrote(now_.tokens, n_rows_);
   for (size_t i = 0; i < head_begin_; ++i) encode(graph_.ops[i], poll);
   last_ = newest_ = device_.submit();
 }
 
 const float* StepRunner::run_head(std::span<const int32_t> rows) {
   n_selected_ = static_cast<uint32_t>(rows.size());
-  begin_step(inputs_);
-  std::memcpy(place(now_.selected).host<int32_t>(), rows.data(), rows.size_bytes());
+  begin_step(inputs());
+  std::memcpy(now_.selected.host<int32_t>(), rows.data(), rows.size_bytes());
+  wrote(now_.selected, n_selected_);
   for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], Poll{});
   last_ = newest_ = device_.submit();
   finish();
   const Span logits = at(graph_.logits);
-  std::byte* seen = device_.window(logits, place(logits_room_at_));
+  std::byte* seen = device_.window(logits, {shared_.get(), logits_room_at_});
   device_.download(logits, {seen, rows.size() * graph_.arch.vocab_size * sizeof(float)});
   return reinterpret_cast<const float*>(seen);
 }
@@ -152,9 +166,9 @@ std::span<float> StepRunner::editable(std::span<const float> logits) {
 
 int32_t StepRunner::draw(std::span<const float> logits, const SampleParams& params) {
   if (steps_ahead() == 0) return sample(logits, params, room_);
-  const Span row = at(graph_.logits), out = place(ahead_at_ + taken_.size() * kPlaceBytes);
+  const Span row = at(graph_.logits), out = drawn_at(static_cast<uint32_t>(taken_.size()));
   device_.upload(row, std::as_bytes(logits));  // steps ahead use that row too: behind them
-  begin_step(inputs_);
+  begin_step(inputs());
   device_.sample({1, static_cast<uint32_t>(logits.size()), &params, row, out});
   last_ = newest_ = device_.submit();
   finish();
@@ -167,17 +181,18 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
   while (step.place < taken_.size() && taken_[step.place].exchange(true)) ++step.place;
   if (step.place == taken_.size()) return {};
   try {
-    const uint64_t own = ahead_at_ + step.place * kPlaceBytes;
-    begin_step({own, own + kAlign, own + 2 * kAlign});
+    begin_step(inputs_at(step.place));
     begin_body(runs);
     n_selected_ = n_rows_;
     for (uint32_t i = 0; i < n_rows_; ++i) {
-      place(now_.tokens).host<int32_t>()[i] = runs[i].tokens.front();
-      place(now_.selected).host<int32_t>()[i] = static_cast<int32_t>(i);
+      now_.tokens.host<int32_t>()[i] = runs[i].tokens.front();
+      now_.selected.host<int32_t>()[i] = static_cast<int32_t>(i);
     }
-    if (after != nullptr) now_.tokens = drawn_at(*after);
+    wrote(now_.tokens, n_rows_);
+    wrote(now_.selected, n_rows_);
+    if (after != nullptr) now_.tokens = drawn_at(after->place);
     for (const Op& op : graph_.ops) encode(op, Poll{});
-    device_.sample({n_rows_, graph_.arch.vocab_size, params.data(), at(graph_.logits), place(drawn_at(step))});
+    device_.sample({n_rows_, graph_.arch.vocab_size, params.data(), at(graph_.logits), drawn_at(step.place)});
     step.step = newest_ = device_.submit();
   } catch (...) {
     device_.drop();
@@ -189,7 +204,7 @@ std::optional<StepRunner::Ahead> StepRunner::start(std::span<const RowRun> runs,
 
 int32_t StepRunner::drawn(const Ahead& step, uint32_t row) {
   device_.wait(step.step);
-  return place(drawn_at(step)).host<int32_t>()[row];
+  return drawn_at(step.place).host<int32_t>()[row];
 }
 
 void StepRunner::drop(const Ahead& step) noexcept {
@@ -205,7 +220,7 @@ void StepRunner::encode(const Op& op, const Poll& poll) {
 void StepRunner::encode(const Op& op, const EmbedOp& embed) {
   const Weight* w = table(op.weights[0]);
   const ValueId y = op.outputs[0];
-  device_.embed({{n_rows_, width_of(y), embed.scale}, w, place(now_.tokens), at(y)});
+  device_.embed({{n_rows_, width_of(y), embed.scale}, w, now_.tokens, at(y)});
 }
 
 RmsNormParams StepRunner::norm_params(ValueId x, const Weight& scale, float eps) const {
@@ -256,7 +271,7 @@ void StepRunner::encode(const Op& op, const RopeOp& rope) {
   device_.rope({{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope.base, rope.scale, rope.magnitude,
                  rope.temperature, rope.temperature_length},
                 table(op.weights[0]),
-                place(now_.positions),
+                now_.positions,
                 at(op.inputs[0]),
                 at(op.outputs[0])});
 }
@@ -368,7 +383,7 @@ void StepRunner::encode(const Op& op, const ShortConvOp& conv) {
 
 void StepRunner::encode(const Op& op, const SelectRowsOp&) {
   const ValueId x = op.inputs[0];
-  device_.select_rows({n_selected_, width_of(x), place(now_.selected), at(x), at(op.outputs[0])});
+  device_.select_rows({n_selected_, width_of(x), now_.selected, at(x), at(op.outputs[0])});
 }
 
 }  // namespace foundry

@@ -31,10 +31,10 @@ class StepRunner {
              uint32_t max_rows, uint32_t max_selected);
 
   /// Bytes that hold_workspace() allocates: before the first step.
-  uint64_t workspace_bytes() const { return shared_bytes_ + device_bytes_; }
+  uint64_t workspace_bytes() const { return inputs_bytes_ + shared_bytes_ + device_bytes_; }
   void hold_workspace();
   /// Of the workspace, from the buffers' own lengths; 0 before it is held.
-  uint64_t held_bytes() const { return shared_ == nullptr ? 0 : shared_->bytes() + own_->bytes(); }
+  uint64_t held_bytes() const { return told_ == nullptr ? 0 : told_->bytes() + shared_->bytes() + own_->bytes(); }
   uint32_t max_rows() const { return shape_.max_rows; }
   uint32_t max_selected() const { return max_selected_; }
 
@@ -78,7 +78,7 @@ class StepRunner {
 
  private:
   struct Inputs {
-    uint64_t tokens, positions, selected;  // where in the workspace
+    Span tokens, positions, selected;
   };
   void wait_out(uint64_t step) noexcept;  // ended, well or not
   void begin_body(std::span<const RowRun> runs);
@@ -112,8 +112,13 @@ class StepRunner {
   const Weight* table(WeightId id) const { return weights_.get(id, WeightUse::table); }
   Span at(ValueId value) const;
   uint32_t rows_of(ValueId value) const;
-  uint64_t drawn_at(const Ahead& step) const;
-  Span place(uint64_t offset) const { return {shared_.get(), offset}; }
+  /// The host's, or those of a place of steps ahead.
+  Inputs inputs() const;
+  Inputs inputs_at(uint32_t place) const;
+  /// Where a step's tokens are drawn to, a place each; the last is draw()'s.
+  Span drawn_at(uint32_t place) const;
+  /// The host has put them there.
+  static void wrote(const Span& input, uint64_t n) { input.buffer->wrote(input.offset, n * sizeof(int32_t)); }
 
   Device& device_;
   const Graph& graph_;
@@ -123,10 +128,11 @@ class StepRunner {
   uint32_t max_selected_;
   size_t head_begin_ = 0;  // ops[head_begin_] is select_rows
   BufferPlan buffers_;
-  Inputs inputs_{};  // of the host's steps
-  // The workspace. Shared: inputs | places of steps ahead | room for logits. Of the device: values | scratch.
-  uint64_t ahead_at_ = 0, logits_room_at_ = 0, shared_bytes_ = 0, scratch_at_ = 0, device_bytes_ = 0;
-  std::unique_ptr<Buffer> shared_, own_;
+  // The workspace. Mirrored: inputs of the host's steps | of places of steps ahead. Shared: tokens drawn, a place each |
+  // room for logits. Of the device: values | scratch.
+  uint64_t positions_at_ = 0, selected_at_ = 0, ahead_at_ = 0, inputs_bytes_ = 0;
+  uint64_t logits_room_at_ = 0, shared_bytes_ = 0, scratch_at_ = 0, device_bytes_ = 0;
+  std::unique_ptr<Buffer> told_, shared_, own_;
 
   uint64_t last_ = 0, newest_ = 0;            // of the host's steps, of all
   std::array<std::atomic<bool>, 8> taken_{};  // places of steps ahead

@@ -83,7 +83,7 @@ class PagePool {
   uint64_t address(PageId page) const;
   /// Where a table keeps n_pages addresses for kernels to read.
   std::unique_ptr<Buffer> allocate_table(uint64_t n_pages) {
-    return memory_.allocate(n_pages * sizeof(uint64_t), MemoryKind::shared);
+    return memory_.allocate(n_pages * sizeof(uint64_t), MemoryKind::mirrored);
   }
   /// Where its bytes are: `device` memory, for memory() to upload and download.
   Span span(PageId page) const;
@@ -154,7 +154,7 @@ class PageTable {
   uint32_t first() const { return first_; }
   uint32_t held() const { return held_; }  // holes left out
   const std::vector<PageId>& pages() const { return pages_; }
-  /// u64 [size()], each the address of a page; in `shared` memory, at addresses_at() as kernels see it.
+  /// u64 [size()], each the address of a page; in `mirrored` memory, at addresses_at() as kernels see it.
   std::span<const uint64_t> addresses() const { return {address(0), pages_.size()}; }
   uint64_t addresses_at() const { return addresses_ == nullptr ? 0 : addresses_->address(); }
   PagePool& pool() const { return *pool_; }
@@ -163,6 +163,7 @@ class PageTable {
   void hole(uint32_t index);
   void append(PageId page, uint64_t address);
   uint64_t* address(uint32_t index) const;
+  void set(uint32_t index, uint64_t address);
   static uint64_t bytes_of(uint64_t room, uint64_t ids_room) {
     return room * sizeof(uint64_t) + ids_room * sizeof(PageId);
   }

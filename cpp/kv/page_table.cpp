@@ -54,7 +54,7 @@ void PageTable::unshare(uint32_t index) {
   pool_->copy(pages_.at(index), own);
   pool_->release(pages_[index]);
   pages_[index] = own;
-  *address(index) = pool_->address(own);
+  set(index, pool_->address(own));
 }
 
 void PageTable::make_room(uint32_t n_pages) {
@@ -67,6 +67,7 @@ void PageTable::make_room(uint32_t n_pages) {
   std::unique_ptr<Buffer> addresses = pool_->allocate_table(room);
   std::copy_n(address(0), pages_.size(), reinterpret_cast<uint64_t*>(addresses->host()));
   addresses_ = std::move(addresses);
+  addresses_->wrote(0, pages_.size() * sizeof(uint64_t));
   room_ = room;
 }
 
@@ -87,17 +88,22 @@ uint64_t* PageTable::address(uint32_t index) const {
   return addresses_ == nullptr ? nullptr : reinterpret_cast<uint64_t*>(addresses_->host()) + index;
 }
 
+void PageTable::set(uint32_t index, uint64_t at) {
+  *address(index) = at;
+  addresses_->wrote(index * sizeof(uint64_t), sizeof(uint64_t));
+}
+
 void PageTable::append(PageId page, uint64_t at) {
   make_room(size() + 1);
   pages_.push_back(page);
-  *address(size() - 1) = at;
+  set(size() - 1, at);
 }
 
 void PageTable::hole(uint32_t index) {
   if (pages_[index] == kNoPage) return;
   pool_->release(pages_[index]);
   pages_[index] = kNoPage;
-  *address(index) = 0;
+  set(index, 0);
   --held_;
 }
 
@@ -106,7 +112,7 @@ void PageTable::put(uint32_t index, PageId page) {
   if (index < size()) {
     hole(index);
     pages_[index] = page;
-    *address(index) = pool_->address(page);
+    set(index, pool_->address(page));
   } else {
     append(page, pool_->address(page));
   }
@@ -129,7 +135,8 @@ void PageTable::roll(uint32_t from, uint32_t end, uint32_t n_pages) {
   for (uint32_t i = from; size() < n_pages; ++i) {
     if (i >= end) throw ConsistencyError("a window's pages do not reach as far as was planned");
     if (pages_.at(i) == kNoPage) continue;
-    append(std::exchange(pages_[i], kNoPage), std::exchange(*address(i), 0));
+    append(std::exchange(pages_[i], kNoPage), *address(i));
+    set(i, 0);
   }
 }
 
@@ -138,7 +145,8 @@ void PageTable::unroll(uint32_t from, uint32_t n_pages) {
     if (pages_[i] != kNoPage) continue;
     while (pages_.back() == kNoPage) pages_.pop_back();
     if (size() <= n_pages) break;
-    pages_[i] = pages_.back(), *address(i) = *address(size() - 1);
+    pages_[i] = pages_.back();
+    set(i, *address(size() - 1));
     pages_.pop_back();
   }
   truncate(n_pages);

@@ -12,6 +12,9 @@ struct KvRows {
   METAL_FUNC device const uchar* at(uint position) const {
     return pages[position >> page_shift].data + offset + ulong(position & page_mask) * row_bytes;
   }
+  /// Of the page that holds `position`: its first row, and how far behind it the row of another of its positions lies.
+  METAL_FUNC device const uchar* page_of(uint position) const { return pages[position >> page_shift].data + offset; }
+  METAL_FUNC uint behind(uint position) const { return (position & page_mask) * uint(row_bytes); }
 };
 
 template <class Format>
@@ -26,7 +29,9 @@ METAL_FUNC KvRows rows_of(device const Page* pages, constant KvParams& kv, uint 
 }
 
 /// Of the type that kv tells: every thread goes the same way.
-struct AnyFormat {};
+struct AnyFormat {
+  struct Fetched {};
+};
 
 template <class Format>
 METAL_FUNC void eight_of(Format, uint, device const uchar* row, uint i, thread float* x) {

@@ -6,6 +6,8 @@
 //           how linear_tiles stages it: halves that hold a value; whether blocks are scaled up first; whether it has
 //           minima
 //   put     where it keeps K and V: writes a block of a row
+//   fetch, widen
+//           of those that attention_decode has instances for: eight neighbours as they lie in memory, and their values
 // Rows begin at multiples of a block, plain ones of 16 bytes where eight are read.
 #pragma once
 
@@ -49,12 +51,21 @@ struct F16 {
   static constant constexpr uint kHalves = 1;
   static constant constexpr bool kScaled = false, kMinimum = false;
   static METAL_FUNC float value(device const uchar* row, uint i) { return wide_half(((device const ushort*)row)[i]); }
-  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
-    const uint4 a = *(device const uint4*)(row + ulong(i) * 2);
+  struct Fetched {
+    uint4 halves;
+  };
+  static METAL_FUNC Fetched fetch(device const uchar* row, uint i) {
+    Fetched fetched;
+    fetched.halves = *(device const uint4*)(row + ulong(i) * 2);
+    return fetched;
+  }
+  static METAL_FUNC void widen(Fetched fetched, thread float* x) {
+    const uint4 a = fetched.halves;
     x[0] = wide_half(a.x & 0xffffu), x[1] = wide_half(a.x >> 16), x[2] = wide_half(a.y & 0xffffu);
     x[3] = wide_half(a.y >> 16), x[4] = wide_half(a.z & 0xffffu), x[5] = wide_half(a.z >> 16);
     x[6] = wide_half(a.w & 0xffffu), x[7] = wide_half(a.w >> 16);
   }
+  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) { widen(fetch(row, i), x); }
   static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
     eight(row, i, x);
     return Affine{1.0f, 0.0f};
@@ -92,22 +103,34 @@ struct Q8_0 {
     device const BlockQ8_0& block = ((device const BlockQ8_0*)row)[i / 32];
     return wide_half(block.scale) * float(block.values[i % 32]);
   }
-  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) {
+  struct Fetched {
+    ushort scale, pairs[4];
+  };
+  static METAL_FUNC Fetched fetch(device const uchar* row, uint i) {
     device const BlockQ8_0& block = ((device const BlockQ8_0*)row)[i / 32];
     device const ushort* pairs = (device const ushort*)(block.values + i % 32);
+    Fetched fetched;
+    fetched.scale = block.scale;
+    UNROLL
+    for (uint j = 0; j < 4; ++j) fetched.pairs[j] = pairs[j];
+    return fetched;
+  }
+  static METAL_FUNC Affine units(Fetched fetched, thread float* x) {
     UNROLL
     for (uint j = 0; j < 4; ++j) {
-      const uint two = pairs[j];
+      const uint two = fetched.pairs[j];
       x[2 * j] = float(int(two << 24) >> 24);
       x[2 * j + 1] = float(int(two << 16) >> 24);
     }
-    return Affine{wide_half(block.scale), 0.0f};
+    return Affine{wide_half(fetched.scale), 0.0f};
   }
-  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) {
-    const Affine of = units(row, i, x);
+  static METAL_FUNC void widen(Fetched fetched, thread float* x) {
+    const Affine of = units(fetched, x);
     UNROLL
     for (uint j = 0; j < 8; ++j) x[j] = of.scale * x[j];
   }
+  static METAL_FUNC Affine units(device const uchar* row, uint i, thread float* x) { return units(fetch(row, i), x); }
+  static METAL_FUNC void eight(device const uchar* row, uint i, thread float* x) { widen(fetch(row, i), x); }
   static METAL_FUNC void put(device uchar* row, uint at, device const float* x) {
     device BlockQ8_0& block = ((device BlockQ8_0*)row)[at];
     const float most = largest(x + 32 * at);

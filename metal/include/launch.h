@@ -53,9 +53,11 @@ struct AttentionMergeLaunch {
 };
 
 /// Sequences of kRows rows and more: kRows of a query head to a simdgroup. GPUs of few registers have kNarrowRows where
-/// heads have kNarrowFrom dims and more.
+/// heads have kNarrowFrom dims and more; others kWideRows where they have kWideTo at most and the format has instances of
+/// its own.
 struct AttentionPrefillLaunch {
   enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kRows = 16, kNarrowRows = 8, kNarrowFrom = 128 };
+  enum : u32 { kWideRows = 32, kWideTo = 128 };
 };
 
 /// A row to a threadgroup.

@@ -24,7 +24,7 @@ class HeapBuffer final : public Buffer {
         bytes_(bytes),
         kind_(kind) {}
   ~HeapBuffer() override { ::operator delete(data_, std::align_val_t{64}); }
-  std::byte* host() override { return kind_ == MemoryKind::shared ? data_ : nullptr; }
+  std::byte* host() override { return kind_ != MemoryKind::device ? data_ : nullptr; }
   uint64_t address() const override { return reinterpret_cast<uint64_t>(data_); }
   uint64_t bytes() const override { return bytes_; }
 

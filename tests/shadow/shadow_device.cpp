@@ -31,7 +31,7 @@ class Shadow final : public Device {
   const DeviceInfo& info() const override { return info_; }
 
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override {
-    if (kind == MemoryKind::shared) return make_host_buffer(bytes, kind);
+    if (kind != MemoryKind::device) return make_host_buffer(bytes, kind);
     auto buffer = std::make_unique<OwnBuffer>(*this, bytes);
     const Reach::Open open(reach_);
     if (bytes <= kMostPoison) std::memset(Span{buffer.get(), 0}.as<std::byte>(), 0xff, bytes);

@@ -27,6 +27,20 @@ struct CUstream_st {};
 struct CUevent_st {
   uint64_t number = 0;
 };
+struct CUgraphNode_st {
+  Function function;
+  metal_host::Size grid;
+  uint32_t threads;
+  metal_cuda::Arguments arguments;
+  std::vector<size_t> behind;  // indices
+};
+struct CUgraph_st {
+  std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+};
+struct CUgraphExec_st {
+  std::vector<CUgraphNode_st> nodes;
+  std::vector<GraphNode> made_of;
+};
 
 }  // namespace foundry::cuda
 
@@ -62,6 +76,7 @@ Result run(const CUfunc_st& function, const metal_cuda::Arguments& arguments, me
   launch.grid = grid;
   launch.threads = {threads, 1, 1};
   launch.constants = function.constants;
+  launch.threadgroup_memory = 48 << 10;  // without asking for more
   for (int i = 0; i < metal_cuda::kMostBuffers; ++i) {
     void* buffer = arguments.buffers[i];
     launch.buffers[i] = buffer != nullptr ? buffer : const_cast<char*>(arguments.values[i]);
@@ -72,6 +87,28 @@ Result run(const CUfunc_st& function, const metal_cuda::Arguments& arguments, me
   }
   metal_host::run(launch, function.kernel);
   return kSuccess;
+}
+
+bool may_be(unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
+            unsigned shared_bytes) {
+  return grid_x != 0 && grid_y != 0 && grid_z != 0 && grid_y <= 65535 && grid_z <= 65535 && block_x != 0 &&
+         block_x <= 1024 && block_y == 1 && block_z == 1 && shared_bytes == 0;
+}
+
+void enqueue(const CUgraphNode_st& node) {
+  Card::the().enqueue([function = node.function, arguments = node.arguments, grid = node.grid, threads = node.threads] {
+    return run(*function, arguments, grid, threads);
+  });
+}
+
+bool set(CUgraphNode_st& node, const KernelNode& kernel) {
+  if (!may_be(kernel.grid_x, kernel.grid_y, kernel.grid_z, kernel.block_x, kernel.block_y, kernel.block_z,
+              kernel.shared_bytes))
+    return false;
+  node.function = kernel.function, node.grid = {kernel.grid_x, kernel.grid_y, kernel.grid_z};
+  node.threads = kernel.block_x;
+  std::memcpy(&node.arguments, kernel.parameters[0], sizeof node.arguments);
+  return true;
 }
 
 }  // namespace
@@ -226,14 +263,79 @@ Result cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsig
                       unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream, void** parameters, void**) {
   const Call call("cuLaunchKernel");
   if (call.refusal != kSuccess) return call.refusal;
-  if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 || block_x == 0 || block_x > 1024 ||
-      block_y != 1 || block_z != 1 || shared_bytes != 0)
-    return kInvalidValue;
+  if (software_cuda_counts()["cuLaunchKernel"] == software_cuda_settings().refuse_launch_at) return kInvalidValue;
+  if (!may_be(grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes)) return kInvalidValue;
   metal_cuda::Arguments arguments;
   std::memcpy(&arguments, parameters[0], sizeof arguments);
   Card::the().enqueue(
       [=] { return run(*function, arguments, {grid_x, grid_y, grid_z}, static_cast<uint32_t>(block_x)); });
   return kSuccess;
+}
+
+Result cuGraphCreate(Graph* graph, unsigned) {
+  const Call call("cuGraphCreate");
+  *graph = new CUgraph_st;
+  return call.refusal;
+}
+Result cuGraphDestroy(Graph graph) {
+  const Call call("cuGraphDestroy");
+  delete graph;
+  return call.refusal;
+}
+Result cuGraphAddKernelNode_v2(GraphNode* node, Graph graph, const GraphNode* behind, size_t n_behind,
+                               const KernelNode* kernel) {
+  const Call call("cuGraphAddKernelNode");
+  if (call.refusal != kSuccess) return call.refusal;
+  auto made = std::make_unique<CUgraphNode_st>();
+  if (!set(*made, *kernel)) return kInvalidValue;
+  for (size_t i = 0; i < n_behind; ++i) {
+    const auto found =
+        std::find_if(graph->nodes.begin(), graph->nodes.end(), [&](const auto& one) { return one.get() == behind[i]; });
+    if (found == graph->nodes.end()) return kInvalidValue;
+    made->behind.push_back(static_cast<size_t>(found - graph->nodes.begin()));
+  }
+  *node = made.get();
+  graph->nodes.push_back(std::move(made));
+  return kSuccess;
+}
+Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long long) {
+  const Call call("cuGraphInstantiate");
+  if (call.refusal != kSuccess) return call.refusal;
+  *exec = new CUgraphExec_st;
+  for (const auto& node : graph->nodes) {
+    (*exec)->nodes.push_back(*node);
+    (*exec)->made_of.push_back(node.get());
+  }
+  return kSuccess;
+}
+Result cuGraphExecKernelNodeSetParams_v2(GraphExec exec, GraphNode node, const KernelNode* kernel) {
+  const Call call("cuGraphExecKernelNodeSetParams");
+  if (call.refusal != kSuccess) return call.refusal;
+  const auto found = std::find(exec->made_of.begin(), exec->made_of.end(), node);
+  if (found == exec->made_of.end()) return kInvalidValue;
+  CUgraphNode_st& own = exec->nodes[static_cast<size_t>(found - exec->made_of.begin())];
+  return own.function == kernel->function && set(own, *kernel) ? kSuccess : kInvalidValue;
+}
+/// In an order that is as unlike the one of the nodes as what they wait for allows: the latest that may run is next.
+Result cuGraphLaunch(GraphExec exec, Stream) {
+  const Call call("cuGraphLaunch");
+  if (call.refusal != kSuccess) return call.refusal;
+  std::vector<bool> ran(exec->nodes.size());
+  for (size_t n = 0; n < ran.size(); ++n) {
+    size_t next = ran.size();
+    while (next-- > 0) {
+      const auto& behind = exec->nodes[next].behind;
+      if (!ran[next] && std::all_of(behind.begin(), behind.end(), [&](size_t i) { return ran[i]; })) break;
+    }
+    ran[next] = true;
+    enqueue(exec->nodes[next]);
+  }
+  return kSuccess;
+}
+Result cuGraphExecDestroy(GraphExec exec) {
+  const Call call("cuGraphExecDestroy");
+  delete exec;
+  return call.refusal;
 }
 
 Result cuStreamCreate(Stream* stream, unsigned) {

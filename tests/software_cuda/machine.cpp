@@ -7,9 +7,13 @@ namespace {
 
 software_cuda::Settings from_environment() {
   software_cuda::Settings settings;
-  const std::map<std::string, uint64_t*> words{
-      {"gpus", &settings.gpus},       {"capability", &settings.capability}, {"memory", &settings.memory},
-      {"version", &settings.version}, {"illegal_at", &settings.illegal_at}, {"no_memory_at", &settings.no_memory_at}};
+  const std::map<std::string, uint64_t*> words{{"gpus", &settings.gpus},
+                                               {"capability", &settings.capability},
+                                               {"memory", &settings.memory},
+                                               {"version", &settings.version},
+                                               {"illegal_at", &settings.illegal_at},
+                                               {"no_memory_at", &settings.no_memory_at},
+                                               {"refuse_launch_at", &settings.refuse_launch_at}};
   const char* found = std::getenv("FOUNDRY_SOFTWARE_CUDA");
   const std::string text = found == nullptr ? "" : found;
   for (size_t at = 0; at < text.size();) {

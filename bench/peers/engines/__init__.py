@@ -28,6 +28,7 @@ class Setup:
     room: int = 640
     n_ctx: int = 0  # tokens that a context is made for, where an engine makes it so; 0: what is needed
     flash_attention: bool = True  # of llama.cpp
+    gpu: bool = False
 
     @property
     def context(self) -> int:
@@ -46,6 +47,9 @@ class Engine(Protocol):
 
     def step(self, ids: Ids) -> None:
         """Each history goes on by one token, [sequences]; each one's logits are computed."""
+
+    def generate(self, n: int) -> None:
+        """Each history goes on by so many tokens, one after the other, as fast as the engine has them."""
 
     def rewind(self) -> None:
         """Each history is again what was opened."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ class Engine:
         self._folder = folder
         self._sessions: list[foundry.Session] = []
         self._model: Any = None
-        self._loaded: tuple[str, str, int] | None = None
+        self._loaded: tuple[str, str, int, bool] | None = None
 
     def versions(self) -> dict[str, str]:
         return {"foundry": foundry.__version__}
@@ -24,10 +27,13 @@ class Engine:
     def open(self, setup: Setup) -> str:
         for session in self._sessions:
             session.close()
-        wanted = (setup.path, setup.kv, setup.threads)
+        wanted = (setup.path, setup.kv, setup.threads, setup.gpu)
         if self._loaded != wanted:
             self._sessions, self._model = [], None  # two models at once might not fit
-            self._model = foundry.CompiledModel.load(setup.path, threads=setup.threads, kv_dtype=setup.kv)
+            device = "cuda" if setup.gpu else "cpu"
+            self._model = foundry.CompiledModel.load(
+                setup.path, device=device, threads=setup.threads, kv_dtype=setup.kv
+            )
             self._loaded = wanted
         self._depth = setup.depth
         if setup.depth == 0:
@@ -57,6 +63,35 @@ class Engine:
             self._sessions[0].forward(ids)
         else:
             self._model.forward([(session, ids[i : i + 1]) for i, session in enumerate(self._sessions)])
+
+    def generate(self, n: int) -> None:
+        """The most likely tokens; on a GPU each is drawn there, and steps run ahead of the host."""
+        greedy = foundry.SamplingParams(temperature=0.0)
+
+        def run(session: foundry.Session) -> None:
+            stream = session.begin(random_ids(1, 5), n, greedy, [])
+            while stream.next()[1] is None:
+                pass
+
+        if len(self._sessions) == 1:
+            return run(self._sessions[0])
+        with ThreadPoolExecutor(len(self._sessions)) as pool:
+            list(pool.map(run, self._sessions))
+
+    def grow(self, growths: int, most: int = 4000) -> float:
+        """A token that grows its session, over its neighbours: medians."""
+        session, times, grew = self._sessions[0], [], []
+        ids = random_ids(most, 6)
+        while sum(grew) < growths and len(times) < most:
+            pages, began = session.pages_added, time.perf_counter()
+            session.forward(ids[len(times) : len(times) + 1])
+            times.append(time.perf_counter() - began)
+            grew.append(session.pages_added > pages)
+        if not any(grew):
+            raise RuntimeError(f"grow: expected a growth within {most} tokens, found none")
+        at = [i for i, grown in enumerate(grew) if grown]
+        beside = [times[j] for i in at for j in range(max(i - 4, 0), min(i + 5, len(times))) if not grew[j]]
+        return statistics.median(times[i] for i in at) / statistics.median(beside)
 
     def rewind(self) -> None:
         for session in self._sessions:

@@ -30,7 +30,7 @@ lib.llama_log_set(keep_log, ctypes.c_void_p(0))
 class Engine:
     def __init__(self, folder: Path) -> None:
         lib.llama_backend_init()
-        self._loaded: str | None = None
+        self._loaded: tuple[str, bool] | None = None
         self._context: Any = None
         self._seeds: dict[Setup, bytes] = {}
 
@@ -43,16 +43,16 @@ class Engine:
             lib.llama_batch_free(self._batch)
             lib.llama_free(self._context)
             self._context = None
-        if self._loaded != setup.path:
+        if self._loaded != (setup.path, setup.gpu):
             if self._loaded:
                 lib.llama_model_free(self._model)
             params = lib.llama_model_default_params()
-            params.n_gpu_layers = 0
+            params.n_gpu_layers = 999 if setup.gpu else 0
             self._model = lib.llama_model_load_from_file(setup.path.encode(), params)
             if not self._model:
                 self._loaded = None
                 raise ValueError(f"llama_model_load_from_file: {log[-1]}")
-            self._loaded = setup.path
+            self._loaded = (setup.path, setup.gpu)
             self._seeds.clear()
         self._depth, self._sequences = setup.depth, setup.sequences
         self._context = self._new_context(setup)
@@ -68,6 +68,11 @@ class Engine:
 
     def step(self, ids: Ids) -> None:
         self._decode([(token, sequence, True) for sequence, token in enumerate(ids.tolist())])
+
+    def generate(self, n: int) -> None:
+        """Given tokens, none of them drawn: what its own bench counts as generation."""
+        for ids in random_ids(n * self._sequences, 5).reshape(n, self._sequences):
+            self.step(ids)
 
     def rewind(self) -> None:
         for sequence in range(self._sequences):
@@ -114,7 +119,7 @@ class Engine:
 
     def _seed(self, setup: Setup, computed: int) -> bytes:
         """The state of the first tokens, as llama_state_seq_get_data has it; computed once for each kind of K/V."""
-        key = Setup(setup.path, setup.kv, flash_attention=setup.flash_attention)
+        key = Setup(setup.path, setup.kv, flash_attention=setup.flash_attention, gpu=setup.gpu)
         if key not in self._seeds:
             self.forward(random_ids(computed, 1))
             state = bytearray(lib.llama_state_seq_get_size(self._context, 0))

@@ -1,4 +1,5 @@
-// Launches through NVIDIA's driver: one stream, in which a step is what was launched since the step before.
+// Launches through NVIDIA's driver, in one stream. A step is put down launch by launch and goes to the card as a whole
+// when it is submitted.
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -13,6 +14,7 @@
 #include "device/cuda/cuda_device.h"
 #include "device/cuda/gpu.h"
 #include "device/cuda/kernels.h"
+#include "device/cuda/launches.h"
 #include "device/cuda/memory.h"
 #include "device/cuda/steps.h"
 #include "device/cuda/told.h"
@@ -35,6 +37,7 @@ class CudaQueue final : public KernelQueue {
         kernels_(Kernels::open(gpu_, options)),
         memory_(std::make_shared<Memory>(gpu_)),
         steps_(gpu_, memory_),
+        launches_(gpu_),
         told_(gpu_, memory_) {
     const Gpu::Current current(*gpu_);
     gpu_->check(gpu_->driver().make_stream(&stream_, kStreamNonBlocking), "a stream");
@@ -51,6 +54,7 @@ class CudaQueue final : public KernelQueue {
     const Gpu::Current current(*gpu_);
     drop();
     steps_.settle();
+    launches_.clear();
     gpu_->driver().destroy_stream(stream_);
   }
   CudaQueue(const CudaQueue&) = delete;
@@ -91,18 +95,15 @@ class CudaQueue final : public KernelQueue {
   }
 
   void begin() override {
-    const Gpu::Current current(*gpu_);
     gpu_->check_alive();
     drop();
     memory_->encoding();
   }
 
   void dispatch(const Dispatch& one) override {
-    const Gpu::Current current(*gpu_);
-    gpu_->check_alive();
     const Function function = kernels_->get(one);
-    metal_cuda::Arguments arguments{};
-    is_encoding_ = true;
+    step_.push_back({function, one.grid, one.threads, one.is_beside, {}});
+    metal_cuda::Arguments& arguments = step_.back().arguments;
     for (uint32_t i = 0; i < one.n_slots; ++i) {
       const Dispatch::Slot& slot = one.slots[i];
       if (slot.buffer != nullptr) {
@@ -110,26 +111,30 @@ class CudaQueue final : public KernelQueue {
       } else if (slot.is_value) {
         std::memcpy(arguments.values[i], slot.bytes, slot.n_bytes);
       } else {
-        arguments.buffers[i] = reinterpret_cast<void*>(told_.tell(slot.bytes, slot.n_bytes, stream_));
+        arguments.buffers[i] = reinterpret_cast<void*>(told_.tell(slot.bytes, slot.n_bytes));
       }
     }
-    void* parameters[] = {&arguments};
-    gpu_->check(gpu_->driver().launch(function, one.grid.x, one.grid.y, one.grid.z, one.threads, 1, 1, 0, stream_,
-                                      parameters, nullptr),
-                one.kernel.data());
   }
 
   uint64_t submit() override {
+    const Gpu::Current current(*gpu_);
+    gpu_->check_alive();
+    is_on_its_way_ = true;
+    memory_->mirror(stream_);
+    told_.send(stream_);
+    launches_.run(step_, stream_);
     const uint64_t step = steps_.submit(stream_);
     told_.submitted(step, steps_.ended());
-    is_encoding_ = false;
+    is_on_its_way_ = false;
+    step_.clear();
     return step;
   }
-  /// What was launched is on its way, and may still write: it ends, as a step that nobody asks for.
+  /// What of it is on its way, where submit() failed, may still write: it ends, as a step that nobody asks for.
   void drop() noexcept override {
     const Gpu::Current current(*gpu_);
-    if (is_encoding_) static_cast<void>(gpu_->driver().wait_for_stream(stream_));
-    is_encoding_ = false;
+    if (is_on_its_way_) static_cast<void>(gpu_->driver().wait_for_stream(stream_));
+    is_on_its_way_ = false;
+    step_.clear();
     told_.dropped();
     memory_->abandoned();
   }
@@ -143,10 +148,12 @@ class CudaQueue final : public KernelQueue {
   const std::shared_ptr<Kernels> kernels_;
   const std::shared_ptr<Memory> memory_;
   Steps steps_;
+  Launches launches_;
   Told told_;
   Stream stream_ = nullptr;
   DeviceInfo info_;
-  bool is_encoding_ = false;  // something has been launched since the last step
+  std::vector<Launch> step_;    // in hand
+  bool is_on_its_way_ = false;  // some of it, maybe
 };
 
 /// "cuda" is the first, "cuda:1" the second; nothing: a name of another kind.

@@ -17,6 +17,19 @@ using Module = struct CUmod_st*;
 using Function = struct CUfunc_st*;
 using Stream = struct CUstream_st*;
 using Event = struct CUevent_st*;
+using Graph = struct CUgraph_st*;
+using GraphNode = struct CUgraphNode_st*;
+using GraphExec = struct CUgraphExec_st*;
+
+/// CUDA_KERNEL_NODE_PARAMS_v2
+struct KernelNode {
+  Function function;
+  unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+  void** parameters;
+  void** extra;
+  void* kernel;  // null: the function
+  Context context;
+};
 
 inline constexpr Result kSuccess = 0, kOutOfMemory = 2;
 inline constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CUdevice_attribute
@@ -51,6 +64,14 @@ inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
   FUNCTION(launch, cuLaunchKernel,                                                                                    \
            (Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, \
             unsigned block_z, unsigned shared_bytes, Stream stream, void** parameters, void** extra))                 \
+  FUNCTION(make_graph, cuGraphCreate, (Graph * graph, unsigned flags))                                                \
+  FUNCTION(destroy_graph, cuGraphDestroy, (Graph graph))                                                              \
+  FUNCTION(add_kernel, cuGraphAddKernelNode_v2,                                                                       \
+           (GraphNode * node, Graph graph, const GraphNode* behind, size_t n_behind, const KernelNode* kernel))       \
+  FUNCTION(instantiate, cuGraphInstantiateWithFlags, (GraphExec * exec, Graph graph, unsigned long long flags))       \
+  FUNCTION(set_kernel, cuGraphExecKernelNodeSetParams_v2, (GraphExec exec, GraphNode node, const KernelNode* kernel)) \
+  FUNCTION(launch_graph, cuGraphLaunch, (GraphExec exec, Stream stream))                                              \
+  FUNCTION(destroy_exec, cuGraphExecDestroy, (GraphExec exec))                                                        \
   FUNCTION(make_stream, cuStreamCreate, (Stream * stream, unsigned flags))                                            \
   FUNCTION(destroy_stream, cuStreamDestroy_v2, (Stream stream))                                                       \
   FUNCTION(wait_for_stream, cuStreamSynchronize, (Stream stream))                                                     \

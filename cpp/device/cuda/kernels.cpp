@@ -76,6 +76,7 @@ Function Kernels::get(const Dispatch& launch) {
 
 /// Kept code that the driver does not take is as none.
 Function Kernels::make(const Dispatch& launch) {
+  const Gpu::Current current(*gpu_);
   const KernelProgram program = program_of(launch);
   std::vector<std::string> options = program.options;
   options.push_back("--gpu-architecture=" + architecture_);

@@ -19,7 +19,7 @@ std::unique_ptr<Buffer> Told::room() {
   return one;
 }
 
-Address Told::tell(const void* data, uint64_t bytes, Stream stream) {
+Address Told::tell(const void* data, uint64_t bytes) {
   for (const Entry& one : entries_)
     if (one.data == data && one.bytes == bytes && std::memcmp(host_[one.chunk]->host() + one.offset, data, bytes) == 0)
       return device_[one.chunk]->address() + one.offset;
@@ -34,10 +34,17 @@ Address Told::tell(const void* data, uint64_t bytes, Stream stream) {
   const size_t chunk = host_.size() - 1;
   const Address to = device_[chunk]->address() + offset_;
   std::memcpy(host_[chunk]->host() + offset_, data, bytes);
-  gpu_->check(gpu_->driver().upload(to, host_[chunk]->host() + offset_, bytes, stream), "what a launch is told");
   entries_.push_back({data, bytes, offset_, chunk});
   offset_ = (offset_ + bytes + kAlign - 1) / kAlign * kAlign;
   return to;
+}
+
+void Told::send(Stream stream) {
+  for (size_t i = 0; i < host_.size(); ++i) {
+    const uint64_t bytes = i + 1 == host_.size() ? offset_ : kChunkBytes;
+    gpu_->check(gpu_->driver().upload(device_[i]->address(), host_[i]->host(), bytes, stream),
+                "what launches are told");
+  }
 }
 
 void Told::dropped() noexcept {

@@ -1,6 +1,6 @@
 // What launches are told by pointer (sequences, turns of a rope, how to sample), where kernels can read it fast:
-// copied into the card's memory in the stream's order, from pinned memory that stays as it is until the step has
-// ended.
+// copied into the card's memory as the step is submitted, from pinned memory that stays as it is until the step has
+// ended. A step that is told as much as the one before has it at the same addresses.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -16,8 +16,10 @@ class Told {
  public:
   Told(std::shared_ptr<Gpu> gpu, std::shared_ptr<Memory> memory) : gpu_(std::move(gpu)), memory_(std::move(memory)) {}
 
-  /// The address where launches behind this see these bytes. What a step was told already is not copied again.
-  Address tell(const void* data, uint64_t bytes, Stream stream);
+  /// The address where launches see these bytes. What a step was told already is not kept again.
+  Address tell(const void* data, uint64_t bytes);
+  /// All that the step was told, in the stream's order.
+  void send(Stream stream);
   /// The step is over: the next one begins with all the room there is.
   void submitted(uint64_t step, uint64_t ended);
   /// The step is given up, and what was launched of it has ended.

@@ -1,6 +1,7 @@
 #include "device/gpu/attention_shape.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "launch.h"
 
@@ -27,9 +28,12 @@ uint32_t decode_lanes(uint32_t head_dim) {
   return found;
 }
 
-uint32_t prefill_strip(uint32_t head_dim, bool few_registers) {
-  const bool narrow = few_registers && head_dim >= AttentionPrefillLaunch::kNarrowFrom;
-  return narrow ? uint32_t{AttentionPrefillLaunch::kNarrowRows} : uint32_t{AttentionPrefillLaunch::kRows};
+uint32_t prefill_strip(const KvParams& kv, bool few_registers) {
+  using Launch = AttentionPrefillLaunch;
+  const uint32_t rows = Launch::kRows, narrow = Launch::kNarrowRows, wide = Launch::kWideRows;
+  if (few_registers) return kv.head_dim >= Launch::kNarrowFrom ? narrow : rows;
+  const bool copied = kv_format(kv, false) != std::string_view("any");
+  return copied && kv.head_dim <= Launch::kWideTo ? wide : rows;
 }
 
 uint32_t decode_queries(uint32_t per_kv_head, uint32_t lanes, bool few_registers) {

@@ -10,7 +10,7 @@ uint32_t prefill_rows(const KvParams& kv, bool half_tiles);
 /// Lanes that have a head between them: as few as hold it.
 uint32_t decode_lanes(uint32_t head_dim);
 /// Rows of a query head that a simdgroup of that kernel has.
-uint32_t prefill_strip(uint32_t head_dim, bool few_registers);
+uint32_t prefill_strip(const KvParams& kv, bool few_registers);
 /// Query heads of a threadgroup: as few as a KV head has, or the most that lanes take.
 uint32_t decode_queries(uint32_t per_kv_head, uint32_t lanes, bool few_registers);
 /// Which instance: of one type of its own, or of any two.

@@ -146,7 +146,7 @@ class GpuDevice final : public Device {
     const AttentionCall call = attention_call(args, prefill);
     if (call.prefills != 0) {
       const SplitParams split{0, 0, 0, prefill};
-      const uint32_t strip = prefill_strip(args.kv.head_dim, queue_->few_registers());
+      const uint32_t strip = prefill_strip(args.kv, queue_->few_registers());
       const uint32_t strips = groups(call.most_rows, strip) * per_kv_head;
       const Grid grid{groups(strips, AttentionPrefillLaunch::kSimdgroups), args.kv.n_kv_heads, args.p.n_sequences};
       Dispatch launch("attention_prefill", grid, AttentionPrefillLaunch::kThreads);

@@ -69,7 +69,7 @@ class MetalBuffer final : public Buffer {
   ~MetalBuffer() override;
   MetalBuffer(const MetalBuffer&) = delete;
 
-  std::byte* host() override { return kind_ == MemoryKind::shared ? contents_ : nullptr; }
+  std::byte* host() override { return kind_ != MemoryKind::device ? contents_ : nullptr; }
   uint64_t address() const override { return address_; }
   uint64_t bytes() const override { return bytes_; }
   id<MTLBuffer> buffer() const { return buffer_; }

@@ -199,10 +199,10 @@ std::map<std::string, Body>& kernels() {
   return all;
 }
 
-void fail(const char* what) {
+void fail(const std::string& what) {
   const Group& group = *current->group;
-  std::fprintf(stderr, "metal on the host: %s (kernel %s, threadgroup %u,%u,%u)\n", what, group.kernel, group.at.x,
-               group.at.y, group.at.z);
+  std::fprintf(stderr, "metal on the host: %s (kernel %s, threadgroup %u,%u,%u)\n", what.c_str(), group.kernel,
+               group.at.x, group.at.y, group.at.z);
   for (const Meeting* meeting : {static_cast<const Meeting*>(nullptr), &group.barrier}) {
     size_t n = 0;
     for (const auto& thread : group.threads) n += !thread->done && thread->waits_at == meeting ? 1 : 0;
@@ -275,7 +275,8 @@ void* threadgroup_memory(int id, size_t bytes, size_t align) {
   if (memory == nullptr) {
     memory = std::make_unique<Memory>(bytes, align);
     group.memory_bytes += bytes;
-    if (group.memory_bytes > kThreadgroupMemory) fail("more than 32 KB of threadgroup memory");
+    if (group.memory_bytes > group.launch->threadgroup_memory)
+      fail("more than " + std::to_string(group.launch->threadgroup_memory / 1024) + " KB of threadgroup memory");
   }
   return memory->data();
 }

@@ -14,7 +14,6 @@
 namespace metal_host {
 
 constexpr uint32_t kLanes = 32, kSlotBytes = 64, kMostThreads = 1024, kMostBuffers = 31;
-constexpr size_t kThreadgroupMemory = 32 << 10;  // Apple's limit
 
 struct Size {
   uint32_t x = 1, y = 1, z = 1;
@@ -22,19 +21,20 @@ struct Size {
 struct Launch {
   Launch() { std::fill_n(lengths, kMostBuffers, UINT64_MAX); }
   void* buffers[kMostBuffers] = {};
-  uint64_t lengths[kMostBuffers];       // bytes from there on; all ones: not known
-  Size grid;                            // threadgroups
-  Size threads;                         // of a threadgroup
-  uint64_t seed = 0;                    // 0: threads in order
-  uint32_t constants = 0;               // function constants that are bools, a bit each
-  std::map<uint32_t, int32_t> numbers;  // those that are whole numbers, by index
+  uint64_t lengths[kMostBuffers];        // bytes from there on; all ones: not known
+  Size grid;                             // threadgroups
+  Size threads;                          // of a threadgroup
+  uint64_t seed = 0;                     // 0: threads in order
+  uint32_t constants = 0;                // function constants that are bools, a bit each
+  std::map<uint32_t, int32_t> numbers;   // those that are whole numbers, by index
+  size_t threadgroup_memory = 32 << 10;  // that a threadgroup may have; Apple's limit
 };
 
 using Body = void (*)(const Launch&);
 std::map<std::string, Body>& kernels();
 /// Every threadgroup of the grid. Ends the process where a kernel breaks a rule.
 void run(const Launch& launch, const std::string& kernel);
-[[noreturn]] void fail(const char* what);
+[[noreturn]] void fail(const std::string& what);
 
 // For kernels, from inside run().
 uint32_t lane();
