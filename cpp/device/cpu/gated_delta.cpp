@@ -20,7 +20,8 @@ struct Head {
     return reinterpret_cast<float*>(at + p.state_at_bytes) + number * p.head_k * p.head_v;
   }
 
-  void run(const StateRun& run) const {
+  /// next: the state that this thread reads after it, or null.
+  void run(const StateRun& run, const float* next) const {
     const GatedDeltaParams& p = args.p;
     const uint64_t keys = uint64_t{p.k_heads} * p.head_k, values = uint64_t{p.v_heads} * p.head_v;
     DeltaRows rows{};
@@ -29,6 +30,7 @@ struct Head {
     rows.norm = values_of(args.norm), rows.eps = p.eps, rows.qk_eps = p.qk_eps;
     rows.from = run.from == 0 ? nullptr : state(run.from);
     rows.to = state(run.to);
+    rows.next = next;
     for (uint32_t done = 0; done < run.n_rows; done += rows.n_rows) {
       const uint64_t first = uint64_t{run.first_row} + done;
       rows.n_rows = std::min(run.n_rows - done, kDeltaRows);
@@ -53,9 +55,20 @@ struct Head {
 
 void gated_delta(const GatedDeltaArgs& args, const CpuKernels& kernels, ThreadPool& pool) {
   const GatedDeltaParams& p = args.p;
-  for_rows(pool, p.v_heads, uint64_t{p.n_rows} * p.head_k * p.head_v, [&](uint64_t h) {
-    const Head head{args, kernels, h, values_of(args.decay)[h], values_of(args.bias)[h]};
-    for (uint32_t i = 0; i < args.n_runs; ++i) head.run(args.runs[i]);
+  const auto head = [&](uint64_t h) {
+    return Head{args, kernels, h, values_of(args.decay)[h], values_of(args.bias)[h]};
+  };
+  // A thread's heads are neighbours, whose states memory gives one behind the other.
+  const bool small = uint64_t{p.n_rows} * p.v_heads * p.head_k * p.head_v < kSmall;
+  const uint64_t parts = small ? 1 : std::min<uint64_t>(p.v_heads, uint64_t{pool.size()} * 2);
+  pool.parallel_for(parts, [&](uint64_t part, uint32_t) {
+    const uint64_t end = (part + 1) * p.v_heads / parts;
+    for (uint64_t h = part * p.v_heads / parts; h < end; ++h)
+      for (uint32_t i = 0; i < args.n_runs; ++i) {
+        const bool last = i + 1 == args.n_runs;
+        const uint64_t next = last && h + 1 == end ? 0 : args.runs[last ? 0 : i + 1].from;
+        head(h).run(args.runs[i], next == 0 ? nullptr : head(last ? h + 1 : h).state(next));
+      }
   });
 }
 

@@ -26,8 +26,10 @@ inline void direct(const float* x, uint32_t n, float eps, float scale, float* y)
   }
 }
 
-/// All rows through `words` times sixteen columns from `first` on; of the last word, `count` lanes.
-template <uint32_t words, bool whole>
+/// All rows through `words` times sixteen columns from `first` on; of the last word, `count` lanes. One that is `last`
+/// leaves the state past the caches, and has them fetch what is next: a state is far larger than they are, and with a
+/// row a token it comes and goes through memory.
+template <uint32_t words, bool whole, bool last>
 inline void delta_columns(const DeltaRows& d, const DeltaKeys& keys, uint32_t first, uint32_t count) {
   const auto read = [&](const float* p) {
     if constexpr (whole) return load(p);
@@ -37,20 +39,27 @@ inline void delta_columns(const DeltaRows& d, const DeltaKeys& keys, uint32_t fi
     if constexpr (whole) return store(p, a);
     store(p, a, count);
   };
+  const auto write_state = [&](float* p, F16 a) {
+    if constexpr (last) return stream(p, a);
+    write(p, a);
+  };
+  const uint64_t stride = d.head_v;
+  const uint32_t head_k = d.head_k;
   for (uint32_t r = 0; r < d.n_rows; ++r) {
-    const float* from = r == 0 ? d.from : d.to;
-    const float *k = keys.k[r], *q = keys.q[r];
+    const float *before = r == 0 ? d.from : d.to, *k = keys.k[r], *q = keys.q[r];
     F16 known[words], seen[words];
     FOUNDRY_UNROLL
     for (uint32_t w = 0; w < words; ++w) known[w] = seen[w] = zero();
-    for (uint32_t i = 0; from != nullptr && i < d.head_k; ++i) {
+    const float* from = before + first;
+    for (uint32_t i = 0; before != nullptr && i < head_k; ++i, from += stride) {
       const F16 ki = set1(k[i]), qi = set1(q[i]);
+      F16 s[words];
       FOUNDRY_UNROLL
-      for (uint32_t w = 0; w < words; ++w) {
-        const F16 s = read(from + uint64_t{i} * d.head_v + first + 16 * w);
-        known[w] = fma(ki, s, known[w]);
-        seen[w] = fma(qi, s, seen[w]);
-      }
+      for (uint32_t w = 0; w < words; ++w) s[w] = read(from + 16 * w);
+      FOUNDRY_UNROLL
+      for (uint32_t w = 0; w < words; ++w) known[w] = fma(ki, s[w], known[w]);
+      FOUNDRY_UNROLL
+      for (uint32_t w = 0; w < words; ++w) seen[w] = fma(qi, s[w], seen[w]);
     }
     const F16 kept = set1(d.kept[r]), beta = set1(d.beta[r]), both = set1(keys.both[r]);
     FOUNDRY_UNROLL
@@ -59,21 +68,31 @@ inline void delta_columns(const DeltaRows& d, const DeltaKeys& keys, uint32_t fi
       known[w] = mul(beta, sub(v, mul(kept, known[w])));
       write(d.out + r * d.out_stride + first + 16 * w, fma(both, known[w], mul(kept, seen[w])));
     }
-    for (uint32_t i = 0; i < d.head_k; ++i) {
+    float* to = d.to + first;
+    if (before == nullptr) {
+      for (uint32_t i = 0; i < head_k; ++i, to += stride) {
+        const F16 ki = set1(k[i]);
+        FOUNDRY_UNROLL
+        for (uint32_t w = 0; w < words; ++w) write_state(to + 16 * w, fma(ki, known[w], zero()));
+      }
+      continue;
+    }
+    from = before + first;
+    const float* next = d.next == nullptr ? from : d.next + first;
+    for (uint32_t i = 0; i < head_k; ++i, from += stride, to += stride, next += stride) {
       const F16 ki = set1(k[i]);
       FOUNDRY_UNROLL
       for (uint32_t w = 0; w < words; ++w) {
-        const uint64_t at = uint64_t{i} * d.head_v + first + 16 * w;
-        const F16 s = from == nullptr ? zero() : read(from + at);
-        write(d.to + at, fma(ki, known[w], mul(kept, s)));
+        if (last) __builtin_prefetch(next + 16 * w, 0, 2);
+        write_state(to + 16 * w, fma(ki, known[w], mul(kept, read(from + 16 * w))));
       }
     }
   }
 }
 
-template <uint32_t words>
+template <uint32_t words, bool last = false>
 inline uint32_t delta_blocks(const DeltaRows& d, const DeltaKeys& keys, uint32_t first) {
-  for (; first + 16 * words <= d.head_v; first += 16 * words) delta_columns<words, true>(d, keys, first, 16);
+  for (; first + 16 * words <= d.head_v; first += 16 * words) delta_columns<words, true, last>(d, keys, first, 16);
   return first;
 }
 
@@ -89,9 +108,14 @@ void gated_delta(const DeltaRows& d) {
     }
     keys.both[r] = sum(products);
   }
-  uint32_t first = d.n_rows == 1 ? delta_blocks<kDeltaWordsOfOne>(d, keys, 0) : 0;
+  const bool aligned = reinterpret_cast<uintptr_t>(d.to) % kStreamAlign == 0 && d.head_v * sizeof(float) % 64 == 0;
+  uint32_t first = 0;
+  if (d.n_rows == 1 && d.from != d.to && aligned) {
+    first = delta_blocks<kDeltaWordsOfOne, true>(d, keys, 0);
+    streamed();
+  }
   first = delta_blocks<1>(d, keys, delta_blocks<kDeltaWords>(d, keys, first));
-  if (first < d.head_v) delta_columns<1, false>(d, keys, first, d.head_v - first);
+  if (first < d.head_v) delta_columns<1, false, false>(d, keys, first, d.head_v - first);
   for (uint32_t r = 0; r < d.n_rows; ++r) {
     float* out = d.out + r * d.out_stride;
     const float* z = d.z + r * d.out_stride;

@@ -86,6 +86,7 @@ struct DeltaRows {
   uint32_t head_v;
   const float* from;  // the state [head_k, head_v]; null: zero
   float* to;          // may be `from`
+  const float* next;  // what is likely read next, as large; null: not known
   const float *q, *k, *v;
   uint64_t mixed_stride;   // of a row of them
   float kept[kDeltaRows];  // what the state is multiplied by
