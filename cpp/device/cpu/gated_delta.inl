@@ -50,7 +50,7 @@ inline void delta_columns(const DeltaRows& d, const DeltaKeys& keys, uint32_t fi
     F16 known[words], seen[words];
     FOUNDRY_UNROLL
     for (uint32_t w = 0; w < words; ++w) known[w] = seen[w] = zero();
-    const float* from = before + first;
+    const float* from = before == nullptr ? nullptr : before + first;
     for (uint32_t i = 0; before != nullptr && i < head_k; ++i, from += stride) {
       const F16 ki = set1(k[i]), qi = set1(q[i]);
       F16 s[words];
