@@ -96,6 +96,57 @@ void attention(benchmark::State& state, const cases::Case& one) {
       4.0 * static_cast<double>(state.iterations()) * seen * static_cast<double>(width), benchmark::Counter::kIsRate);
 }
 
+/// A sequence's rows through each layer of many in turn, from one state into another, as a decode does it: both states
+/// are far larger than caches.
+void gated_delta(benchmark::State& state, const cases::Case& one) {
+  const auto cpu = device();
+  Random random(one.seed());
+  GatedDeltaParams p{};
+  p.n_rows = one.number("rows"), p.k_heads = one.number("k_heads"), p.v_heads = one.number("v_heads");
+  p.head_k = one.number("head_k"), p.head_v = one.number("head_v"), p.eps = p.qk_eps = 1e-6f;
+  const uint32_t layers = one.number("layers");
+  const uint64_t values = uint64_t{p.v_heads} * p.head_v, width = 2 * uint64_t{p.k_heads} * p.head_k + values;
+  const uint64_t bytes = values * p.head_k * sizeof(float);
+  std::vector<std::unique_ptr<Buffer>> states;
+  for (int i = 0; i < 2; ++i) {
+    states.push_back(cpu->allocate(layers * bytes, MemoryKind::device));
+    const std::vector<float> start = kernel_tests::random_floats(random, bytes / sizeof(float));
+    for (uint32_t l = 0; l < layers; ++l)
+      cpu->upload({states.back().get(), l * bytes}, std::as_bytes(std::span(start)));
+  }
+  const auto vector = [&](std::vector<float> x) { return kernel_tests::weight_from(x, 1, x.size()); };
+  const auto of_decay = vector(std::vector<float>(p.v_heads, -0.1f)), of_bias = vector(std::vector<float>(p.v_heads));
+  const auto of_norm = vector(std::vector<float>(p.head_v, 1.0f));
+  const auto decay = cpu->prepare(of_decay.view(), WeightUse::table);
+  const auto bias = cpu->prepare(of_bias.view(), WeightUse::table);
+  const auto norm = cpu->prepare(of_norm.view(), WeightUse::table);
+  const auto mixed = filled(*cpu, kernel_tests::random_floats(random, p.n_rows * width));
+  const auto scalars = filled(*cpu, kernel_tests::random_floats(random, uint64_t{p.n_rows} * p.v_heads));
+  const auto z = filled(*cpu, kernel_tests::random_floats(random, p.n_rows * values));
+  const auto out = cpu->allocate(p.n_rows * values * sizeof(float), MemoryKind::device);
+  uint64_t at = 0;
+  steps(state, *cpu, {p.n_rows, static_cast<uint32_t>(width), 1, 1, 1, 8}, [&] {
+    const uint64_t round = at / layers % 2;
+    p.state_at_bytes = at++ % layers * bytes;
+    const StateRun run{states[round]->address(), states[1 - round]->address(), 0, p.n_rows};
+    cpu->gated_delta({p,
+                      &run,
+                      1,
+                      decay.get(),
+                      bias.get(),
+                      norm.get(),
+                      {mixed.get(), 0},
+                      {scalars.get(), 0},
+                      {scalars.get(), 0},
+                      {z.get(), 0},
+                      {out.get(), 0}});
+  });
+  state.counters["rows/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * p.n_rows, benchmark::Counter::kIsRate);
+  state.counters["state_bytes/s"] =
+      benchmark::Counter(2.0 * static_cast<double>(state.iterations() * bytes), benchmark::Counter::kIsRate);
+}
+
 template <class F>
 void add(const std::string& op, F* run) {
   for (const cases::Case& one : cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op, true))
@@ -114,5 +165,6 @@ int main(int argc, char** argv) {
   benchmark::RegisterBenchmark("bandwidth of one core", foundry::bandwidth)->UseRealTime();
   foundry::add("linear", foundry::linear);
   foundry::add("attention", foundry::attention);
+  foundry::add("gated_delta", foundry::gated_delta);
   benchmark::RunSpecifiedBenchmarks();
 }

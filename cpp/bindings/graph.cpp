@@ -42,8 +42,11 @@ void bind_graph(nb::module_& m) {
           },
           "n_layers"_a, "n_kv_heads"_a, "head_dim"_a, "window"_a = 0)
       .def(
-          "set_recurrent", [](Graph& g, uint32_t n_layers, uint32_t width) { g.recurrent = {n_layers, width}; },
-          "n_layers"_a, "width"_a, "Layers with a state, each of so many values.")
+          "set_recurrent",
+          [](Graph& g, uint32_t n_layers, std::vector<uint32_t> widths) {
+            g.recurrent = {n_layers, std::move(widths)};
+          },
+          "n_layers"_a, "widths"_a, "Layers with a state, each of parts of so many values.")
       .def("embed", &Graph::embed, "table"_a, "scale"_a, "name"_a)
       .def("rms_norm", &Graph::rms_norm, "x"_a, "scale"_a, "eps"_a, "name"_a)
       .def("layer_norm", &Graph::layer_norm, "x"_a, "scale"_a, "bias"_a, "eps"_a, "name"_a)
@@ -102,10 +105,26 @@ void bind_graph(nb::module_& m) {
       .def("sum_routed", &Graph::sum_routed, "y"_a, "weights"_a, "name"_a)
       .def(
           "short_conv",
-          [](Graph& g, ValueId x, uint32_t layer, bool gated, WeightId taps, WeightId bias, const std::string& name) {
-            return g.short_conv(x, {layer, gated ? 1u : 0u}, taps, bias, name);
+          [](Graph& g, ValueId x, uint32_t layer, bool gated, WeightId taps, WeightId bias, const std::string& name,
+             uint32_t part,
+             bool silu) { return g.short_conv(x, {layer, gated ? 1u : 0u, part, silu ? 1u : 0u}, taps, bias, name); },
+          "x"_a, "layer"_a, "gated"_a, "taps"_a, "bias"_a, "name"_a, "part"_a = 0, "silu"_a = false)
+      .def(
+          "gated_delta",
+          [](Graph& g, ValueId mixed, ValueId alpha, ValueId beta, ValueId z, uint32_t layer, uint32_t part,
+             uint32_t k_heads, uint32_t v_heads, uint32_t head_k, uint32_t head_v, WeightId decay, WeightId bias,
+             WeightId norm, float eps, float qk_eps, const std::string& name) {
+            return g.gated_delta({mixed, alpha, beta, z}, {layer, part, k_heads, v_heads, head_k, head_v, eps, qk_eps},
+                                 {decay, bias, norm}, name);
           },
-          "x"_a, "layer"_a, "gated"_a, "taps"_a, "bias"_a, "name"_a)
+          "mixed"_a, "alpha"_a, "beta"_a, "z"_a, "layer"_a, "part"_a, "k_heads"_a, "v_heads"_a, "head_k"_a, "head_v"_a,
+          "decay"_a, "bias"_a, "norm"_a, "eps"_a, "qk_eps"_a, "name"_a)
+      .def(
+          "sigmoid_gate",
+          [](Graph& g, ValueId x, ValueId gate, uint32_t n_heads, const std::string& name) {
+            return g.sigmoid_gate(x, gate, {n_heads}, name);
+          },
+          "x"_a, "gate"_a, "n_heads"_a, "name"_a)
       .def("select_rows", &Graph::select_rows, "x"_a, "name"_a)
       .def(
           "set_logits", [](Graph& g, ValueId value) { g.logits = value; }, "value"_a)

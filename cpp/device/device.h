@@ -132,6 +132,18 @@ struct ShortConvArgs {
   Span in;             // [n_rows, channels], or gated [n_rows, 3, channels]
   Span out;            // [n_rows, channels]
 };
+/// See GatedDeltaParams. A row's result and state are the same however its sequence's rows are cut into runs.
+struct GatedDeltaArgs {
+  GatedDeltaParams p;
+  const StateRun* runs;
+  u32 n_runs;
+  const Weight* decay;  // f32 [1, v_heads]
+  const Weight* bias;   // f32 [1, v_heads]
+  const Weight* norm;   // f32 [1, head_v]
+  Span mixed;           // [n_rows, 2 * k_heads * head_k + v_heads * head_v]
+  Span alpha, beta;     // [n_rows, v_heads]
+  Span z, out;          // [n_rows, v_heads * head_v]
+};
 /// Rotates `in` [n_rows, n_heads * head_dim] into `out` (may be the same place).
 struct RopeArgs {
   RopeParams p;
@@ -168,6 +180,12 @@ struct
   uint32_t width;
   float alpha, limit;
   Span gate, up, out;
+};
+struct SigmoidGateArgs {
+  SigmoidGateParams p;
+  Span in;    // [n_rows, n_heads, width]
+  Span gate;  // [n_rows, n_heads, of_head]
+  Span out;
 };
 struct GeluArgs {  // out = gelu(in), by tanh
   uint32_t n_rows;
@@ -224,12 +242,14 @@ class Device : public DeviceMemory {
   virtual void linear_routed(const LinearRoutedArgs& args) = 0;
   virtual void sum_routed(const SumRoutedArgs& args) = 0;
   virtual void short_conv(const ShortConvArgs& args) = 0;
+  virtual void gated_delta(const GatedDeltaArgs& args) = 0;
   virtual void rope(const RopeArgs& args) = 0;
   virtual void kv_append(const KvAppendArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;
   virtual void swiglu(const GatedArgs& args) = 0;
   virtual void geglu(const GatedArgs& args) = 0;
   virtual void swiglu_clamped(const ClampedGateArgs& args) = 0;
+  virtual void sigmoid_gate(const SigmoidGateArgs& args) = 0;
   virtual void gelu(const GeluArgs& args) = 0;
   virtual void add(const AddArgs& args) = 0;
   virtual void scale(const ScaleArgs& args) = 0;

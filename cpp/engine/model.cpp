@@ -37,7 +37,7 @@ KvGeometry geometry_of(const LayerGroup& group, const Device& device, const Mode
 KvGeometry states_of(const RecurrentGroup& group, const ModelOptions& options) {
   KvGeometry g;
   g.n_layers = group.n_layers;
-  g.state_bytes = uint64_t{group.width} * sizeof(float);
+  g.state_bytes = group.width() * sizeof(float);
   g.page_tokens = options.page_tokens;
   g.tile_tokens = options.page_tokens;
   g.kept_states = static_cast<uint32_t>(
@@ -67,7 +67,8 @@ Graph verified(const Graph& graph) {
 const char* only_on_the_host(const Op& op) {
   if (op.is<RouteOp>() || op.is<LinearRoutedOp>() || op.is<SumRoutedOp>()) return "a mixture of experts";
   if (op.is<AttentionOp>() && !op.weights.empty()) return "sinks";
-  if (op.is<ShortConvOp>()) return "a recurrent layer";
+  if (op.is<ShortConvOp>() || op.is<GatedDeltaOp>()) return "a recurrent layer";
+  if (op.is<SigmoidGateOp>()) return "a gate by sigmoid";
   return op.is<SwigluClampedOp>() ? "a clamped gate" : nullptr;
 }
 

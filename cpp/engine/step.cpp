@@ -369,16 +369,42 @@ void StepRunner::encode(const Op& op, const SumRoutedOp&) {
 
 void StepRunner::encode(const Op& op, const ShortConvOp& conv) {
   const ValueId y = op.outputs[0];
-  const Weight* taps = table(op.weights[0]);
-  const u64 state_bytes = u64{graph_.recurrent.width} * sizeof(float);
-  device_.short_conv(
-      {{n_rows_, width_of(y), static_cast<u32>(ref_of(op.weights[0]).cols), conv.gated, conv.layer * state_bytes},
-       state_runs_.data(),
-       static_cast<u32>(state_runs_.size()),
-       taps,
-       table(op.weights[1]),
-       at(op.inputs[0]),
-       at(y)});
+  const auto taps = static_cast<u32>(ref_of(op.weights[0]).cols);
+  device_.short_conv({{n_rows_, width_of(y), taps, conv.gated, conv.silu, 0, state_at_bytes(conv.layer, conv.part)},
+                      state_runs_.data(),
+                      static_cast<u32>(state_runs_.size()),
+                      table(op.weights[0]),
+                      table(op.weights[1]),
+                      at(op.inputs[0]),
+                      at(y)});
+}
+
+/// Where a part of a recurrent layer's state begins in a state.
+uint64_t StepRunner::state_at_bytes(uint32_t layer, uint32_t part) const {
+  return (layer * graph_.recurrent.width() + graph_.recurrent.at(part)) * sizeof(float);
+}
+
+void StepRunner::encode(const Op& op, const GatedDeltaOp& delta) {
+  device_.gated_delta({{n_rows_, delta.k_heads, delta.v_heads, delta.head_k, delta.head_v, delta.eps, delta.qk_eps, 0,
+                        state_at_bytes(delta.layer, delta.part)},
+                       state_runs_.data(),
+                       static_cast<u32>(state_runs_.size()),
+                       table(op.weights[0]),
+                       table(op.weights[1]),
+                       table(op.weights[2]),
+                       at(op.inputs[0]),
+                       at(op.inputs[1]),
+                       at(op.inputs[2]),
+                       at(op.inputs[3]),
+                       at(op.outputs[0])});
+}
+
+void StepRunner::encode(const Op& op, const SigmoidGateOp& gate) {
+  const ValueId x = op.inputs[0];
+  device_.sigmoid_gate({{rows_of(x), gate.n_heads, width_of(x) / gate.n_heads, width_of(op.inputs[1]) / gate.n_heads},
+                        at(x),
+                        at(op.inputs[1]),
+                        at(op.outputs[0])});
 }
 
 void StepRunner::encode(const Op& op, const SelectRowsOp&) {

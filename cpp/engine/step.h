@@ -104,6 +104,9 @@ class StepRunner {
   void encode(const Op& op, const LinearRoutedOp& routed);
   void encode(const Op& op, const SumRoutedOp& sum);
   void encode(const Op& op, const ShortConvOp& conv);
+  void encode(const Op& op, const GatedDeltaOp& delta);
+  void encode(const Op& op, const SigmoidGateOp& gate);
+  uint64_t state_at_bytes(uint32_t layer, uint32_t part) const;
   void encode(const Op& op, const SelectRowsOp& select);
   RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
   LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;

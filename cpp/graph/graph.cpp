@@ -171,6 +171,21 @@ ValueId Graph::short_conv(ValueId x, const ShortConvOp& conv, WeightId taps, Wei
   return y;
 }
 
+ValueId Graph::gated_delta(const std::array<ValueId, 4>& inputs, const GatedDeltaOp& delta,
+                           const std::array<WeightId, 3>& weights, const std::string& name) {
+  const Value z = entry(values, inputs[3], "value");
+  const ValueId y = new_value(z.width, z.rows);
+  ops.push_back({delta, name, {inputs.begin(), inputs.end()}, {y}, {weights.begin(), weights.end()}, {}});
+  return y;
+}
+
+ValueId Graph::sigmoid_gate(ValueId x, ValueId gate, const SigmoidGateOp& op, const std::string& name) {
+  const Value in = entry(values, x, "value");
+  const ValueId y = new_value(in.width, in.rows);
+  ops.push_back({op, name, {x, gate}, {y}, {}, {}});
+  return y;
+}
+
 ValueId Graph::select_rows(ValueId x, const std::string& name) {
   const ValueId y = new_value(entry(values, x, "value").width, Rows::selected);
   ops.push_back({SelectRowsOp{}, name, {x}, {y}, {}, {}});

@@ -2,6 +2,7 @@
 // python/foundry/models/*.py, serialised as text (serialize.cpp), verified (verify.cpp), fused per device (fuse.cpp)
 // and given buffers by lifetime (buffer_plan.cpp). Rows are symbolic: `tokens` before select_rows, `selected` after it.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -42,10 +43,18 @@ struct LayerGroup {
   uint32_t window = 0;  // 0: full
 };
 
-/// Recurrent layers, of which each keeps `width` values of all tokens so far: a state is theirs side by side.
+/// Recurrent layers, of which each keeps some values of all tokens so far: a state is theirs side by side. A layer's may
+/// be several parts, one for each op that keeps something.
 struct RecurrentGroup {
-  uint32_t n_layers = 0;  // 0: there are none
-  uint32_t width = 0;
+  uint32_t n_layers = 0;         // 0: there are none
+  std::vector<uint32_t> widths;  // values of each part of a layer's
+  uint64_t width() const { return at(widths.size()); }
+  /// Values of a layer's before this part.
+  uint64_t at(size_t part) const {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < part; ++i) sum += widths[i];
+    return sum;
+  }
 };
 
 /// The figures of a model. Where layers differ, n_heads, n_kv_heads and head_dim are the largest of them.
@@ -103,6 +112,10 @@ class Graph {
   ValueId sum_routed(ValueId y, ValueId weights, const std::string& name);
   /// Taps [channels, taps]; gated, the result is a third as wide as x.
   ValueId short_conv(ValueId x, const ShortConvOp& conv, WeightId taps, WeightId bias, const std::string& name);
+  /// Of `mixed` (q, k and v), alpha, beta and z, with decay [1, v_heads], its bias, and the norm's scale [1, head_v].
+  ValueId gated_delta(const std::array<ValueId, 4>& inputs, const GatedDeltaOp& delta,
+                      const std::array<WeightId, 3>& weights, const std::string& name);
+  ValueId sigmoid_gate(ValueId x, ValueId gate, const SigmoidGateOp& op, const std::string& name);
   ValueId select_rows(ValueId x, const std::string& name);
 
   /// ValueError for a fused graph.
@@ -124,7 +137,7 @@ class Graph {
 /// fusing is ours. Ids in range, values defined before use, and what each kind wants: widths as the weights and heads
 /// have them, no more heads than arch has, n_heads a multiple of n_kv_heads, a group's head_dim a multiple of 8 and at
 /// most arch's filled up to 32, parts inside their tensors, no more experts chosen than there are and their numbers
-/// read by routed ops alone, a state for each recurrent layer, of one op, and no windows beside them, a K/V append
+/// read by routed ops alone, each part of each recurrent layer's state of one op, and no windows beside them, a K/V append
 /// before each attention of its layer, one select_rows, logits [selected, vocab], fused ops in fused graphs alone.
 void verify(const Graph& graph);
 

@@ -28,6 +28,10 @@
 //   sum_routed   (y, weights)  -> (x)     what stands side by side, times its weight, summed in that order
 //   short_conv   (x)           -> (y)     weights (taps [channels, taps], bias or kNone); a causal convolution of each
 //                                         channel, whose last values are a layer's state (params.h: ShortConvParams)
+//   gated_delta  (mixed, alpha, beta, z) -> (y) weights (decay, its bias, norm); the gated delta rule, whose matrices are
+//                                         a layer's state (params.h: GatedDeltaParams)
+//   sigmoid_gate (x, gate)     -> (y)     x / (1 + e^-gate), by heads: of each the gate has one for all of its values,
+//                                         one for each, or, behind as many other values, one for each
 //   fused_linear (x [, residual]) -> (y...) weights (w..., biases or kNone..., norm's scale if it has one)
 #pragma once
 #include <cstdint>
@@ -213,9 +217,37 @@ struct ShortConvOp {
   static constexpr const char* kName = "short_conv";
   uint32_t layer = 0;  // of the recurrent group
   uint32_t gated = 0;
+  uint32_t part = 0;  // of the layer's state
+  uint32_t silu = 0;  // 1: of what comes out
   template <class Self, class Visit>
   static void fields(Self& op, Visit visit) {
-    visit("layer", op.layer), visit("gated", op.gated);
+    visit("layer", op.layer), visit("gated", op.gated), visit("part", op.part, 0u), visit("silu", op.silu, 0u);
+  }
+};
+
+struct GatedDeltaOp {
+  static constexpr const char* kName = "gated_delta";
+  uint32_t layer = 0;  // of the recurrent group
+  uint32_t part = 0;   // of the layer's state
+  uint32_t k_heads = 0;
+  uint32_t v_heads = 0;
+  uint32_t head_k = 0;
+  uint32_t head_v = 0;
+  float eps = 0;     // of the norm of what comes out
+  float qk_eps = 0;  // of the norms of q and k
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("layer", op.layer), visit("part", op.part), visit("k_heads", op.k_heads), visit("v_heads", op.v_heads);
+    visit("head_k", op.head_k), visit("head_v", op.head_v), visit("eps", op.eps), visit("qk_eps", op.qk_eps);
+  }
+};
+
+struct SigmoidGateOp {
+  static constexpr const char* kName = "sigmoid_gate";
+  uint32_t n_heads = 0;
+  template <class Self, class Visit>
+  static void fields(Self& op, Visit visit) {
+    visit("n_heads", op.n_heads);
   }
 };
 
@@ -234,7 +266,7 @@ struct FusedLinearOp {
 struct Op {
   using Kind = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
                             SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, RouteOp, LinearRoutedOp,
-                            SwigluClampedOp, SumRoutedOp, ShortConvOp, FusedLinearOp>;
+                            SwigluClampedOp, SumRoutedOp, ShortConvOp, GatedDeltaOp, SigmoidGateOp, FusedLinearOp>;
   Kind kind;
   std::string name;  // "layer 3 attention", for errors
   std::vector<ValueId> inputs;

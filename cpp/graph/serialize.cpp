@@ -4,7 +4,7 @@
 //   foundry-graph 2
 //   arch "llama" layers 2 heads 4 kv_heads 2 head_dim 8 hidden 32 vocab 320 max_seq_len 512
 //   group layers 2 kv_heads 2 head_dim 8 window 0
-//   recurrent layers 3 width 64
+//   recurrent layers 3 width 64 1024
 //   weight "token_embd.weight" rows 320 cols 32
 //   weight "blk.0.attn_qkv.weight" rows 16 cols 32 first 32 of 64
 //   weight "factors of yarn" rows 1 cols 2 constant 0x1p+0 0x1p+2
@@ -127,9 +127,12 @@ class Line {
   }
   uint32_t u32(const char* key) {
     expect(key);
+    return u32();
+  }
+  uint32_t u32() {
+    const std::string key = words_[at_ - 1];
     const int64_t value = integer();
-    if (value < 0 || value > UINT32_MAX)
-      fail(std::string(key) + ": expected 0 to 4294967295, found " + std::to_string(value));
+    if (value < 0 || value > UINT32_MAX) fail(key + ": expected 0 to 4294967295, found " + std::to_string(value));
     return static_cast<uint32_t>(value);
   }
   float real(const char* key) {
@@ -235,8 +238,10 @@ std::string written(const Graph& graph, bool named) {
   out.add("head_dim", a.head_dim, "hidden", a.hidden_size, "vocab", a.vocab_size, "max_seq_len", a.max_seq_len);
   for (const LayerGroup& g : graph.groups)
     out.line("group layers", g.n_layers, "kv_heads", g.n_kv_heads, "head_dim", g.head_dim, "window", g.window);
-  if (graph.recurrent.n_layers != 0)
-    out.line("recurrent layers", graph.recurrent.n_layers, "width", graph.recurrent.width);
+  if (graph.recurrent.n_layers != 0) {
+    out.line("recurrent layers", graph.recurrent.n_layers, "width");
+    for (const uint32_t width : graph.recurrent.widths) out.add(width);
+  }
   for (const WeightRef& w : graph.weights) {
     out.line("weight", quoted(w.name), "rows", w.rows, "cols", w.cols);
     if (w.whole != 0) out.add("first", w.first, "of", w.whole);
@@ -297,7 +302,8 @@ Graph Graph::parse(const std::string& text) {
       graph.groups.push_back(g);
     } else if (key == "recurrent") {
       graph.recurrent.n_layers = line.u32("layers");
-      graph.recurrent.width = line.u32("width");
+      graph.recurrent.widths = {line.u32("width")};
+      while (line.more()) graph.recurrent.widths.push_back(line.u32());
     } else if (key == "weight") {
       WeightRef w;
       w.name = line.name();

@@ -57,9 +57,11 @@ class Verifier {
     if (layers > std::max<uint64_t>(appended_.size(), graph_.groups.size()))
       fault("graph: expected a kv_append for each of the groups' " + std::to_string(layers) + " layers, found " +
             std::to_string(appended_.size()));
-    if (convolved_.size() != graph_.recurrent.n_layers)
-      fault("graph: expected a short_conv for each of the " + std::to_string(graph_.recurrent.n_layers) +
-            " recurrent layers, found " + std::to_string(convolved_.size()));
+    const RecurrentGroup& recurrent = graph_.recurrent;
+    if (kept_.size() != recurrent.widths.size() * recurrent.n_layers)
+      fault("graph: expected an op for each of the " + std::to_string(recurrent.widths.size()) +
+            " parts of the state of each of the " + std::to_string(recurrent.n_layers) + " recurrent layers, found " +
+            std::to_string(kept_.size()));
   }
 
  private:
@@ -354,14 +356,60 @@ class Verifier {
     if (op.weights[1] != kNone) weight(op.weights[1], 1, channels);
     width(op.inputs[0], conv.gated == 1 ? 3 * channels : channels);
     rows_are(y, Rows::tokens);
+    if (conv.silu > 1) fail("silu: expected 0 or 1, found " + std::to_string(conv.silu));
+    keeps(conv.layer, conv.part, (taps - 1) * channels);
+  }
+
+  /// An op's part of a recurrent layer's state.
+  void keeps(uint32_t layer, uint32_t part, uint64_t width) {
     const RecurrentGroup& group = graph_.recurrent;
-    if (conv.layer >= group.n_layers)
+    if (layer >= group.n_layers)
       fail("layer: expected one of the " + std::to_string(group.n_layers) + " recurrent ones, found " +
-           std::to_string(conv.layer));
-    if (group.width != (taps - 1) * channels)
-      fail("expected a state of " + std::to_string((taps - 1) * channels) + " values a layer, found " +
-           std::to_string(group.width));
-    if (!convolved_.insert(conv.layer).second) fail("the layer's state is another op's already");
+           std::to_string(layer));
+    if (part >= group.widths.size())
+      fail("part: expected one of the state's " + std::to_string(group.widths.size()) + ", found " +
+           std::to_string(part));
+    if (group.widths[part] != width)
+      fail("expected a state of " + std::to_string(width) + " values a layer, found " +
+           std::to_string(group.widths[part]));
+    if (!kept_.insert({layer, part}).second) fail("the layer's state is another op's already");
+  }
+
+  void check(const Op& op, const GatedDeltaOp& delta) {
+    counts(4, 1, 3);
+    body_only();
+    if (delta.k_heads == 0 || delta.v_heads == 0 || delta.v_heads % delta.k_heads != 0)
+      fail("v_heads: expected a multiple of k_heads, " + std::to_string(delta.k_heads) + ", found " +
+           std::to_string(delta.v_heads));
+    for (const uint32_t size : {delta.head_k, delta.head_v})
+      if (size == 0 || size > kMostDeltaDim)
+        fail("heads: expected 1 to " + std::to_string(kMostDeltaDim) + " values, found " + std::to_string(size));
+    const uint64_t keys = uint64_t{delta.k_heads} * delta.head_k, values = uint64_t{delta.v_heads} * delta.head_v;
+    width(op.inputs[0], 2 * keys + values);
+    width(op.inputs[1], delta.v_heads);
+    width(op.inputs[2], delta.v_heads);
+    width(op.inputs[3], values);
+    same_shape(op.inputs[3], op.outputs[0]);
+    for (const ValueId id : op.inputs) rows_are(id, Rows::tokens);
+    weight(op.weights[0], 1, delta.v_heads);
+    weight(op.weights[1], 1, delta.v_heads);
+    weight(op.weights[2], 1, delta.head_v);
+    above_zero("eps", delta.eps);
+    above_zero("qk_eps", delta.qk_eps);
+    keeps(delta.layer, delta.part, values * delta.head_k);
+  }
+
+  void check(const Op& op, const SigmoidGateOp& gate) const {
+    counts(2, 1, 0);
+    same_shape(op.inputs[0], op.outputs[0]);
+    rows_are(op.inputs[1], value(op.inputs[0]).rows);
+    const uint32_t all = value(op.inputs[0]).width;
+    if (gate.n_heads == 0 || all % gate.n_heads != 0)
+      fail("n_heads: expected a divisor of " + std::to_string(all) + ", found " + std::to_string(gate.n_heads));
+    const uint64_t found = value(op.inputs[1]).width;
+    if (found != gate.n_heads && found != all && found != uint64_t{2} * all)
+      fail("gate: expected a width of " + std::to_string(gate.n_heads) + ", " + std::to_string(all) + " or " +
+           std::to_string(uint64_t{2} * all) + ", found " + shape(op.inputs[1]));
   }
 
   void elementwise(const Op& op) const {
@@ -429,8 +477,8 @@ class Verifier {
   std::vector<bool> defined_;  // and readable: the head sees nothing of the body
   std::vector<bool> ever_defined_;
   std::set<std::pair<uint32_t, uint32_t>> appended_;
-  std::set<uint32_t> convolved_;             // recurrent layers
-  std::map<ValueId, uint32_t> chosen_from_;  // what a route chose -> of how many
+  std::set<std::pair<uint32_t, uint32_t>> kept_;  // parts of recurrent layers' states
+  std::map<ValueId, uint32_t> chosen_from_;       // what a route chose -> of how many
   size_t selects_ = 0;
 };
 

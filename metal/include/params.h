@@ -166,9 +166,37 @@ enum : u32 { kMostTaps = 8 };
 struct ShortConvParams {
   u32 n_rows;
   u32 channels;
-  u32 taps;            // 2 .. kMostTaps
-  u32 gated;           // 1: rows are (b, c, x), and c * conv(b * x) comes out; 0: they are x
+  u32 taps;   // 2 .. kMostTaps
+  u32 gated;  // 1: rows are (b, c, x), and c * conv(b * x) comes out; 0: they are x
+  u32 silu;   // 1: y / (1 + e^-y) comes out for y
+  u32 unused;
   u64 state_at_bytes;  // where this layer's state begins in a state
+};
+
+/// The gated delta rule (arXiv:2412.06464). Rows are q and k of each of k_heads, head_k values, then v of each of v_heads,
+/// head_v values. Head h of v reads head h % k_heads of q and k, each divided by its length, and q by sqrt(head_k) too:
+///   S = e^(decay_h softplus(alpha_h + bias_h)) S;  S += k (sigmoid(beta_h) (v - S^T k))^T;  o = S^T q
+/// and what comes out is rms_norm(o) * silu(z_h). Its state is S of each head: f32 [v_heads, head_k, head_v].
+enum : u32 { kMostDeltaDim = 256 };
+struct GatedDeltaParams {
+  u32 n_rows;
+  u32 k_heads;
+  u32 v_heads;  // a multiple of k_heads
+  u32 head_k;   // 1 .. kMostDeltaDim
+  u32 head_v;   // 1 .. kMostDeltaDim
+  float eps;
+  float qk_eps;  // a length is sqrt(the sum of squares + this)
+  u32 unused;
+  u64 state_at_bytes;  // where this layer's matrices begin in a state
+};
+
+/// out[r, h, i] = in[r, h, i] / (1 + e^-gate[r, h, g]), of heads of `width` values: g is 0 where the gate has `of_head` 1,
+/// else the last `width` of as many as it has stand beside in's.
+struct SigmoidGateParams {
+  u32 n_rows;
+  u32 n_heads;
+  u32 width;
+  u32 of_head;  // values that gate has of each head: 1, width, or 2 * width
 };
 
 /// How attention of a few rows is split, on GPUs: each query's positions go to n_splits threadgroups, whole segments
@@ -191,7 +219,8 @@ struct AppendParams {
 static_assert(sizeof(KvParams) == 56 && sizeof(SequenceParams) == 32);
 static_assert(sizeof(EmbedParams) == 12 && sizeof(RmsNormParams) == 12 && sizeof(LinearParams) == 12);
 static_assert(sizeof(RopeParams) == 40 && sizeof(AttentionParams) == 32 && sizeof(SampleParams) == 20);
-static_assert(sizeof(StateRun) == 24 && sizeof(ShortConvParams) == 24);
+static_assert(sizeof(StateRun) == 24 && sizeof(ShortConvParams) == 32);
+static_assert(sizeof(GatedDeltaParams) == 40 && sizeof(SigmoidGateParams) == 16);
 static_assert(sizeof(SplitParams) == 16 && sizeof(AppendParams) == 12);
 static_assert(sizeof(RouteParams) == 32 && sizeof(LinearRoutedParams) == 24 && sizeof(SumRoutedParams) == 12);
 static_assert(sizeof(LayerNormParams) == 16 && sizeof(ScaleParams) == 16 && sizeof(ResizeHeadsParams) == 16);

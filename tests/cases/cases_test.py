@@ -9,7 +9,7 @@ import pytest
 from foundry import _core
 
 OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "geglu", "add", "select_rows"}
-OPS |= {"linear_routed", "sum_routed", "swiglu_clamped", "short_conv"}
+OPS |= {"linear_routed", "sum_routed", "swiglu_clamped", "short_conv", "gated_delta", "sigmoid_gate"}
 OPS |= {"layer_norm", "gelu", "scale", "resize_heads", "sample", "fused"}  # fused: linear with what GPUs run beside it
 FORMATS = _core.formats()
 WEIGHTS = [f for f in FORMATS if f.linear != _core.Readers.none]

@@ -185,6 +185,11 @@ TEST_CASE("experts: a GPU refuses them and what else it has not by name, before 
   const TinyFile recurrent_file(recurrent);
   expect_error<ModelFormatError>([&] { CompiledModel::load(recurrent_file.open(), recurrent, options, {}); },
                                  {"layer 0 short_conv (short_conv): a recurrent layer", "found pretended"});
+  hybrid.convolve = 0, hybrid.delta = true;
+  const Graph gated = tiny_graph(hybrid);
+  const TinyFile gated_file(gated);
+  expect_error<ModelFormatError>([&] { CompiledModel::load(gated_file.open(), gated, options, {}); },
+                                 {"layer 0 attention gate (sigmoid_gate): a gate by sigmoid", "found pretended"});
 }
 
 TEST_CASE("experts: any fusion of the graph gives the same bits") {

@@ -50,6 +50,8 @@ class FusingDevice : public Device {
   void linear_routed(const LinearRoutedArgs& args) override { inner_->linear_routed(args); }
   void sum_routed(const SumRoutedArgs& args) override { inner_->sum_routed(args); }
   void short_conv(const ShortConvArgs& args) override { inner_->short_conv(args); }
+  void gated_delta(const GatedDeltaArgs& args) override { inner_->gated_delta(args); }
+  void sigmoid_gate(const SigmoidGateArgs& args) override { inner_->sigmoid_gate(args); }
   void rope(const RopeArgs& args) override { inner_->rope(args); }
   void kv_append(const KvAppendArgs& args) override { inner_->kv_append(args); }
   void attention(const AttentionArgs& args) override { inner_->attention(args); }

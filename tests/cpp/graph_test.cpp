@@ -229,10 +229,14 @@ TEST_CASE("graph: recurrent layers are written, read back, and held to their sta
   verify(Graph::parse(text));
   const std::vector<Fault> faults = {
       {[](Graph& g) { g.recurrent.n_layers = 2; },
-       {"expected a short_conv for each of the 2 recurrent layers, found 1"}},
+       {"expected an op for each of the 1 parts of the state of each of the 2 recurrent layers, found 1"}},
       {[](Graph& g) { g.recurrent.n_layers = 0; },
        {"short_conv): layer: expected one of the 0 recurrent ones, found 0"}},
-      {[](Graph& g) { g.recurrent.width = 63; }, {"short_conv): expected a state of 64 values a layer, found 63"}},
+      {[](Graph& g) { g.recurrent.widths = {63}; }, {"short_conv): expected a state of 64 values a layer, found 63"}},
+      {[](Graph& g) { g.recurrent.widths = {}; }, {"short_conv): part: expected one of the state's 0, found 0"}},
+      {[](Graph& g) { g.recurrent.widths.push_back(7); },
+       {"expected an op for each of the 2 parts of the state of each of the 1 recurrent layers, found 1"}},
+      {[](Graph& g) { op(g, "layer 0 short_conv").as<ShortConvOp>()->silu = 2; }, {"silu: expected 0 or 1, found 2"}},
       {[](Graph& g) { op(g, "layer 0 short_conv").as<ShortConvOp>()->gated = 2; }, {"gated: expected 0 or 1, found 2"}},
       {[](Graph& g) { op(g, "layer 0 short_conv").as<ShortConvOp>()->gated = 0; }, {"expected a width of 32"}},
       {[](Graph& g) { op(g, "layer 0 short_conv").weights[0] = kNone; }, {"short_conv): a weight is missing"}},
@@ -253,6 +257,60 @@ TEST_CASE("graph: recurrent layers are written, read back, and held to their sta
     fault.make(g);
     expect_error<ModelFormatError>([&] { verify(g); }, fault.parts);
   }
+}
+
+TEST_CASE("graph: delta nets and gates are written, read back, and held to their shapes") {
+  const auto hybrid = [] {
+    TinyShape shape;
+    shape.convolve = 1, shape.delta = true;
+    return test::tiny_graph(shape);
+  };
+  const std::string text = hybrid().serialize();
+  CHECK(text.find("\nrecurrent layers 1 width 128 256\n") != std::string::npos);
+  CHECK(text.find("layer 0 part 1 k_heads 2 v_heads 4 head_k 8 head_v 8") != std::string::npos);
+  CHECK(Graph::parse(text).serialize() == text);
+  verify(Graph::parse(text));
+  const auto delta = [](Graph& g) -> GatedDeltaOp& { return *op(g, "layer 0 gated_delta").as<GatedDeltaOp>(); };
+  const auto width = [](Graph& g, size_t input) -> uint32_t& {
+    return g.values[static_cast<size_t>(op(g, "layer 0 gated_delta").inputs[input])].width;
+  };
+  struct Fault {
+    std::function<void(Graph&)> make;
+    std::vector<std::string> parts;
+  };
+  const std::vector<Fault> faults = {
+      {[&](Graph& g) { delta(g).k_heads = 3; }, {"gated_delta): v_heads: expected a multiple of k_heads, 3, found 4"}},
+      {[&](Graph& g) { delta(g).k_heads = 0; }, {"v_heads: expected a multiple of k_heads, 0, found 4"}},
+      {[&](Graph& g) { delta(g).head_k = 257; }, {"heads: expected 1 to 256 values, found 257"}},
+      {[&](Graph& g) { delta(g).head_v = 0; }, {"heads: expected 1 to 256 values, found 0"}},
+      {[&](Graph& g) { delta(g).k_heads = 1; }, {"expected a width of 48, found [tokens, 64]"}},
+      {[&](Graph& g) { std::swap(op(g, "layer 0 gated_delta").inputs[1], op(g, "layer 0 gated_delta").inputs[3]); },
+       {"expected a width of 4, found [tokens, 32]"}},
+      {[&](Graph& g) { op(g, "layer 0 gated_delta").weights[2] = kNone; }, {"gated_delta): a weight is missing"}},
+      {[&](Graph& g) { std::swap(op(g, "layer 0 gated_delta").weights[1], op(g, "layer 0 gated_delta").weights[2]); },
+       {"expected [1, 4], found [1, 8]"}},
+      {[&](Graph& g) { delta(g).eps = 0; }, {"eps: expected a number above 0"}},
+      {[&](Graph& g) { delta(g).qk_eps = -1; }, {"qk_eps: expected a number above 0"}},
+      {[&](Graph& g) { delta(g).part = 0; }, {"gated_delta): expected a state of 256 values a layer, found 128"}},
+      {[&](Graph& g) { delta(g).part = 2; }, {"gated_delta): part: expected one of the state's 2, found 2"}},
+      {[&](Graph& g) { delta(g).layer = 1; }, {"layer: expected one of the 1 recurrent ones, found 1"}},
+      {[&](Graph& g) { op(g, "layer 1 attention gate").as<SigmoidGateOp>()->n_heads = 5; },
+       {"sigmoid_gate): n_heads: expected a divisor of 32, found 5"}},
+  };
+  for (const Fault& fault : faults) {
+    Graph g = hybrid();
+    fault.make(g);
+    expect_error<ModelFormatError>([&] { verify(g); }, fault.parts);
+  }
+  Graph g = hybrid();
+  op(g, "layer 1 attention gate").inputs[1] = op(g, "layer 0 gated_delta").inputs[1];
+  verify(g);  // one for each of as many heads
+  op(g, "layer 1 attention gate").inputs[1] = op(g, "layer 0 attn_gate").inputs[0];
+  verify(g);  // one for each value: as wide as the hidden state is here
+  op(g, "layer 1 attention gate").inputs[1] = op(g, "layer 1 gate").outputs[0];
+  expect_error<ModelFormatError>([&] { verify(g); }, {"is read before an op defines it"});
+  width(g, 3) = 31;
+  expect_error<ModelFormatError>([&] { verify(g); }, {"expected [31, 32], found [32, 32]"});
 }
 
 TEST_CASE("graph: more heads than the model has are refused, for scratch is measured by the model's") {

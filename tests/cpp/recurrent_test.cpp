@@ -16,13 +16,18 @@ namespace {
 using Logits = std::vector<std::vector<float>>;
 
 struct Hybrid {
-  test::TinyShape shape = [] {
-    test::TinyShape s;
-    s.layers = 3, s.convolve = 2;
-    return s;
-  }();
-  Graph graph = test::tiny_graph(shape);
-  test::TinyFile file{graph};
+  test::TinyShape shape;
+  Graph graph;
+  test::TinyFile file;
+
+  explicit Hybrid(bool delta = false)
+      : shape([&] {
+          test::TinyShape s;
+          s.layers = 3, s.convolve = 2, s.delta = delta;
+          return s;
+        }()),
+        graph(test::tiny_graph(shape)),
+        file(graph) {}
 
   std::shared_ptr<CompiledModel> load(const std::string& device, uint32_t threads = 1, uint32_t page_tokens = 8,
                                       uint32_t chunk = 32, uint64_t prefix_bytes = 0, uint64_t state_bytes = 1) const {
@@ -65,18 +70,17 @@ bool same_bits(const Logits& a, const Logits& b) {
   return true;
 }
 
-}  // namespace
-
-TEST_CASE_FIXTURE(Hybrid, "recurrent layers: chunks, pages, threads, batches, rewinds and forks change no bit") {
-  const std::vector<int32_t> ids = tokens(290), others = tokens(50, 9);
-  for (const std::string& device : devices()) {
+/// Short convolutions, or delta nets, whose state has two parts.
+void no_bit_changes(const Hybrid& hybrid) {
+  const std::vector<int32_t> ids = hybrid.tokens(290), others = hybrid.tokens(50, 9);
+  for (const std::string& device : Hybrid::devices()) {
     CAPTURE(device);
-    const Logits expected = feed(*Session::open(load(device), {300, 300, 1}), ids);
+    const Logits expected = feed(*Session::open(hybrid.load(device), {300, 300, 1}), ids);
     const auto tail = [&](size_t from) {
       return Logits(expected.begin() + static_cast<std::ptrdiff_t>(from), expected.end());
     };
     for (const auto& [threads, page, chunk] : {std::array<uint32_t, 3>{1, 8, 32}, {2, 16, 7}, {3, 64, 300}}) {
-      auto model = load(device, threads, page, chunk);
+      auto model = hybrid.load(device, threads, page, chunk);
       auto session = Session::open(model, {1, 1, 1});
       Logits got;
       size_t at = 0;
@@ -104,6 +108,15 @@ TEST_CASE_FIXTURE(Hybrid, "recurrent layers: chunks, pages, threads, batches, re
                        {});
       CHECK(same_bits(batched, tail(200)));
     }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("recurrent layers: chunks, pages, threads, batches, rewinds and forks change no bit") {
+  for (const bool delta : {false, true}) {
+    CAPTURE(delta);
+    no_bit_changes(Hybrid(delta));
   }
 }
 
@@ -163,20 +176,26 @@ TEST_CASE_FIXTURE(
   CHECK(same_bits(feed(*next, prompt), feed(*fresh, prompt)));
 }
 
-TEST_CASE_FIXTURE(Hybrid, "recurrent layers: the plan is what is taken, states to the byte") {
-  auto model = load(test::device());
-  const Capacity capacity{20, 200, 1};
-  const PlannedBytes planned = model->plan(capacity, 0);
-  const uint64_t state = uint64_t{2} * 2 * shape.hidden * sizeof(float);
-  CHECK(model->memory().states()->geometry().page_bytes() == state);
-  CHECK(planned.states == model->memory().states()->slab_bytes());
-  auto session = Session::open(model, capacity);
-  CHECK(model->memory().admission().promised_bytes() == planned.kv_reserved);
-  CHECK(model->ledger().total() == planned.loaded.total() + planned.kv_initial + planned.page_tables);
-  feed(*session, tokens(200));
-  CHECK(model->ledger().used(MemoryUse::kv) == planned.kv_reserved);
-  CHECK(model->memory().admission().promised_bytes() == planned.kv_reserved);
-  CHECK(session->figures().state_bytes <= (2 + 2 + 2) * state);
+TEST_CASE("recurrent layers: the plan is what is taken, states to the byte") {
+  for (const bool delta : {false, true}) {
+    const Hybrid hybrid(delta);
+    const test::TinyShape& s = hybrid.shape;
+    auto model = hybrid.load(test::device());
+    const Capacity capacity{20, 200, 1};
+    const PlannedBytes planned = model->plan(capacity, 0);
+    const uint64_t values = s.v_heads * s.head_v, channels = 2 * s.k_heads * s.head_k + values;
+    const uint64_t state = 2 * sizeof(float) * (delta ? 2 * channels + values * s.head_k : uint64_t{2} * s.hidden);
+    CHECK(model->memory().states()->geometry().page_bytes() == state);
+    CHECK(planned.states % model->memory().states()->slab_bytes() == 0);
+    CHECK(planned.states >= 6 * state);
+    auto session = Session::open(model, capacity);
+    CHECK(model->memory().admission().promised_bytes() == planned.kv_reserved);
+    CHECK(model->ledger().total() == planned.loaded.total() + planned.kv_initial + planned.page_tables);
+    feed(*session, hybrid.tokens(200));
+    CHECK(model->ledger().used(MemoryUse::kv) == planned.kv_reserved);
+    CHECK(model->memory().admission().promised_bytes() == planned.kv_reserved);
+    CHECK(session->figures().state_bytes <= (2 + 2 + 2) * state);
+  }
 }
 
 }  // namespace foundry

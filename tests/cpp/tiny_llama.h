@@ -17,9 +17,11 @@ namespace foundry::test {
 
 struct TinyShape {
   uint32_t vocab = 96, hidden = 32, layers = 2, heads = 4, kv_heads = 2, head_dim = 8, ffn = 64, max_seq_len = 300;
-  uint32_t experts = 0, used = 2;       // in place of a feed-forward network; 0: none
-  uint32_t experts_from = 0;            // the first layer that has them
-  uint32_t convolve = 0;                // the first so many layers are short convolutions
+  uint32_t experts = 0, used = 2;                             // in place of a feed-forward network; 0: none
+  uint32_t experts_from = 0;                                  // the first layer that has them
+  uint32_t convolve = 0;                                      // the first so many layers are short convolutions
+  bool delta = false;                                         // these are delta nets, and attention has gates
+  uint32_t k_heads = 2, v_heads = 4, head_k = 8, head_v = 8;  // of delta nets
   uint32_t window = 0, full_every = 1;  // each full_every-th layer sees all, the others the last `window` tokens
 };
 
@@ -29,25 +31,58 @@ inline ValueId tiny_attention(Graph& g, const TinyShape& s, uint32_t l, ValueId 
   const auto w = [&](const char* name, uint32_t rows, uint32_t cols) {
     return g.weight(blk + name + ".weight", rows, cols);
   };
-  ValueId q = g.linear(n, w("attn_q", s.heads * s.head_dim, s.hidden), kNone, at + "q");
+  const uint32_t of_q = s.heads * s.head_dim;
+  ValueId q = g.linear(n, w("attn_q", (s.delta ? 2 : 1) * of_q, s.hidden), kNone, at + "q");
+  const ValueId joint = q;
+  if (s.delta) q = g.resize_heads(q, {s.heads, 2 * s.head_dim, s.head_dim}, at + "q of q and gate");
   ValueId k = g.linear(n, w("attn_k", s.kv_heads * s.head_dim, s.hidden), kNone, at + "k");
   const ValueId v = g.linear(n, w("attn_v", s.kv_heads * s.head_dim, s.hidden), kNone, at + "v");
   q = g.rope(q, {s.heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope q");
   k = g.rope(k, {s.kv_heads, s.head_dim, s.head_dim, 0, 10000.0f, 1}, kNone, at + "rope k");
   const uint32_t group = (l + 1) % s.full_every == 0 ? full : windowed, layer = next[group]++;
   g.kv_append(k, v, group, layer, at + "kv_append");
-  const ValueId a =
+  ValueId a =
       g.attention(q, {s.heads, 1.0f / std::sqrt(static_cast<float>(s.head_dim)), group, layer}, at + "attention");
+  if (s.delta) a = g.sigmoid_gate(a, joint, {s.heads}, at + "attention gate");
   return g.add(x, g.linear(a, w("attn_output", s.hidden, s.heads * s.head_dim), kNone, at + "o"),
                at + "attention residual");
+}
+
+/// A recurrent layer's operator, projected back.
+inline ValueId tiny_recurrent(Graph& g, const TinyShape& s, uint32_t l, ValueId n) {
+  const std::string at = "layer " + std::to_string(l) + " ", blk = "blk." + std::to_string(l) + ".";
+  const auto w = [&](const std::string& name, uint64_t rows, uint64_t cols) {
+    return g.weight(blk + name, rows, cols);
+  };
+  const auto linear = [&](ValueId x, const std::string& name, uint32_t rows, uint32_t cols) {
+    return g.linear(x, w(name + ".weight", rows, cols), kNone, at + name);
+  };
+  constexpr uint32_t taps = 3;
+  if (!s.delta) {
+    g.recurrent = {s.convolve, {(taps - 1) * s.hidden}};
+    const ValueId bcx = linear(n, "shortconv.in_proj", 3 * s.hidden, s.hidden);
+    const WeightId weight = w("shortconv.conv.weight", s.hidden, taps);
+    return linear(g.short_conv(bcx, {l, 1}, weight, kNone, at + "short_conv"), "shortconv.out_proj", s.hidden,
+                  s.hidden);
+  }
+  const uint32_t values = s.v_heads * s.head_v, channels = 2 * s.k_heads * s.head_k + values;
+  g.recurrent = {s.convolve, {(taps - 1) * channels, values * s.head_k}};
+  ValueId mixed = linear(n, "attn_qkv", channels, s.hidden);
+  mixed = g.short_conv(mixed, {l, 0, 0, 1}, w("ssm_conv1d.weight", channels, taps), kNone, at + "short_conv");
+  const ValueId alpha = linear(n, "ssm_alpha", s.v_heads, s.hidden), beta = linear(n, "ssm_beta", s.v_heads, s.hidden);
+  const ValueId z = linear(n, "attn_gate", values, s.hidden);
+  const ValueId out =
+      g.gated_delta({mixed, alpha, beta, z}, {l, 1, s.k_heads, s.v_heads, s.head_k, s.head_v, 1e-5f, 1e-6f},
+                    {w("ssm_a", 1, s.v_heads), w("ssm_dt.bias", 1, s.v_heads), w("ssm_norm.weight", 1, s.head_v)},
+                    at + "gated_delta");
+  return linear(out, "ssm_out", s.hidden, values);
 }
 
 inline Graph tiny_graph(const TinyShape& s) {
   Graph g;
   g.arch = {"llama", s.layers, s.heads, s.kv_heads, s.head_dim, s.hidden, s.vocab, s.max_seq_len};
-  const uint32_t attend = s.layers - s.convolve, taps = 3;
+  const uint32_t attend = s.layers - s.convolve;
   const uint32_t n_full = s.window == 0 ? attend : s.layers / s.full_every;
-  if (s.convolve != 0) g.recurrent = {s.convolve, (taps - 1) * s.hidden};
   const uint32_t full = g.add_group({n_full, s.kv_heads, s.head_dim, 0});
   const uint32_t windowed = n_full == attend ? full : g.add_group({attend - n_full, s.kv_heads, s.head_dim, s.window});
   uint32_t next[2] = {0, 0};  // layer of each group
@@ -59,10 +94,7 @@ inline Graph tiny_graph(const TinyShape& s) {
     };
     const ValueId n = g.rms_norm(x, w("attn_norm", 1, s.hidden), 1e-5f, at + "attn_norm");
     if (l < s.convolve) {
-      const ValueId bcx = g.linear(n, w("shortconv.in_proj", 3 * s.hidden, s.hidden), kNone, at + "in_proj");
-      const ValueId mixed = g.short_conv(bcx, {l, 1}, w("shortconv.conv", s.hidden, taps), kNone, at + "short_conv");
-      const ValueId out = g.linear(mixed, w("shortconv.out_proj", s.hidden, s.hidden), kNone, at + "out_proj");
-      x = g.add(x, out, at + "convolution residual");
+      x = g.add(x, tiny_recurrent(g, s, l, n), at + "recurrent residual");
     } else {
       x = tiny_attention(g, s, l, x, n, full, windowed, next);
     }
@@ -112,6 +144,8 @@ class TinyFile {
       number<uint32_t>(vector ? 0 : 8), number<uint64_t>(offset);
       data.push_back(vector ? floats(w.rows * w.cols, random)
                             : q8_0(std::max<uint64_t>(w.experts, 1) * w.rows * w.cols / 32, random));
+      if (w.name.ends_with("ssm_a"))  // else states grow with every token
+        for (size_t i = 3; i < data.back().size(); i += 4) data.back()[i] = static_cast<char>(data.back()[i] ^ 0x80);
       data.back().resize((data.back().size() + 31) / 32 * 32);
       data_at_[w.name] = offset;
       offset += data.back().size();

@@ -33,12 +33,12 @@ using Call = std::function<std::vector<float>(World&)>;
 bool recurrent = false;  // which of the two models
 
 /// One layer sees everything, the other the last 12 tokens: a call of 70 in steps of 16 takes the window's pages again.
-/// One of them has experts. Of the recurrent model one layer is a short convolution in place of that.
+/// One of them has experts. Of the recurrent model one layer is a delta net in place of that.
 const Graph& graph() {
   const auto made = [](bool convolves) {
     test::TinyShape shape;
     if (convolves)
-      shape.convolve = 1;
+      shape.convolve = 1, shape.delta = true;
     else
       shape.window = 12, shape.full_every = 2;
     shape.experts = 3, shape.experts_from = 1;

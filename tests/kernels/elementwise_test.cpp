@@ -158,6 +158,42 @@ TEST_CASE("swiglu and geglu agree with the reference") {
   check_all("geglu", [](const cases::Case& one) { return gated(one, &Device::geglu); });
 }
 
+TEST_CASE("sigmoid_gate agrees with the reference, and shows a gate that is no number") {
+  check_all("sigmoid_gate", [](const cases::Case& one) {
+    Random random(one.seed());
+    const uint32_t rows = one.number("rows"), heads = one.number("heads"), width = one.number("width");
+    const uint32_t of_head = one.number("gate") == 0 ? 1 : one.number("gate") * width;
+    const auto x = activations(random, uint64_t{rows} * heads * width);
+    auto gate = activations(random, uint64_t{rows} * heads * of_head);
+    gate[0] = -200;  // far out on both sides, where exp ends
+    gate.back() = 200;
+    const auto run = [=, text = one.text](TestDevice& device, uint32_t begin, uint32_t n) {
+      const Guarded in(*device, rows_of(x, uint64_t{heads} * width, begin, n));
+      const Guarded by(*device, rows_of(gate, uint64_t{heads} * of_head, begin, n));
+      const Guarded out(*device, uint64_t{n} * heads * width * sizeof(float));
+      device.step(plain_shape(n, heads * width), text,
+                  [&] { device->sigmoid_gate({{n, heads, width, of_head}, in.span(), by.span(), out.span()}); });
+      return out.result(text);
+    };
+    return Elementwise{rows, uint64_t{heads} * width, run,
+                       [](size_t, float expected) { return 5e-7 * std::fabs(expected) + 1e-33; }};
+  });
+  for (const std::string& name : all_devices()) {
+    TestDevice device(name);
+    if (device->info().gpu) continue;
+    const float most = std::numeric_limits<float>::infinity();
+    const Guarded in(*device, std::vector<float>{1, 2, 3, 4});
+    const Guarded by(*device, std::vector<float>{NAN, 0, -most, 1});
+    const Guarded out(*device, 4 * sizeof(float));
+    device.step(plain_shape(1, 4), name,
+                [&] { device->sigmoid_gate({{1, 1, 4, 4}, in.span(), by.span(), out.span()}); });
+    const std::vector<float> found = out.result(name);
+    CHECK(std::isnan(found[0]));
+    CHECK(found[1] == 1.0f);
+    CHECK((std::isnan(found[2]) || found[2] == 0));
+  }
+}
+
 TEST_CASE("swiglu_clamped agrees with the reference, and is what it says") {
   check_all("swiglu_clamped", [](const cases::Case& one) {
     Random random(one.seed());

@@ -32,7 +32,8 @@ torch.set_default_dtype(torch.float64)
 IDS = [int(i) for i in np.random.default_rng(23).integers(0, 256, 100)]
 SHORT = 12
 POSITIONS = [0, 1, 11, 23, 24, 33, 64, 99]
-JOINED = ("_exps.weight", "_exps.bias", "attn_sinks.weight", "ffn_gate_shexp.weight", "ffn_up_shexp.weight")
+JOINED = ("_exps.weight", "_exps.bias", "attn_sinks.weight")
+JOINED_SHARED = ("ffn_gate_shexp.weight", "ffn_up_shexp.weight")
 CLASSES = {
     "llama": "Llama",
     "qwen2": "Qwen2",
@@ -53,15 +54,54 @@ CLASSES = {
     "internlm2": "Llama",
     "lfm2": "Lfm2",
     "lfm2moe": "Lfm2Moe",
+    "qwen35": "Qwen3_5",
+    "qwen35moe": "Qwen3_5Moe",
 }
+TEXT_CONFIGS = ("Qwen3_5", "Qwen3_5Moe")  # of which the others have images, too
 
 
 def their_weights(family: Family) -> dict[str, torch.Tensor]:
     tensors = families.tensors_of(family)
     joined = joined_experts(family, tensors)
-    plain = {name: values for name, values in tensors.items() if not name.endswith(JOINED)}
+    if family.delta:
+        tensors, scalars = before_converting(family, tensors)
+        joined |= scalars
+    apart = JOINED if family.delta else JOINED + JOINED_SHARED
+    plain = {name: values for name, values in tensors.items() if not name.endswith(apart)}
     theirs = hf_directories.their_tensors(family.arch, plain, HEADS, KV_HEADS) | joined
     return {name: torch.from_numpy(values).double() for name, values in theirs.items()}
+
+
+def before_converting(
+    family: Family, tensors: dict[str, families.Array]
+) -> tuple[dict[str, families.Array], dict[str, families.Array]]:
+    """Of delta nets: heads of V that share one of Q and K stand side by side there, where GGUF has them in turns. And
+    apart, by their names, what is no weight of a layer of theirs."""
+    k_heads, v_heads, head_k, head_v = family.delta
+    plain: dict[str, families.Array] = {}
+    apart: dict[str, families.Array] = {}
+
+    def side_by_side(values: families.Array, size: int) -> families.Array:
+        in_turns = values.reshape(v_heads // k_heads, k_heads, size, *values.shape[1:])
+        return np.ascontiguousarray(in_turns.swapaxes(0, 1)).reshape(values.shape)
+
+    for name, values in tensors.items():
+        at, _, weight = name.rpartition(".") if name.endswith("ssm_a") else name.removesuffix(".weight").rpartition(".")
+        theirs = f"model.layers.{at.split('.')[1]}.linear_attn." if at.startswith("blk.") else ""
+        if weight == "ssm_a":
+            apart[theirs + "A_log"] = np.log(-side_by_side(values, 1))
+        elif name.endswith("ssm_dt.bias"):
+            apart[theirs + "dt_bias"] = side_by_side(values, 1)
+        elif weight in ("ssm_conv1d", "attn_qkv"):
+            keys = 2 * k_heads * head_k
+            plain[name] = np.concatenate([values[:keys], side_by_side(values[keys:], head_v)])
+        elif weight in ("attn_gate", "ssm_beta", "ssm_alpha"):
+            plain[name] = side_by_side(values, head_v if weight == "attn_gate" else 1)
+        elif weight == "ssm_out":
+            plain[name] = np.ascontiguousarray(side_by_side(np.ascontiguousarray(values.T), head_v).T)
+        else:
+            plain[name] = values
+    return plain, apart
 
 
 def joined_experts(family: Family, tensors: dict[str, families.Array]) -> dict[str, families.Array]:
@@ -85,7 +125,7 @@ def joined_experts(family: Family, tensors: dict[str, families.Array]) -> dict[s
         gate_up = [tensors[f"{ours}{part}_exps.weight"] for part in ("gate", "up")]
         found[f"{theirs}{block}.experts.gate_up_proj"] = np.concatenate(gate_up, axis=1)
         found[f"{theirs}{block}.experts.down_proj"] = tensors[f"{ours}down_exps.weight"]
-        if family.shared_ffn:
+        if family.shared_ffn and not family.delta:
             shared = [tensors[f"{ours}{part}_shexp.weight"] for part in ("gate", "up")]
             found[f"{theirs}shared_mlp.input_linear.weight"] = np.concatenate(shared)
     return found
@@ -207,9 +247,33 @@ def config_of(name: str, family: Family) -> Any:
             "moe_intermediate_size": keys["expert_feed_forward_length"],
             "num_dense_layers": family.dense,
         }
+    if family.delta:
+        k_heads, v_heads, head_k, head_v = family.delta
+        rope |= {"partial_rotary_factor": keys.get("rope.dimension_count", family.head_dim) / family.head_dim}
+        rope |= {"mrope_section": keys["rope.dimension_sections"][:3], "mrope_interleaved": True}
+        kinds = [
+            "linear_attention" if families.recurrent(family, layer) else "full_attention" for layer in range(LAYERS)
+        ]
+        fields |= {
+            "layer_types": kinds,
+            "linear_conv_kernel_dim": family.taps,
+            "linear_num_key_heads": k_heads,
+            "linear_num_value_heads": v_heads,
+            "linear_key_head_dim": head_k,
+            "linear_value_head_dim": head_v,
+            "partial_rotary_factor": rope["partial_rotary_factor"],
+        }
+    if family.arch == "qwen35moe":
+        fields |= {
+            "num_experts": keys["expert_count"],
+            "num_experts_per_tok": keys["expert_used_count"],
+            "moe_intermediate_size": keys["expert_feed_forward_length"],
+            "shared_expert_intermediate_size": keys["expert_shared_feed_forward_length"],
+        }
     if family.arch == "smollm3":
         fields |= {"no_rope_layer_interval": 4, "use_sliding_window": False}
-    return getattr(transformers, f"{kind}Config")(**fields), getattr(transformers, f"{kind}ForCausalLM")
+    config = f"{kind}TextConfig" if kind in TEXT_CONFIGS else f"{kind}Config"
+    return getattr(transformers, config)(**fields), getattr(transformers, f"{kind}ForCausalLM")
 
 
 def frequencies_as_factors(model: Any, family: Family) -> None:

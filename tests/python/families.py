@@ -54,6 +54,8 @@ class Family:
     taps: int = 0  # of those
     dense: int = 0  # first layers without experts
     expert_bias: bool = False  # of the choice
+    delta: tuple[int, ...] = ()  # of delta nets: heads of Q and K, of V, and values of each
+    shared_gate: bool = False  # before the expert that all take
     peak: float = 2.0  # of the weights of Q and K, and of the router
     seed: int = 7
 
@@ -73,6 +75,15 @@ LONG = {
 }
 PHI3 = {"rope.dimension_count": 12, "rope.scaling.attn_factor": math.sqrt(1 + math.log(4) / math.log(64))}
 GRANITE = {"attention.scale": 0.4, "embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 4.0}
+QWEN35 = {
+    "rope.freq_base": 1e6,
+    "rope.dimension_count": 8,
+    "ssm.conv_kernel": 4,
+    "ssm.state_size": 16,
+    "ssm.group_count": 2,
+    "ssm.time_step_rank": 4,
+    "ssm.inner_size": 64,
+}
 FAMILIES = {
     "llama yarn": Family("llama", YARN, tied=False),
     "llama fused qkv, head_dim 20": Family(
@@ -214,6 +225,56 @@ FAMILIES = {
         output_norm="token_embd_norm",
         seed=13,
     ),
+    "qwen35": Family(
+        "qwen35",
+        QWEN35 | {"rope.dimension_sections": [2, 1, 1, 0]},
+        head_norms=HEAD_DIM,
+        taps=4,
+        delta=(2, 4, 16, 16),
+        ffn_norm="post_attention_norm",
+        seed=15,
+    ),
+    "qwen35, taps of 3, other heads": Family(
+        "qwen35",
+        {
+            "rope.freq_base": 1e4,
+            "rope.dimension_sections": [3, 3, 2, 0],
+            "full_attention_interval": 2,
+            "ssm.conv_kernel": 3,
+            "ssm.state_size": 12,
+            "ssm.group_count": 3,
+            "ssm.time_step_rank": 9,
+            "ssm.inner_size": 180,
+        },
+        head_norms=HEAD_DIM,
+        tied=False,
+        taps=3,
+        delta=(3, 9, 12, 20),
+        ffn_norm="post_attention_norm",
+        seed=16,
+    ),
+    "qwen35moe": Family(
+        "qwen35moe",
+        QWEN35
+        | {
+            "rope.dimension_sections": [2, 1, 1, 0],
+            "feed_forward_length": None,
+            "expert_count": 6,
+            "expert_used_count": 3,
+            "expert_feed_forward_length": 40,
+            "expert_shared_feed_forward_length": 56,
+        },
+        head_norms=HEAD_DIM,
+        tied=False,
+        taps=4,
+        delta=(2, 4, 16, 16),
+        experts=6,
+        expert_ffn=40,
+        shared_ffn=56,
+        shared_gate=True,
+        ffn_norm="post_attention_norm",
+        seed=17,
+    ),
     "lfm2moe": Family(
         "lfm2moe",
         {
@@ -236,6 +297,23 @@ FAMILIES = {
         seed=14,
     ),
 }
+
+
+def recurrent(family: Family, layer: int) -> bool:
+    """Whether the layer keeps a state in place of K and V."""
+    if family.delta:
+        return (layer + 1) % int(family.keys.get("full_attention_interval", 4)) != 0
+    return bool(family.kv_heads) and family.kv_heads[layer] == 0
+
+
+def state_bytes(family: Family) -> int:
+    """Of all layers that keep one."""
+    layers = sum(recurrent(family, layer) for layer in range(LAYERS))
+    if not family.delta:
+        return 4 * layers * (family.taps - 1) * HIDDEN
+    k_heads, v_heads, head_k, head_v = family.delta
+    values = v_heads * head_v
+    return 4 * layers * ((family.taps - 1) * (2 * k_heads * head_k + values) + values * head_k)
 
 
 def metadata_of(family: Family) -> dict[str, Any]:
@@ -277,6 +355,21 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
         if family.layer_norm:
             tensors[f"{name}.bias"] = (0.2 * random.standard_normal(size)).astype(np.float32)
 
+    def delta_net(at: str) -> None:
+        """Decays from e^-0.05 to e^-2 where a row says nothing else."""
+        k_heads, v_heads, head_k, head_v = family.delta
+        values = v_heads * head_v
+        channels = 2 * k_heads * head_k + values
+        matrix(at + "attn_qkv", channels, HIDDEN, 1.5)
+        matrix(at + "attn_gate", values, HIDDEN, 1.5)
+        matrix(at + "ssm_beta", v_heads, HIDDEN, 2.0)
+        matrix(at + "ssm_alpha", v_heads, HIDDEN, 1.5)
+        matrix(at + "ssm_conv1d", channels, family.taps, 1.5)
+        tensors[at + "ssm_a"] = -np.exp(random.uniform(np.log(0.05), np.log(2), v_heads)).astype(np.float32)
+        tensors[at + "ssm_dt.bias"] = (0.5 * random.standard_normal(v_heads)).astype(np.float32)
+        norm(at + "ssm_norm", head_v)
+        matrix(at + "ssm_out", HIDDEN, values)
+
     q, kv = HEADS * family.head_dim, KV_HEADS * family.head_dim
     matrix("token_embd", vocab_size, HIDDEN, math.sqrt(HIDDEN) / 4)
     for name, values in family.factors.items():
@@ -286,8 +379,10 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
         if family.norms_before:
             norm(at + "attn_norm", HIDDEN)
         peak = 1.0 if family.head_norms else family.peak
-        convolves = bool(family.kv_heads) and family.kv_heads[layer] == 0
-        if convolves:
+        convolves = recurrent(family, layer)
+        if convolves and family.delta:
+            delta_net(at)
+        elif convolves:
             matrix(at + "shortconv.in_proj", 3 * HIDDEN, HIDDEN, 1.5)
             matrix(at + "shortconv.conv", HIDDEN, family.taps, 1.5)
             matrix(at + "shortconv.out_proj", HIDDEN, HIDDEN)
@@ -295,7 +390,7 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
             matrix(at + "attn_qkv", q + 2 * kv, HIDDEN)
             tensors[at + "attn_qkv.weight"][: q + kv] *= peak
         else:
-            matrix(at + "attn_q", q, HIDDEN, peak)
+            matrix(at + "attn_q", q * (2 if family.delta else 1), HIDDEN, peak)
             matrix(at + "attn_k", kv, HIDDEN, peak)
             matrix(at + "attn_v", kv, HIDDEN)
         if family.head_norms and not convolves:
@@ -320,6 +415,9 @@ def tensors_of(family: Family, vocab_size: int = synthetic.VOCAB) -> dict[str, A
                 matrix(at + "ffn_gate_shexp", family.shared_ffn, HIDDEN)
                 matrix(at + "ffn_up_shexp", family.shared_ffn, HIDDEN)
                 matrix(at + "ffn_down_shexp", HIDDEN, family.shared_ffn)
+            if family.shared_gate:
+                matrix(at + "ffn_gate_inp_shexp", 1, HIDDEN, 2.0)
+                tensors[at + "ffn_gate_inp_shexp.weight"] = tensors[at + "ffn_gate_inp_shexp.weight"][0]
         else:
             if family.gated and not family.fused_ffn:
                 matrix(at + "ffn_gate", FFN, HIDDEN)

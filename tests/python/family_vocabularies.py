@@ -25,6 +25,8 @@ TOKENIZERS = {
     "qwen2": ("qwen2", "pre:deepseek-r1-qwen"),
     "qwen3": ("qwen2",),
     "qwen3moe": ("qwen2",),
+    "qwen35": ("pre:qwen35",),
+    "qwen35moe": ("pre:qwen35",),
     "qwen3vl": ("qwen2",),
     "gemma2": ("llama-spm",),
     "gemma3": ("llama-spm",),

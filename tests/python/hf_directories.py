@@ -19,7 +19,7 @@ import tokenizers
 from families import HEADS, KV_HEADS, Array, Family
 
 REORDERED = {"llama", "smollm3", "mistral3", "granite", "granitemoe", "internlm2"}  # Q and K, by converters
-LESS_ONE = {"gemma2", "gemma3"}  # scales of norms
+LESS_ONE = {"gemma2", "gemma3", "qwen35", "qwen35moe"}  # scales of norms
 NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -54,7 +54,24 @@ LFM2 = {
     "ffn_gate_inp": "feed_forward.gate",
     "exp_probs_b": "feed_forward.expert",
 }
+QWEN35 = {
+    "post_attention_norm": "post_attention_layernorm",
+    "attn_qkv": "linear_attn.in_proj_qkv",
+    "attn_gate": "linear_attn.in_proj_z",
+    "ssm_beta": "linear_attn.in_proj_b",
+    "ssm_alpha": "linear_attn.in_proj_a",
+    "ssm_conv1d": "linear_attn.conv1d",
+    "ssm_norm": "linear_attn.norm",
+    "ssm_out": "linear_attn.out_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+}
 OWN_NAMES = {
+    "qwen35": QWEN35,
+    "qwen35moe": QWEN35,
     "lfm2": LFM2,
     "lfm2moe": LFM2,
     "gemma2": GEMMA,
@@ -103,7 +120,7 @@ def their_tensors(arch: str, tensors: Mapping[str, Array], heads: int, kv_heads:
         weight = name.rpartition(".")[0].rpartition(".")[2]
         if name.startswith("rope_"):
             continue
-        if weight == "attn_qkv" and arch != "phi3":
+        if weight == "attn_qkv" and arch not in ("phi3", "qwen35", "qwen35moe"):
             unit = values.shape[0] // (heads + 2 * kv_heads)
             parts = np.split(values, [heads * unit, (heads + kv_heads) * unit])
             found |= {
@@ -116,10 +133,12 @@ def their_tensors(arch: str, tensors: Mapping[str, Array], heads: int, kv_heads:
         weight = name.rpartition(".")[0].rpartition(".")[2]
         if arch in REORDERED and weight in ("attn_q", "attn_k"):
             values = as_it_was(values, heads if weight == "attn_q" else kv_heads)
-        if arch in LESS_ONE and "norm" in weight:
+        if arch in LESS_ONE and "norm" in weight and weight != "ssm_norm":
             values = values - 1
-        if name.endswith("shortconv.conv.weight"):
+        if weight in ("conv", "ssm_conv1d"):
             values = values[:, None]
+        if weight == "ffn_gate_inp_shexp":
+            values = values[None]
         result[their_name(arch, name)] = np.ascontiguousarray(values)
     return result
 

@@ -249,6 +249,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3", {"model_type": "gpt_oss", "num_experts": 8}, "'gpt_oss': its experts are in MXFP4 of another layout"),
     ("qwen3", {"model_type": "lfm2"}, "'lfm2': the taps of its convolutions have a dimension more there"),
     ("qwen3", {"model_type": "lfm2_moe"}, "'lfm2_moe': its experts are tensors of their own"),
+    ("qwen3", {"model_type": "qwen3_5_text"}, "'qwen3_5_text': its heads of V stand in another order there"),
+    ("qwen3", {"model_type": "qwen3_5_moe"}, "'qwen3_5_moe': its heads of V stand in another order there"),
     ("qwen3", {"model_type": "olmoe", "num_experts": 8}, "found 'olmoe', a mixture of experts, which is not"),
     ("qwen3", {"model_type": "lama"}, "found 'lama'; the nearest is 'llama'"),
     ("qwen3", {"model_type": "internlm2"}, "model_type 'internlm2': its Q, K and V lie mixed .* GGUF files are read"),

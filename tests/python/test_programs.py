@@ -254,6 +254,21 @@ HYBRID = replace(
 HYBRID_EXPERTS = replace(
     families.FAMILIES["lfm2moe"], keys={**families.FAMILIES["lfm2moe"].keys, "context_length": MOST}
 )
+DELTAS = replace(
+    families.FAMILIES["qwen35"],
+    keys={
+        **families.FAMILIES["qwen35"].keys,
+        "context_length": MOST,
+        "ssm.state_size": 4,
+        "ssm.group_count": 1,
+        "ssm.time_step_rank": 2,
+        "ssm.inner_size": 8,
+    },
+    delta=(1, 2, 4, 4),
+)
+DELTA_EXPERTS = replace(
+    families.FAMILIES["qwen35moe"], keys={**families.FAMILIES["qwen35moe"].keys, "context_length": MOST}
+)
 MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     # and rows of a step: few, so that a call of 45 tokens passes windows
     (SMALL, 16),
@@ -265,6 +280,8 @@ MODELS: list[tuple[dict[str, object] | families.Family, int]] = [
     (OSS, 8),
     (HYBRID, 8),
     (HYBRID_EXPERTS, 16),
+    (DELTAS, 8),
+    (DELTA_EXPERTS, 16),
 ]
 
 
@@ -288,7 +305,7 @@ def run_on(path: Path, programs: int, chunk_tokens: int, prefix_cache_bytes: int
             page_tokens=PAGE,
             chunk_tokens=chunk_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
-            state_cache_bytes=12_000,  # seven or eleven of these hybrids
+            state_cache_bytes=12_000,  # six to twelve of these hybrids'
             check_every_step=True,
         )
         expected: dict[tuple[int, ...], np.ndarray] = {}  # noqa: RUF012  # shared by all programs

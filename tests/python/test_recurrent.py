@@ -22,7 +22,8 @@ from test_families import BOUND, logits_of, off_by
 PAGE = 8
 LONG = {"context_length": 4096}
 IDS = [int(i) for i in np.random.default_rng(5).integers(0, 256, 400)]
-HYBRIDS = ["lfm2", "lfm2, taps of 4 with biases", "lfm2moe"]
+HYBRIDS = ["lfm2", "lfm2, taps of 4 with biases", "lfm2moe", "qwen35", "qwen35, taps of 3, other heads", "qwen35moe"]
+KINDS = ["lfm2", "lfm2moe", "qwen35", "qwen35moe"]
 
 
 def load(folder: Path, name: str = "lfm2", **options: Any) -> CompiledModel:
@@ -91,8 +92,7 @@ def test_states_are_in_the_plan_to_the_byte(tmp_path: Path, name: str) -> None:
         memory = model.memory()
         assert memory["kv"] == plan.kv and memory["promised"] == plan.kv
         assert memory["total"] - loaded == plan.kv + plan.page_tables
-        convolved = FAMILIES[name].kv_heads.count(0)
-        state = convolved * (FAMILIES[name].taps - 1) * HIDDEN * 4
+        state = families.state_bytes(FAMILIES[name])
         assert s.state_bytes % state == 0 and 0 < s.state_bytes <= plan.states
         assert s.state_bytes // state == 160 // PAGE + 1  # one at each page's end, and the next one's
         assert "K/V and states for" in str(plan)
@@ -112,10 +112,11 @@ def whole_history(model: CompiledModel, ids: list[int], n: int, session: Any) ->
     return list(stream(session, ids, n, SamplingParams(temperature=0, ignore_eos=True), replaces=True))
 
 
-def test_an_agents_turns_compute_what_is_new_and_the_replay_that_was_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lfm2", "qwen35"])
+def test_an_agents_turns_compute_what_is_new_and_the_replay_that_was_told(tmp_path: Path, name: str) -> None:
     """Thirty turns of an agent that now and then takes back a part of what there was: its last answer, a result of a
     tool some turns ago, half of everything."""
-    model = load(tmp_path, "lfm2")
+    model = load(tmp_path, name)
     random = np.random.default_rng(11)
 
     def new(n: int) -> list[int]:
@@ -164,8 +165,9 @@ def test_a_servers_usage_tells_what_ran_again() -> None:
     assert openai_usage(Spent(20, 3, 18))["prompt_tokens_details"] == {"cached_tokens": 18}
 
 
-def test_forks_go_on_from_the_same_states(tmp_path: Path) -> None:
-    model = load(tmp_path)
+@pytest.mark.parametrize("name", KINDS)
+def test_forks_go_on_from_the_same_states(tmp_path: Path, name: str) -> None:
+    model = load(tmp_path, name)
     with model.session() as s, model.session() as fresh:
         s.forward(IDS[:45])
         used = model._core.memory().kv
@@ -193,7 +195,7 @@ def test_a_prefix_is_found_where_a_state_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 8, 45, 200])
-@pytest.mark.parametrize("name", ["lfm2", "lfm2moe"])
+@pytest.mark.parametrize("name", KINDS)
 def test_saves_hold_states(tmp_path: Path, name: str, n: int) -> None:
     model = load(tmp_path, name)
     with model.session() as s:
@@ -212,7 +214,7 @@ def test_saves_hold_states(tmp_path: Path, name: str, n: int) -> None:
             assert np.array_equal(u.forward([7]), s.forward([7]))
 
 
-@pytest.mark.parametrize("name", ["lfm2", "lfm2moe"])
+@pytest.mark.parametrize("name", KINDS)
 def test_no_flipped_bit_of_a_save_is_accepted(tmp_path: Path, name: str) -> None:
     """200 of them, a quarter in the states; what is refused late has changed nothing."""
     model = load(tmp_path, name)
@@ -239,8 +241,9 @@ def test_no_flipped_bit_of_a_save_is_accepted(tmp_path: Path, name: str) -> None
     assert accepted == 0
 
 
-def test_a_damaged_state_is_named_and_what_is_before_it_goes_on(tmp_path: Path) -> None:
-    model = load(tmp_path)
+@pytest.mark.parametrize("name", ["lfm2", "qwen35"])
+def test_a_damaged_state_is_named_and_what_is_before_it_goes_on(tmp_path: Path, name: str) -> None:
+    model = load(tmp_path, name)
     file = tmp_path / "s.kv"
     with model.session() as s, model.session() as fresh:
         s.forward(IDS[:61])

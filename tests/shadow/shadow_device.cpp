@@ -93,6 +93,10 @@ class Shadow final : public Device {
   void short_conv(const ShortConvArgs& args) override {
     record(&Device::short_conv, args, args.runs, args.n_runs, &ShortConvArgs::runs);
   }
+  void gated_delta(const GatedDeltaArgs& args) override {
+    record(&Device::gated_delta, args, args.runs, args.n_runs, &GatedDeltaArgs::runs);
+  }
+  void sigmoid_gate(const SigmoidGateArgs& args) override { record(&Device::sigmoid_gate, args); }
   void rope(const RopeArgs& args) override { record(&Device::rope, args); }
   void kv_append(const KvAppendArgs& args) override {
     record(&Device::kv_append, args, args.sequences, args.n_sequences, &KvAppendArgs::sequences);

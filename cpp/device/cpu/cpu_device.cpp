@@ -11,9 +11,9 @@
 #include "device/cpu/attention.h"
 #include "device/cpu/kernels.h"
 #include "device/cpu/processor.h"
+#include "device/cpu/recurrent.h"
 #include "device/cpu/routed.h"
 #include "device/cpu/rows.h"
-#include "device/cpu/short_conv.h"
 #include "device/host_arena.h"
 #include "device/host_buffer.h"
 #include "device/route.h"
@@ -166,7 +166,9 @@ class CpuDevice final : public Unified<Device> {
     });
   }
 
-  void short_conv(const ShortConvArgs& args) override { cpu::short_conv(args, pool_); }
+  void short_conv(const ShortConvArgs& args) override { cpu::short_conv(args, kernels_, pool_); }
+
+  void gated_delta(const GatedDeltaArgs& args) override { cpu::gated_delta(args, kernels_, pool_); }
 
   void rope(const RopeArgs& args) override {
     const RopeParams& p = args.p;
@@ -259,6 +261,19 @@ class CpuDevice final : public Unified<Device> {
         }
         kernels_.swiglu(gates, ups, args.out.as<float>() + at, n);
       }
+    });
+  }
+
+  void sigmoid_gate(const SigmoidGateArgs& args) override {
+    const SigmoidGateParams& p = args.p;
+    rows(uint64_t{p.n_rows} * p.n_heads, p.width, [&](uint64_t head) {
+      const float *x = args.in.as<float>() + head * p.width, *gate = args.gate.as<float>() + head * p.of_head;
+      float* y = args.out.as<float>() + head * p.width;
+      if (p.of_head != 1 || p.width == 1) return kernels_.sigmoid_gate(x, gate + p.of_head - p.width, y, p.width);
+      const float one = 1;
+      float open;
+      kernels_.sigmoid_gate(&one, gate, &open, 1);
+      kernels_.scale(x, y, p.width, open, 0);
     });
   }
 

@@ -78,6 +78,27 @@ struct Partial {
   float out[kMaxHeadDim];
 };
 
+/// Rows of one head through the gated delta rule (params.h: GatedDeltaParams).
+constexpr uint32_t kDeltaRows = 8;  // that go through a block of the state while it is near
+struct DeltaRows {
+  uint32_t n_rows;  // 1 .. kDeltaRows
+  uint32_t head_k;
+  uint32_t head_v;
+  const float* from;  // the state [head_k, head_v]; null: zero
+  float* to;          // may be `from`
+  const float* next;  // what is likely read next, as large; null: not known
+  const float *q, *k, *v;
+  uint64_t mixed_stride;   // of a row of them
+  float kept[kDeltaRows];  // what the state is multiplied by
+  float beta[kDeltaRows];
+  const float* norm;  // [head_v]
+  float eps;
+  float qk_eps;
+  const float* z;
+  float* out;
+  uint64_t out_stride;  // of a row of z and out
+};
+
 struct CpuKernels {
   const char* isa;
   uint64_t (*panel_bytes)(uint32_t type, uint64_t cols);
@@ -94,6 +115,8 @@ struct CpuKernels {
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, uint32_t n, float eps);
   void (*swiglu)(const float* gate, const float* up, float* y, uint64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, uint64_t n);
+  void (*sigmoid_gate)(const float* x, const float* gate, float* y, uint64_t n);
+  void (*gated_delta)(const DeltaRows& rows);
   void (*gelu)(const float* x, float* y, uint64_t n);
   void (*scale)(const float* x, float* y, uint64_t n, float scale, float cap);
   void (*add)(const float* a, const float* b, float* y, uint64_t n);

@@ -179,6 +179,18 @@ inline F16 gelu_exponent(F16 g) {
 
 void geglu(const float* gate, const float* up, float* y, uint64_t n) { gated(gate, up, y, n, gelu_exponent); }
 
+/// x / (1 + e^-gate); NaN where the gate is not finite.
+void sigmoid_gate(const float* x, const float* gate, float* y, uint64_t n) {
+  for (uint64_t i = 0; i < n; i += 16) {
+    const auto count = static_cast<uint32_t>(n - i < 16 ? n - i : 16);
+    const F16 g = load(gate + i, count);
+    const F16 open = add(set1(1.0f), exp(sub(zero(), g)));
+    store(y + i, div(fma(g, zero(), load(x + i, count)), open), count);
+  }
+}
+
+#include "device/cpu/gated_delta.inl"
+
 void gelu(const float* x, float* y, uint64_t n) {
   for (uint64_t i = 0; i < n; i += 16) {
     const auto count = static_cast<uint32_t>(n - i < 16 ? n - i : 16);
@@ -202,8 +214,9 @@ void add(const float* a, const float* b, float* y, uint64_t n) {
   }
 }
 
-constexpr CpuKernels kTable = {kIsaName, panel_bytes, pack,       quantise, linear, dots_keys, attention, merge, finish,
-                               append,   rms_norm,    layer_norm, swiglu,   geglu,  gelu,      scale,     add};
+constexpr CpuKernels kTable = {kIsaName,     panel_bytes, pack,   quantise, linear,     dots_keys, attention,
+                               merge,        finish,      append, rms_norm, layer_norm, swiglu,    geglu,
+                               sigmoid_gate, gated_delta, gelu,   scale,    add};
 
 }  // namespace
 }  // namespace foundry::cpu::FOUNDRY_ISA

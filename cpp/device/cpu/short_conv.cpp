@@ -1,8 +1,7 @@
-#include "device/cpu/short_conv.h"
-
 #include <algorithm>
 #include <cstring>
 
+#include "device/cpu/recurrent.h"
 #include "device/cpu/rows.h"
 
 namespace foundry::cpu {
@@ -13,6 +12,7 @@ constexpr uint32_t kChannels =
 
 struct Block {
   const ShortConvArgs& args;
+  const CpuKernels& kernels;
   uint64_t first;  // channel
   uint32_t n;      // 1 .. kChannels
   float taps[kMostTaps][kChannels] = {};
@@ -51,21 +51,20 @@ struct Block {
       for (uint32_t c = 0; c < kChannels; ++c) sums[c] += taps[i][c] * seen[i][c];
     if (args.bias != nullptr)
       for (uint32_t c = 0; c < kChannels; ++c) sums[c] += bias[c];
-    float* out = args.out.as<float>() + r * p.channels + first;
     if (p.gated == 1)
-      for (uint32_t c = 0; c < n; ++c) out[c] = in[p.channels + c] * sums[c];
-    else
-      std::copy_n(sums, n, out);
+      for (uint32_t c = 0; c < n; ++c) sums[c] *= in[p.channels + c];
+    if (p.silu == 1) kernels.sigmoid_gate(sums, sums, sums, kChannels);
+    std::copy_n(sums, n, args.out.as<float>() + r * p.channels + first);
   }
 };
 
 }  // namespace
 
-void short_conv(const ShortConvArgs& args, ThreadPool& pool) {
+void short_conv(const ShortConvArgs& args, const CpuKernels& kernels, ThreadPool& pool) {
   const uint64_t channels = args.p.channels, blocks = (channels + kChannels - 1) / kChannels;
   for_rows(pool, blocks, uint64_t{args.p.n_rows} * kChannels, [&](uint64_t b) {
     const uint64_t first = b * kChannels;
-    Block block{args, first, static_cast<uint32_t>(std::min<uint64_t>(kChannels, channels - first))};
+    Block block{args, kernels, first, static_cast<uint32_t>(std::min<uint64_t>(kChannels, channels - first))};
     block.load_weights();
     for (uint32_t i = 0; i < args.n_runs; ++i) {
       const StateRun& run = args.runs[i];

@@ -43,6 +43,12 @@ inline void store(float* p, F16 x, uint32_t n) {
   _mm256_maskstore_ps(p, lanes(n, 0), x.a);
   _mm256_maskstore_ps(p + 8, lanes(n, 8), x.b);
 }
+inline void stream(float* p, F16 x) {
+  _mm256_stream_ps(p, x.a);
+  _mm256_stream_ps(p + 8, x.b);
+}
+inline void streamed() { _mm_sfence(); }
+constexpr uint64_t kStreamAlign = 32;
 /// The first n of 16 halves, the others zero; reads nothing behind them.
 inline void copy_halves(uint16_t* to, const uint16_t* p, uint32_t n) {
   for (uint32_t i = 0; i < 16; ++i) to[i] = i < n ? p[i] : uint16_t{0};

@@ -34,6 +34,11 @@ inline F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline F16 load(const float* p, uint32_t n) { return {_mm512_maskz_loadu_ps(lanes(n), p)}; }
 inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
 inline void store(float* p, F16 a, uint32_t n) { _mm512_mask_storeu_ps(p, lanes(n), a.v); }
+/// To memory that is not read soon: past the caches, which then need not read it first. Ordered before other stores by
+/// streamed() alone.
+inline void stream(float* p, F16 a) { _mm512_stream_ps(p, a.v); }
+inline void streamed() { _mm_sfence(); }
+constexpr uint64_t kStreamAlign = 64;
 inline F16 load_f16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }

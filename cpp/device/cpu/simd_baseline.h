@@ -54,6 +54,9 @@ inline void store(float* p, F16 a) {
 inline void store(float* p, F16 a, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) p[i] = a.v[i];
 }
+inline void stream(float* p, F16 a) { store(p, a); }
+inline void streamed() {}
+constexpr uint64_t kStreamAlign = 4;
 inline F16 load_f16(const uint16_t* p) { FOUNDRY_LANES(F16, f16_to_f32(p[i])); }
 inline F16 load_f16(const uint16_t* p, uint32_t n) { FOUNDRY_LANES(F16, i < n ? f16_to_f32(p[i]) : 0.0f); }
 inline F16 load_bf16(const uint16_t* p) { FOUNDRY_LANES(F16, bf16_to_f32(p[i])); }

@@ -114,6 +114,8 @@ class GpuDevice final : public Device {
   void linear_routed(const LinearRoutedArgs&) override { throw ConsistencyError("a GPU was given a linear_routed"); }
   void sum_routed(const SumRoutedArgs&) override { throw ConsistencyError("a GPU was given a sum_routed"); }
   void short_conv(const ShortConvArgs&) override { throw ConsistencyError("a GPU was given a short_conv"); }
+  void gated_delta(const GatedDeltaArgs&) override { throw ConsistencyError("a GPU was given a gated_delta"); }
+  void sigmoid_gate(const SigmoidGateArgs&) override { throw ConsistencyError("a GPU was given a sigmoid_gate"); }
   void swiglu_clamped(const ClampedGateArgs&) override { throw ConsistencyError("a GPU was given a swiglu_clamped"); }
 
   void rope(const RopeArgs& args) override {

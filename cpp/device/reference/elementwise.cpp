@@ -1,4 +1,4 @@
-// embed, rms_norm, layer_norm, rope, swiglu, geglu, swiglu_clamped, gelu, add, scale, resize_heads, select_rows.
+// embed, rms_norm, layer_norm, rope, swiglu, geglu, swiglu_clamped, sigmoid_gate, gelu, add, scale, resize_heads, select_rows.
 #include <cmath>
 #include <cstring>
 
@@ -103,6 +103,16 @@ void swiglu_clamped(const ClampedGateArgs& args) {
     const double gate = g > limit ? limit : g, up = u > limit ? limit : u < -limit ? -limit : u;  // NaN stays
     args.out.as<float>()[i] = static_cast<float>(gate / (1 + std::exp(-args.alpha * gate)) * (up + 1));
   }
+}
+
+void sigmoid_gate(const SigmoidGateArgs& args) {
+  const SigmoidGateParams& p = args.p;
+  for (u64 head = 0; head < u64{p.n_rows} * p.n_heads; ++head)
+    for (u64 i = 0; i < p.width; ++i) {
+      const double gate = args.gate.as<float>()[head * p.of_head + (p.of_head == 1 ? 0 : p.of_head - p.width + i)];
+      args.out.as<float>()[head * p.width + i] =
+          static_cast<float>(args.in.as<float>()[head * p.width + i] / (1 + std::exp(-gate)));
+    }
 }
 
 void gelu(const GeluArgs& args) {

@@ -16,6 +16,8 @@ void linear(const LinearArgs& args);
 void linear_routed(const LinearRoutedArgs& args);
 void sum_routed(const SumRoutedArgs& args);
 void short_conv(const ShortConvArgs& args);
+void gated_delta(const GatedDeltaArgs& args);
+void sigmoid_gate(const SigmoidGateArgs& args);
 void rope(const RopeArgs& args);
 void kv_append(const KvAppendArgs& args);
 void attention(const AttentionArgs& args);

@@ -33,6 +33,8 @@ class ReferenceDevice final : public Unified<Device> {
   void linear_routed(const LinearRoutedArgs& args) override { reference::linear_routed(args); }
   void sum_routed(const SumRoutedArgs& args) override { reference::sum_routed(args); }
   void short_conv(const ShortConvArgs& args) override { reference::short_conv(args); }
+  void gated_delta(const GatedDeltaArgs& args) override { reference::gated_delta(args); }
+  void sigmoid_gate(const SigmoidGateArgs& args) override { reference::sigmoid_gate(args); }
   void rope(const RopeArgs& args) override { reference::rope(args); }
   void kv_append(const KvAppendArgs& args) override { reference::kv_append(args); }
   void attention(const AttentionArgs& args) override { reference::attention(args); }

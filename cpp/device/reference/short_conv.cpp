@@ -1,4 +1,5 @@
-// short_conv: as LFM2 has it (arXiv:2511.23404), c * conv(b * x), or conv(x) alone.
+// short_conv: as LFM2 has it (arXiv:2511.23404), c * conv(b * x), or conv(x) alone, or silu of it.
+#include <cmath>
 #include <vector>
 
 #include "device/reference/ops.h"
@@ -23,7 +24,9 @@ void short_conv(const ShortConvArgs& args) {
         seen.push_back(p.gated == 1 ? in[0] * in[u64{2} * p.channels] : in[0]);
         double sum = bias == nullptr ? 0 : bias[c];
         for (u32 t = 0; t < p.taps; ++t) sum += static_cast<double>(taps[u64{c} * p.taps + t]) * seen[r + t];
-        args.out.as<float>()[row * p.channels + c] = static_cast<float>(p.gated == 1 ? sum * in[p.channels] : sum);
+        if (p.gated == 1) sum *= in[p.channels];
+        if (p.silu == 1) sum /= 1 + std::exp(-sum);
+        args.out.as<float>()[row * p.channels + c] = static_cast<float>(sum);
       }
       for (u32 t = 0; t + 1 < p.taps; ++t) to[u64{t} * p.channels + c] = seen[run.n_rows + t];
     }

@@ -26,6 +26,7 @@ from foundry.models.phi3 import Phi3
 from foundry.models.qwen2 import Qwen2
 from foundry.models.qwen3 import Qwen3, Qwen3VL
 from foundry.models.qwen3moe import Qwen3Moe
+from foundry.models.qwen35 import Qwen35, Qwen35Moe
 from foundry.models.smollm3 import SmolLM3
 from foundry.models.starcoder2 import StarCoder2
 from foundry.models.understood import refuse_keys, refuse_other_kinds, refuse_tensors
@@ -57,6 +58,8 @@ architectures: dict[str, Callable[[Header], Architecture]] = {
     "phi3": Phi3,
     "qwen2": Qwen2,
     "qwen3": Qwen3,
+    "qwen35": Qwen35,
+    "qwen35moe": Qwen35Moe,
     "qwen3moe": Qwen3Moe,
     "qwen3vl": Qwen3VL,
     "smollm3": SmolLM3,

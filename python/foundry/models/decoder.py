@@ -168,13 +168,16 @@ class Layer:
             temperature_length=rope.temperature_length,
         )
 
-    def attention(self, q: int, k: int, v: int, scale: float, cap: float = 0, sinks: int = NO_WEIGHT) -> int:
+    def attention(
+        self, q: int, k: int, v: int, scale: float, cap: float = 0, sinks: int = NO_WEIGHT, gate: int | None = None
+    ) -> int:
         """Over this layer's K and V; projected back to the hidden state.
 
         Args:
             scale: of the products of Q and K.
             cap: the scaled products become cap * tanh(product / cap); 0: they stay.
             sinks: a weight: of each head a score more, which takes weight and gives no value.
+            gate: by heads, what lets the result through, as the graph's sigmoid_gate has it.
         """
         hp, graph, group, layer = self.hp, self.graph, self.group, self.layer_in_group
         kept = self.emitter.kept_dim
@@ -186,6 +189,8 @@ class Layer:
         y = graph.attention(q, hp.n_heads, scale, group, layer, f"{self.at} attention", cap=cap, sinks=sinks)
         if kept != hp.head_dim:
             y = graph.resize_heads(y, hp.n_heads, kept, hp.head_dim, f"{self.at} attention cut")
+        if gate is not None:
+            y = graph.sigmoid_gate(y, gate, hp.n_heads, f"{self.at} attention gate")
         return self.linear(y, "attn_output", hp.hidden_size, hp.n_heads * hp.head_dim)
 
     def gate_up(self, y: int) -> tuple[int, int]:

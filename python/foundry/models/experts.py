@@ -93,7 +93,8 @@ class Experts:
 
 
 def mixture(layer: Layer, y: int, experts: Experts, gate: Callable[[int, int, str], int] | None = None) -> int:
-    """The chosen experts' weighted sum, and the shared expert's result where there is one.
+    """The chosen experts' weighted sum, and the shared expert's result where there is one, times a gate's sigmoid where
+    the file has a gate.
 
     Args:
         gate: the op that makes one of gate and up, with its name; without it swiglu.
@@ -127,4 +128,7 @@ def mixture(layer: Layer, y: int, experts: Experts, gate: Callable[[int, int, st
         layer.linear(y, name, experts.shared_size, hidden) for name in ("ffn_gate_shexp", "ffn_up_shexp")
     )
     shared = graph.swiglu(own_gate, own_up, f"{at} shared swiglu")
-    return graph.add(x, layer.linear(shared, "ffn_down_shexp", hidden, experts.shared_size), f"{at} shared sum")
+    shared = layer.linear(shared, "ffn_down_shexp", hidden, experts.shared_size)
+    if layer.has("ffn_gate_inp_shexp"):
+        shared = graph.sigmoid_gate(shared, layer.linear(y, "ffn_gate_inp_shexp", 1, hidden), 1, f"{at} shared gate")
+    return graph.add(x, shared, f"{at} shared sum")

@@ -27,13 +27,17 @@ class Hyperparameters:
 
     @staticmethod
     def read(
-        header: Header, norm_eps: str = "attention.layer_norm_rms_epsilon", n_kv_heads: int | None = None
+        header: Header,
+        norm_eps: str = "attention.layer_norm_rms_epsilon",
+        n_kv_heads: int | None = None,
+        ffn_size: int | None = None,
     ) -> Hyperparameters:
         """Raises ModelFormatError that names the key which is missing or makes no sense.
 
         Args:
             norm_eps: the key for the norms' epsilon.
             n_kv_heads: where the family has read them itself.
+            ffn_size: where the file does not say.
         """
         if "token_embd.weight" not in header.tensors:
             raise ModelFormatError('the file has no tensor "token_embd.weight"')
@@ -56,7 +60,7 @@ class Hyperparameters:
             n_kv_heads=n_kv_heads or header.same_integer("attention.head_count_kv", heads),
             head_dim=head_dim,
             hidden_size=hidden,
-            ffn_size=header.same_integer("feed_forward_length"),
+            ffn_size=header.same_integer("feed_forward_length", ffn_size),
             vocab_size=header.tensors["token_embd.weight"][0],
             max_seq_len=header.integer("context_length", most=MAX_SEQ_LEN),
             norm_eps=header.real(norm_eps),

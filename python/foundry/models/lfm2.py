@@ -63,7 +63,7 @@ class Lfm2:
         emit = Emitter(graph, self.header, hp, [0 if attends else None for attends in self.attends])
         convolves = self.attends.count(False)
         if convolves:
-            graph.set_recurrent(convolves, (self.taps - 1) * hp.hidden_size)
+            graph.set_recurrent(convolves, [(self.taps - 1) * hp.hidden_size])
         x = emit.embed()
         for number, attends in enumerate(self.attends):
             layer = emit.layer(number)
