@@ -34,6 +34,12 @@ struct LinearLaunch {
   enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kOutputs = 2, kRows = 4, kNeighbours = 8 };
 };
 
+/// Few rows on GPUs whose matrix tiles take halves: kMostRows rows to a group, of at most kRows a tile. The simdgroups
+/// of a threadgroup share k. Instances: FOUNDRY_FEW_SHAPES.
+struct LinearFewLaunch {
+  enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32, kRows = 8, kMostRows = 16, kNeighbours = 8 };
+};
+
 /// From kFromRows on, where rows are whole kNeighbours: kSide rows and outputs to a threadgroup.
 struct LinearTilesLaunch {
   enum : u32 { kFromRows = 16, kSide = 64, kThreads = 128, kNeighbours = 8 };
@@ -63,6 +69,9 @@ struct SampleLaunch {
   enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
 };
 
+// Outputs and rows of a threadgroup of linear_few; formats whose weights may be arranged (arranged.h).
+#define FOUNDRY_FEW_SHAPES(each, ...) each(__VA_ARGS__, 32, 8) each(__VA_ARGS__, 32, 16)
+#define FOUNDRY_ARRANGED(each) each(q8_0, Q8_0) each(q4_0, Q4_0)
 // Formats that attention has instances of its own for, where K and V both are of the format. Others, and mixtures, take
 // the instances "any".
 #define FOUNDRY_DECODE_FORMATS(each) each(f16, F16) each(q8_0, Q8_0)
