@@ -13,117 +13,111 @@ constant bool has_norm [[function_constant(2)]];
 constant bool has_gate [[function_constant(3)]];  // y = gate(x W^T) * (x up^T)
 constant bool gate_is_gelu [[function_constant(4)]];
 
-/// The sums of a simdgroup: of kOutputTiles times 16 outputs and kRowTiles times 8 rows, a lane's four of each tile.
-/// With a gate every other tile is of `up`.
-template <class Weights, uint kOutputTiles, uint kRowTiles>
+/// The sums of a simdgroup: of kTiles times 16 outputs and 8 rows, a lane's four of each tile. With a gate every other
+/// tile is of `up`. W is copied kAhead steps before it is wanted, a step being Weights::kBlocks of each tile.
+template <class Weights, uint kTiles, uint kColumns>
 struct FewSums {
-  enum : uint { kAhead = Weights::kAhead, kSteps = 8 / Weights::kBlocks };  // steps of a bundle of eight blocks
-  device const uchar* rows_of[kOutputTiles][2];
-  typename Weights::Held held[kAhead][kOutputTiles][2];
-  float sums[kOutputTiles][kRowTiles][4], squares[kRowTiles][2];
+  enum : uint { kSteps = 8 / Weights::kBlocks };  // of a bundle of eight blocks
+  enum : uint {
+    kCopies = kFewRegisters ? 1 : LinearFewLaunch::kCopies / kTiles,
+    kAhead = kSteps < kCopies ? kSteps : kCopies
+  };
+  enum : uint { kStage = Weights::kWords * kTiles };
+  enum : uint { kWords = kAhead * kStage > kTiles * 32 ? kAhead* kStage : kTiles * 32 };  // of threadgroup memory
+  Weights weights[kTiles];
+  threadgroup uint4* copies;
+  uint lane;
+  float sums[kTiles][4], squares[2];
 
-  METAL_FUNC void begin(device const uchar* weight, device const uchar* up, uint first, uint n, ulong stride,
-                        uint row) {
+  METAL_FUNC void begin(device const uchar* weight, device const uchar* up, uint first, constant LinearParams& p,
+                        uint block) {
+    squares[0] = squares[1] = 0.0f;
     UNROLL
-    for (uint m = 0; m < kOutputTiles; ++m) {
+    for (uint m = 0; m < kTiles; ++m) {
+      weights[m].begin(has_gate && m % 2 == 1 ? up : weight, first + (has_gate ? m / 2 : m) * 16, p.out_features,
+                       p.in_features, block, lane);
       UNROLL
-      for (uint i = 0; i < 2; ++i) {  // past the last output the last one again, and nobody sees it
-        const uint output = min(first + (has_gate ? m / 2 : m) * 16 + row + i * 8, n - 1);
-        rows_of[m][i] = (has_gate && m % 2 == 1 ? up : weight) + ulong(output) * stride;
-      }
-      UNROLL
-      for (uint t = 0; t < kRowTiles; ++t) {
-        squares[t][0] = squares[t][1] = 0.0f;
-        UNROLL
-        for (uint i = 0; i < 4; ++i) sums[m][t][i] = 0.0f;
-      }
+      for (uint i = 0; i < 4; ++i) sums[m][i] = 0.0f;
     }
   }
-  /// The first block of a step: every kSimdgroups-th bundle is this simdgroup's.
-  static METAL_FUNC uint block_of(uint step, uint simdgroup) {
-    return (step / kSteps * kSimdgroups + simdgroup) * 8 + step % kSteps * Weights::kBlocks;
-  }
-  METAL_FUNC void read(uint d, uint step, uint simdgroup, uint j, uint width) {
+  METAL_FUNC void copy(uint step) {
     UNROLL
-    for (uint m = 0; m < kOutputTiles; ++m) {
-      UNROLL
-      for (uint i = 0; i < 2; ++i) Weights::read(held[d][m][i], rows_of[m][i], block_of(step, simdgroup), j, width);
-    }
+    for (uint m = 0; m < kTiles; ++m) weights[m].copy(copies + step % kAhead * kStage + m * Weights::kWords, lane);
+    copies_begun();
   }
-  METAL_FUNC void add(uint d, uint step, uint simdgroup, thread FewRows<Weights, kRowTiles>& x) {
-    const uint first = block_of(step, simdgroup);
+  /// A step of a bundle.
+  METAL_FUNC void add(uint step, thread FewRows<Weights, kColumns>& x) {
+    typename Weights::Held held[kTiles];
+    copies_done<kAhead - 1>();
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    UNROLL
+    for (uint m = 0; m < kTiles; ++m)
+      weights[m].take(held[m], copies + step % kAhead * kStage + m * Weights::kWords, lane);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    copy(step);
     UNROLL
     for (uint b = 0; b < Weights::kBlocks; ++b) {
-      const uint block = first + b, behind = block + x.blocks;
-      if ((block & (x.blocks - 1)) == 0) x.convert(behind % 8 != 0 ? behind : behind + (kSimdgroups - 1) * 8, has_norm);
-      NarrowRight high[kRowTiles][2], low[kRowTiles][2];
-      float scale[kRowTiles][2], whole[kRowTiles][4];
+      const uint block = step * Weights::kBlocks + b;  // of the bundle
+      if (block % (8 / kColumns) == 0) x.convert(has_norm);
+      NarrowRight high[2], low[2];
+      x.load(block, high, low);
+      float whole[4];
+      if (Weights::kMinimum) add_up(whole, high, low);
       UNROLL
-      for (uint t = 0; t < kRowTiles; ++t) {
-        x.load(t, block, high[t], low[t]);
-        UNROLL
-        for (uint i = 0; i < 2; ++i) {
-          scale[t][i] = x.scale(t, block, i);
-          if (has_norm) squares[t][i] += x.squares(t, block, i);
-        }
-        if (Weights::kMinimum) add_up(whole[t], high[t], low[t]);
-      }
+      for (uint i = 0; has_norm && i < 2; ++i) squares[i] += x.squares(block, i);
+      const float scale[2] = {x.scale(block, 0), x.scale(block, 1)};
       UNROLL
-      for (uint m = 0; m < kOutputTiles; ++m) {
+      for (uint m = 0; m < kTiles; ++m) {
         uint words[2][4], rest[2][4];
         Affine of[2];
         UNROLL
-        for (uint i = 0; i < 2; ++i) of[i] = Weights::halves(held[d][m][i], b, words[i], rest[i]);
-        TileLeft<half, 16> left[2], left_low[2];
+        for (uint i = 0; i < 2; ++i) of[i] = Weights::halves(held[m], i, b, words[i], rest[i]);
+        NarrowSum products;
+        tile_clear(products);
         UNROLL
-        for (uint s = 0; s < 2; ++s) {
-          tile_set(left[s], uint4(words[0][2 * s], words[1][2 * s], words[0][2 * s + 1], words[1][2 * s + 1]));
-          if (Weights::kHalves == 2)
-            tile_set(left_low[s], uint4(rest[0][2 * s], rest[1][2 * s], rest[0][2 * s + 1], rest[1][2 * s + 1]));
-        }
+        for (uint s = 0; s < 2; ++s) multiply(products, words, s, low[s]);
         UNROLL
-        for (uint t = 0; t < kRowTiles; ++t) {
-          NarrowSum products;
-          tile_clear(products);
-          UNROLL
-          for (uint s = 0; s < 2; ++s) tile_multiply_add(products, left[s], low[t][s]);
-          UNROLL
-          for (uint s = 0; s < 2 && Weights::kHalves == 2; ++s) tile_multiply_add(products, left_low[s], high[t][s]);
-          UNROLL
-          for (uint s = 0; s < 2; ++s) tile_multiply_add(products, left[s], high[t][s]);
-          float y[4];
-          tile_get(products, y);
-          UNROLL
-          for (uint i = 0; i < 4; ++i) {
-            thread float& sum = sums[m][t][i];
-            sum = fma(y[i] * scale[t][i % 2], of[i / 2].scale, sum);
-            if (Weights::kMinimum) sum = fma(whole[t][i] * scale[t][i % 2], of[i / 2].minimum, sum);
-          }
+        for (uint s = 0; s < 2 && Weights::kHalves == 2; ++s) multiply(products, rest, s, high[s]);
+        UNROLL
+        for (uint s = 0; s < 2; ++s) multiply(products, words, s, high[s]);
+        float y[4];
+        tile_get(products, y);
+        UNROLL
+        for (uint i = 0; i < 4; ++i) {
+          if (i % 2 >= kColumns) continue;  // nobody sees it
+          sums[m][i] = fma(y[i] * scale[i % 2], of[i / 2].scale, sums[m][i]);
+          if (Weights::kMinimum) sums[m][i] = fma(whole[i] * scale[i % 2], of[i / 2].minimum, sums[m][i]);
         }
       }
     }
   }
 
  private:
+  static METAL_FUNC void multiply(thread NarrowSum& sum, thread const uint (&words)[2][4], uint s,
+                                  thread const NarrowRight& right) {
+    TileLeft<half, 16> left;
+    tile_set(left, uint4(words[0][2 * s], words[1][2 * s], words[0][2 * s + 1], words[1][2 * s + 1]));
+    tile_multiply_add(sum, left, right);
+  }
   /// The block's sums of x.
   static METAL_FUNC void add_up(thread float* to, thread const NarrowRight (&high)[2],
                                 thread const NarrowRight (&low)[2]) {
-    constexpr uint kOnes = 0x3c003c00u;
-    TileLeft<half, 16> ones;
-    tile_set(ones, uint4(kOnes, kOnes, kOnes, kOnes));
+    const uint ones[2][4] = {{0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u},
+                             {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u}};
     NarrowSum products;
     tile_clear(products);
     UNROLL
-    for (uint s = 0; s < 2; ++s) tile_multiply_add(products, ones, low[s]);
+    for (uint s = 0; s < 2; ++s) multiply(products, ones, s, low[s]);
     UNROLL
-    for (uint s = 0; s < 2; ++s) tile_multiply_add(products, ones, high[s]);
+    for (uint s = 0; s < 2; ++s) multiply(products, ones, s, high[s]);
     tile_get(products, to);
   }
 };
 
-/// Grid: (groups of kOutputTiles * 16 outputs, or half as many with a gate; groups of kRowTiles * 8 rows). Threads:
-/// kSimdgroups * 32. The simdgroups share k, and their sums are added in their order.
-template <class Format, uint kOutputTiles, uint kRowTiles>
+/// Grid: (groups of 8 rows; groups of kTiles * 16 outputs, or of half as many with a gate), so that those who read the
+/// same weights run together. Threads: kSimdgroups * 32. The simdgroups share k, and their sums are added in their
+/// order.
+template <class Format, uint kTiles, uint kColumns>
 kernel void linear_few(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
                        device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],
                        device float* out [[buffer(4)]], constant LinearParams& p [[buffer(5)]],
@@ -131,64 +125,56 @@ kernel void linear_few(device const float* in [[buffer(0)]], device const uchar*
                        constant float& eps [[buffer(8)]], uint3 group [[threadgroup_position_in_grid]],
                        uint index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                        uint lane [[thread_index_in_simdgroup]]) {
-  using Rows = FewRows<FewWeights<Format>, kRowTiles>;
-  using Sums = FewSums<FewWeights<Format>, kOutputTiles, kRowTiles>;
-  constexpr uint kTiles = kOutputTiles * kRowTiles, kJoined = kTiles * 32;
-  constexpr uint kWords = kJoined > Rows::kWords ? kJoined : Rows::kWords;
-  threadgroup uint4 words[kSimdgroups * kWords];  // x, and then the sums
+  using Rows = FewRows<FewWeights<Format>, kColumns>;
+  using Sums = FewSums<FewWeights<Format>, kTiles, kColumns>;
+  threadgroup uint4 copies[kSimdgroups * Sums::kWords];  // of W, and then the sums
+  threadgroup uint4 words[kSimdgroups * Rows::kWords];
   threadgroup float factors[kSimdgroups * Rows::kFactors];
-  const uint first = group.x * (kOutputTiles * 16) / (has_gate ? 2 : 1), first_row = group.y * (kRowTiles * 8);
-  const uint j = tile_column(lane) / 2;
+  const uint first = group.y * (kTiles * 16) / (has_gate ? 2 : 1), first_row = group.x * kRowsOfTile;
 
+  // The simdgroups have as many bundles each, the last ones fewer.
+  const uint bundles = (p.in_features + 255) / 256, each = (bundles + kSimdgroups - 1) / kSimdgroups;
+  const uint begin = min(simdgroup * each, bundles), end = min(begin + each, bundles);
   Sums sums;
-  sums.begin(weight, up, first, p.out_features, row_bytes<Format>(p.in_features), tile_row(lane));
-  const uint bundles = (p.in_features + kBundle - 1) / kBundle;
-  const uint steps = (bundles + kSimdgroups - 1 - simdgroup) / kSimdgroups * Sums::kSteps;
+  sums.copies = copies + simdgroup * Sums::kWords, sums.lane = lane;
+  sums.begin(weight, up, first, p, begin * 8);
   UNROLL
-  for (uint d = 0; d < Sums::kAhead; ++d) sums.read(d, d, simdgroup, j, p.in_features);
+  for (uint step = 0; step < Sums::kAhead; ++step) sums.copy(step);
   Rows x;
   x.words = words + simdgroup * Rows::kWords, x.factors = factors + simdgroup * Rows::kFactors;
-  x.begin(in + ulong(first_row) * p.in_features, norm, min(p.n_rows - first_row, kRowTiles * 8), p.in_features,
-          simdgroup * 8, lane);
+  x.begin(in + ulong(first_row) * p.in_features, norm, min(p.n_rows - first_row, kRowsOfTile), p.in_features, begin * 8,
+          lane);
   x.read(has_norm);
-  for (uint step = 0; step < steps; step += Sums::kAhead) {
+  for (uint bundle = begin; bundle < end; ++bundle) {
     UNROLL
-    for (uint d = 0; d < Sums::kAhead; ++d) {
-      if (step + d >= steps) continue;
-      sums.add(d, step + d, simdgroup, x);
-      sums.read(d, step + d + Sums::kAhead, simdgroup, j, p.in_features);
-    }
+    for (uint step = 0; step < Sums::kSteps; ++step) sums.add(step, x);
   }
+  copies_done<0>();
+  simdgroup_barrier(mem_flags::mem_threadgroup);
 
-  threadgroup_barrier(mem_flags::mem_threadgroup);
   UNROLL
-  for (uint t = 0; t < kRowTiles; ++t) {
+  for (uint m = 0; m < kTiles; ++m) {
+    thread const float* y = sums.sums[m];
+    sums.copies[m * 32 + lane] =
+        uint4(as_type<uint>(y[0]), as_type<uint>(y[1]), as_type<uint>(y[2]), as_type<uint>(y[3]));
+  }
+  if (has_norm && tile_row(lane) == 0) {
     UNROLL
-    for (uint m = 0; m < kOutputTiles; ++m) {
-      thread const float* y = sums.sums[m][t];
-      words[simdgroup * kJoined + (m * kRowTiles + t) * 32 + lane] =
-          uint4(as_type<uint>(y[0]), as_type<uint>(y[1]), as_type<uint>(y[2]), as_type<uint>(y[3]));
-    }
-    if (!has_norm || tile_row(lane) != 0) continue;
-    UNROLL
-    for (uint i = 0; i < 2; ++i)
-      factors[simdgroup * Rows::kFactors + t * 32 + tile_column(lane) + i] = sums.squares[t][i];
+    for (uint i = 0; i < 2; ++i) x.factors[tile_column(lane) + i] = sums.squares[i];
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  threadgroup const float* parts = (threadgroup const float*)words;
+  threadgroup const float* parts = (threadgroup const float*)copies;
   for (uint e = index; e < kTiles * 128 / (has_gate ? 2 : 1); e += kSimdgroups * 32) {
-    const uint i = e % 4, of_lane = e / 4 % 32, t = e / 128 % kRowTiles, m = e / 128 / kRowTiles;
-    const uint column = tile_column(of_lane) + i % 2;
-    const uint o = first + m * 16 + tile_row(of_lane) + i / 2 * 8, row = first_row + t * 8 + column;
+    const uint i = e % 4, of_lane = e / 4 % 32, m = e / 128, column = tile_column(of_lane) + i % 2;
+    const uint o = first + m * 16 + tile_row(of_lane) + i / 2 * 8, row = first_row + column;
     if (o >= p.out_features || row >= p.n_rows) continue;
     float y[2] = {0.0f, 0.0f}, squares = 0.0f;
+    UNROLL
     for (uint s = 0; s < kSimdgroups; ++s) {
       UNROLL
-      for (uint g = 0; g < (has_gate ? 2u : 1u); ++g) {
-        const uint tile = (has_gate ? 2 * m + g : m) * kRowTiles + t;
-        y[g] += parts[(s * kJoined + tile * 32 + of_lane) * 4 + i];
-      }
-      if (has_norm) squares += factors[s * Rows::kFactors + t * 32 + column];
+      for (uint g = 0; g < (has_gate ? 2u : 1u); ++g)
+        y[g] += parts[(s * Sums::kWords + (has_gate ? 2 * m + g : m) * 32 + of_lane) * 4 + i];
+      if (has_norm) squares += factors[s * Rows::kFactors + column];
     }
     if (has_norm) {
       const float scale = 1.0f / precise::sqrt(squares / float(p.in_features) + eps);
@@ -203,7 +189,7 @@ kernel void linear_few(device const float* in [[buffer(0)]], device const uchar*
 }
 
 #define instantiate_few(name, Format, outputs, rows) \
-  instantiate_kernel("linear_few_" name "_" #outputs "_" #rows, linear_few, Format, outputs / 16, rows / 8)
+  instantiate_kernel("linear_few_" name "_" #outputs "_" #rows, linear_few, Format, outputs / 16, rows)
 #define instantiate_linear_few(name, Name, number, elements, bytes, kind, weight, ...) \
   of_part(name, FOUNDRY_GPU_##weight(FOUNDRY_FEW_SHAPES(instantiate_few, #name, Name)))
 FOUNDRY_FORMATS(instantiate_linear_few)

@@ -104,6 +104,17 @@ METAL_FUNC uint halves_times_less(uint a, uint b, uint c) {
   return two_halves(x.x * y.x - z.x, x.y * y.y - z.y);
 }
 
+/// Copies that may end later: kBytes (4, 8 or 16) from `from`, or as many zeros. copies_begun() ends a batch of them;
+/// behind copies_done<n>() this lane sees its own, but for the newest n batches. Here they end at once.
+template <uint kBytes, class T>
+METAL_FUNC void copy_later(threadgroup T* to, device const T* from, bool there) {
+  static_assert(sizeof(T) == kBytes, "a copy is of one value");
+  *to = there ? *from : T(0);
+}
+METAL_FUNC void copies_begun() {}
+template <uint kBatches>
+METAL_FUNC void copies_done() {}
+
 METAL_FUNC void tile_clear(thread NarrowSum& tile) {
   UNROLL
   for (uint i = 0; i < 4; ++i) tile.part[i / 2].thread_elements()[int(i % 2)] = 0.0f;
@@ -122,7 +133,7 @@ METAL_FUNC void tile_set(thread TileLeft<half, 16>& tile, uint4 of) {
     tile.part[p].thread_elements()[1] = as_type<half>(ushort(two >> 16));
   }
 }
-/// The first columns, a power of two of them, and again from the first on.
+/// `columns` is a power of two; behind them the first ones come again.
 METAL_FUNC void tile_load(thread NarrowRight& first, thread NarrowRight& second, threadgroup const uint4* from,
                           uint columns, uint lane) {
   threadgroup const half* halves = (threadgroup const half*)from;
@@ -133,6 +144,14 @@ METAL_FUNC void tile_load(thread NarrowRight& first, thread NarrowRight& second,
     first.part[i / 2].thread_elements()[int(i % 2)] = halves[at];
     second.part[i / 2].thread_elements()[int(i % 2)] = halves[at + 4];
   }
+}
+/// The same of what lanes hold: lane 4 n + j has column n's eight halves j. `room` is 32 long.
+METAL_FUNC void tile_set(thread NarrowRight& first, thread NarrowRight& second, uint4 held, threadgroup uint4* room,
+                         uint lane) {
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  room[lane] = held;
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  tile_load(first, second, room, 8, lane);
 }
 METAL_FUNC void tile_multiply_add(thread NarrowSum& sum, thread const TileLeft<half, 16>& left,
                                   thread const NarrowRight& right) {

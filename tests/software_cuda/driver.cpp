@@ -62,6 +62,7 @@ Result run(const CUfunc_st& function, const metal_cuda::Arguments& arguments, me
   launch.grid = grid;
   launch.threads = {threads, 1, 1};
   launch.constants = function.constants;
+  launch.most_memory = 48 << 10;
   for (int i = 0; i < metal_cuda::kMostBuffers; ++i) {
     void* buffer = arguments.buffers[i];
     launch.buffers[i] = buffer != nullptr ? buffer : const_cast<char*>(arguments.values[i]);

@@ -7,47 +7,49 @@
 namespace foundry {
 namespace {
 
-constexpr uint32_t kValues = 256, kBlocks = 8;
+constexpr uint64_t kScale = 2;  // bytes, in front of a block's codes
 
-/// The codes of a block are four lanes' shares of kShare bytes, which lie kApart bytes apart in pieces of four; of
-/// kTogether blocks one lane has 16 bytes.
-template <uint32_t kBlockBytes>
-void arrange_bundle(const std::byte* from, std::byte* to) {
-  constexpr uint32_t kCodes = kBlockBytes - 2, kShare = kCodes / 4, kTogether = 16 / kShare;
-  for (uint32_t b = 0; b < kBlocks; ++b) {
-    const std::byte* block = from + b * kBlockBytes;
-    std::memcpy(to + 2 * b, block, 2);
-    std::byte* codes = to + 2 * kBlocks + b / kTogether * 64 + b % kTogether * kShare;
-    for (uint32_t j = 0; j < 4; ++j)
-      for (uint32_t piece = 0; piece < kShare / 4; ++piece)
-        std::memcpy(codes + 16 * j + 4 * piece, block + 2 + 4 * j + 16 * piece, 4);
-  }
-}
+/// Blocks of a step: a lane, of the four that share a row, has 16 bytes of their codes.
+uint64_t step_blocks(DType type) { return 64 / (block_bytes(type) - kScale); }
+uint64_t blocks_of(uint64_t cols) { return cols / 32; }
 
-template <uint32_t kBlockBytes>
-void arrange_bundles(std::span<const std::byte> from, std::span<std::byte> to) {
-  for (uint64_t at = 0; at < from.size(); at += kBlocks * kBlockBytes)
-    arrange_bundle<kBlockBytes>(from.data() + at, to.data() + at);
+/// A lane has kShare bytes of a block, in pieces of four that lie 16 bytes apart there.
+template <uint64_t kCodes>
+void arrange_row(const std::byte* from, uint64_t steps, std::byte* codes, std::byte* scales) {
+  constexpr uint64_t kShare = kCodes / 4, kBlocks = 16 / kShare;
+  for (uint64_t step = 0; step < steps; ++step)
+    for (uint64_t b = 0; b < kBlocks; ++b, from += kScale + kCodes) {
+      std::memcpy(scales + (step * kArrangedRows * kBlocks + b) * kScale, from, kScale);
+      std::byte* to = codes + step * kArrangedRows * 64 + b * kShare;
+      for (uint64_t lane = 0; lane < 4; ++lane)
+        for (uint64_t piece = 0; piece < kShare / 4; ++piece)
+          std::memcpy(to + lane * 16 + piece * 4, from + kScale + piece * 16 + lane * 4, 4);
+    }
 }
 
 }  // namespace
 
-bool can_arrange(DType type, uint64_t cols) {
-  return (type == DType::q4_0 || type == DType::q8_0) && cols % kValues == 0;
+bool can_arrange(DType type, uint64_t rows, uint64_t cols) {
+  if (type != DType::q4_0 && type != DType::q8_0) return false;
+  return rows % kArrangedRows == 0 && cols % (32 * step_blocks(type)) == 0;
 }
 
-uint64_t bundle_bytes(DType type) { return kBlocks * block_bytes(type); }
+uint64_t code_bytes(DType type, uint64_t cols) { return blocks_of(cols) * (block_bytes(type) - kScale); }
 
-void arrange(DType type, std::span<const std::byte> from, std::span<std::byte> to) {
-  if (from.size() != to.size() || from.size() % bundle_bytes(type) != 0)
-    throw ConsistencyError("arrange: expected whole bundles");
-  switch (type) {
-    case DType::q4_0:
-      return arrange_bundles<BlockSize<DType::q4_0>::bytes>(from, to);
-    case DType::q8_0:
-      return arrange_bundles<BlockSize<DType::q8_0>::bytes>(from, to);
-    default:
-      throw ConsistencyError("arrange: expected a format with an order of its own");
+void arrange(DType type, uint64_t cols, std::span<const std::byte> from, std::span<std::byte> codes,
+             std::span<std::byte> scales) {
+  const uint64_t row = blocks_of(cols) * block_bytes(type), rows = from.size() / row;
+  const uint64_t code = code_bytes(type, cols), blocks = step_blocks(type), steps = blocks_of(cols) / blocks;
+  if (!can_arrange(type, rows, cols) || codes.size() != rows * code || scales.size() != rows * (row - code))
+    throw ConsistencyError("arrange: expected whole sixteens of rows, and room for them");
+  for (uint64_t r = 0; r < rows; ++r) {
+    const uint64_t group = r / kArrangedRows * kArrangedRows, in_group = r % kArrangedRows;
+    std::byte* to = codes.data() + group * code + in_group * 64;
+    std::byte* scale = scales.data() + group * (row - code) + in_group * blocks * kScale;
+    if (type == DType::q4_0)
+      arrange_row<16>(from.data() + r * row, steps, to, scale);
+    else
+      arrange_row<32>(from.data() + r * row, steps, to, scale);
   }
 }
 

@@ -47,7 +47,8 @@ class GpuDevice final : public Device {
     auto weight = std::make_unique<GpuWeight>();
     weight->rows = view.rows, weight->cols = view.cols, weight->type = view.type, weight->mapped = view.data;
     weight->private_bytes = queue_->copied_bytes(view.place(), view.bytes);
-    weight->arranged = use == WeightUse::linear && queue_->narrow_tiles() && can_arrange(view.type, view.cols);
+    weight->arranged =
+        use == WeightUse::linear && queue_->narrow_tiles() && can_arrange(view.type, view.rows, view.cols);
     weight->buffer = weight->arranged ? arranged(view) : queue_->wrap(view.data, view.bytes);
     return weight;
   }
@@ -256,16 +257,19 @@ class GpuDevice final : public Device {
   void wait(uint64_t step) override { queue_->wait(step); }
 
  private:
-  /// A copy in the order of arranged.h, some bundles at a time.
+  /// A copy in the order of arranged.h, some rows at a time.
   std::unique_ptr<Buffer> arranged(const WeightView& view) {
     constexpr uint64_t kMost = uint64_t{16} << 20;
-    const uint64_t bundle = bundle_bytes(view.type), each = kMost / bundle * bundle;
+    const uint64_t row = view.bytes / view.rows, code = code_bytes(view.type, view.cols);
+    const uint64_t each = std::max(kMost / row / kArrangedRows, uint64_t{1}) * kArrangedRows;
     std::unique_ptr<Buffer> buffer = queue_->allocate(view.bytes, MemoryKind::device);
-    std::vector<std::byte> room(std::min(each, view.bytes));
-    for (uint64_t at = 0; at < view.bytes; at += each) {
-      const std::span to(room.data(), std::min(each, view.bytes - at));
-      arrange(view.type, {view.data + at, to.size()}, to);
-      queue_->upload({buffer.get(), at}, to);
+    std::vector<std::byte> room(std::min(each, view.rows) * row);
+    for (uint64_t at = 0; at < view.rows; at += each) {
+      const uint64_t rows = std::min(each, view.rows - at);
+      const std::span codes(room.data(), rows * code), scales(room.data() + codes.size(), rows * (row - code));
+      arrange(view.type, view.cols, {view.data + at * row, rows * row}, codes, scales);
+      queue_->upload({buffer.get(), at * code}, codes);
+      queue_->upload({buffer.get(), view.rows * code + at * (row - code)}, scales);
     }
     return buffer;
   }

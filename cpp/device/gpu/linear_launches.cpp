@@ -1,5 +1,6 @@
 #include "device/gpu/linear_launches.h"
 
+#include <algorithm>
 #include <string>
 
 #include "device/gpu/gpu_weight.h"
@@ -78,15 +79,22 @@ Dispatch linear_rows_launch(const LinearArgs& args, const LinearArgs::Output& ou
 
 Dispatch linear_few_launch(const LinearArgs& args, const LinearArgs::Output& output) {
   const bool gate = args.gate != LinearArgs::Gate::none;
-  const uint32_t rows = output.p.n_rows > LinearFewLaunch::kRows ? LinearFewLaunch::kMostRows : LinearFewLaunch::kRows;
-  constexpr uint32_t kOutputs = 32;
-  const Grid grid{groups(output.p.out_features, kOutputs / (gate ? 2 : 1)), groups(output.p.n_rows, rows)};
+  uint32_t rows = 1;
+  while (rows < std::min(output.p.n_rows, uint32_t{LinearFewLaunch::kRows})) rows *= 2;
+  // Twice the outputs read x half as often, which counts where it is long or read twice; but a small layer has then too
+  // few threadgroups. A gate has two weights.
+  const bool wide =
+      gate || output.p.n_rows > LinearFewLaunch::kRows ||
+      (output.p.n_rows > LinearFewLaunch::kRows / 2 && output.p.out_features >= LinearFewLaunch::kWideFrom);
+  const uint32_t outputs = wide ? 32 : 16;
+  const Grid grid{groups(output.p.n_rows, LinearFewLaunch::kRows),
+                  groups(output.p.out_features, outputs / (gate ? 2 : 1))};
   Dispatch launch("linear_few", grid, LinearFewLaunch::kThreads);
   of_format(launch, output);
-  launch.of(std::to_string(kOutputs).c_str()).of(std::to_string(rows).c_str());
+  launch.of(std::to_string(outputs).c_str()).of(std::to_string(rows).c_str());
   bind_fused(launch, args, output);
   const double weights = gate ? 2 : 1;
-  return launch.costs(weights * weight_bytes(output) * grid.y, weights * products(output));
+  return launch.costs(weights * weight_bytes(output) * grid.x, weights * products(output));
 }
 
 }  // namespace foundry

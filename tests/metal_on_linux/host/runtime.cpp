@@ -275,7 +275,7 @@ void* threadgroup_memory(int id, size_t bytes, size_t align) {
   if (memory == nullptr) {
     memory = std::make_unique<Memory>(bytes, align);
     group.memory_bytes += bytes;
-    if (group.memory_bytes > kThreadgroupMemory) fail("more than 32 KB of threadgroup memory");
+    if (group.memory_bytes > group.launch->most_memory) fail("more threadgroup memory than there is");
   }
   return memory->data();
 }
