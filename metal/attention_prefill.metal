@@ -4,7 +4,6 @@
 #include "kernel.h"
 using namespace metal;
 #include "attention.h"
-#include "copies.h"
 #include "gates.h"
 #include "tile.h"
 
@@ -74,7 +73,7 @@ METAL_FUNC void copy_share(threadgroup uint4* to, thread const KvRows& rows, uin
     if (i >= kKeys * kParts) continue;
     const bool there = position >= begin && position < end;
     device const uchar* row = rows.at(there ? position : begin);
-    copy_begin(to + (i / kParts * (kParts + 1) + i % kParts), (device const uint4*)row + i % kParts, there);
+    copy_later<16>(to + (i / kParts * (kParts + 1) + i % kParts), (device const uint4*)row + i % kParts, there);
   }
 }
 template <class Format>
@@ -161,16 +160,18 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   if (kCopied) {
     copy_share<kDim, kKeys>(key_store, k_rows, begin / kKeys * kKeys, begin, end, index);
     copy_share<kDim, kKeys>(value_store, v_rows, begin / kKeys * kKeys, begin, end, index);
+    copies_begun();
   }
   for (uint first = begin / kKeys * kKeys; first < end; first += kKeys) {
     KvShare<kDim, kKeys> key_share, value_share;
     if (kCopied) {
-      copies_wait();
+      copies_done<0>();
       threadgroup_barrier(mem_flags::mem_threadgroup);  // and the other room is nobody's any more
       const uint other = room == 0 ? kWords : 0;
       if (first + kKeys < end) {
         copy_share<kDim, kKeys>(key_store + other, k_rows, first + kKeys, begin, end, index);
         copy_share<kDim, kKeys>(value_store + other, v_rows, first + kKeys, begin, end, index);
+        copies_begun();
       }
     } else {
       key_share.read(Format(), kv.k_type, k_rows, first, begin, end, index);

@@ -59,3 +59,6 @@ kernel void linear_tiles(device const float* in [[buffer(0)]], device const ucha
 #define instantiate_linear_tiles(name, Name, number, elements, bytes, kind, weight, ...) \
   of_part(name, FOUNDRY_GPU_##weight(instantiate_kernel("linear_tiles_" #name, linear_tiles, FOUNDRY_BLOCKS<Name>)))
 FOUNDRY_FORMATS(instantiate_linear_tiles)
+#define instantiate_arranged_tiles(name, Name) \
+  of_part(name, instantiate_kernel("linear_tiles_" #name "_arranged", linear_tiles, FOUNDRY_BLOCKS<Arranged<Name>>))
+FOUNDRY_ARRANGED(instantiate_arranged_tiles)

@@ -34,14 +34,15 @@ struct DeviceInfo {
   std::string isa;                // "scalar", "x86-64-v2", "avx2", "avx512", "amx", "neon"
   uint32_t max_tile_tokens = 16;  // K is tiled min(page_tokens, this) tokens side by side
   uint32_t threads = 1;
-  uint32_t max_head_dim = 256;  // of attention
-  bool half_tiles = false;      // 16 rows and more have matrix tiles, which round otherwise: bits depend on the chunks
-  bool fuses_linears = true;    // linears of one input, and an add behind a linear
-  bool fuses = false;           // an rms_norm before a linear, and the gate behind it
-  uint32_t steps_ahead = 0;     // that may be under way behind one: worth it where a device runs beside the host
-  uint64_t memory_bytes = 0;    // that the device should hold at most; 0: not known
-  std::string system = {};      // a build of the system, where its drivers decide about bits; or empty
-  bool gpu = false;             // it reads what formats.def gives to `all`, not what it gives to `host`
+  uint32_t max_head_dim = 256;      // of attention
+  bool half_tiles = false;          // many rows have matrix tiles, which round otherwise: bits depend on the chunks
+  bool fuses_linears = true;        // linears of one input, and an add behind a linear
+  bool fuses = false;               // an rms_norm before a linear, and the gate behind it
+  uint32_t steps_ahead = 0;         // that may be under way behind one: worth it where a device runs beside the host
+  uint64_t memory_bytes = 0;        // that the device should hold at most; 0: not known
+  std::string system = {};          // a build of the system, where its drivers decide about bits; or empty
+  uint32_t tile_rows = UINT32_MAX;  // how many rows of a linear layer have such
+  bool gpu = false;                 // it reads what formats.def gives to `all`, not what it gives to `host`
 };
 
 /// The shape that bounds a step: what workspace is planned from.

@@ -34,6 +34,13 @@ struct LinearLaunch {
   enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kOutputs = 2, kRows = 4, kNeighbours = 8 };
 };
 
+/// Few rows on GPUs whose matrix tiles take halves, up to kMostRows: kRows to a threadgroup, whose simdgroups share k
+/// and have kCopies under way. Instances: FOUNDRY_FEW_SHAPES, the outputs and most rows of a threadgroup.
+struct LinearFewLaunch {
+  enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32, kRows = 8, kMostRows = 16, kNeighbours = 8, kCopies = 4 };
+  enum : u32 { kWideFrom = 8192 };  // outputs, for so many rows of x a threadgroup takes twice as many of them
+};
+
 /// From kFromRows on, where rows are whole kNeighbours: kSide rows and outputs to a threadgroup.
 struct LinearTilesLaunch {
   enum : u32 { kFromRows = 16, kSide = 64, kThreads = 128, kNeighbours = 8 };
@@ -65,6 +72,10 @@ struct SampleLaunch {
   enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
 };
 
+// Outputs and at most so many rows of a threadgroup of linear_few; formats whose weights may be arranged (arranged.h).
+#define FOUNDRY_FEW_ROWS(each, ...) each(__VA_ARGS__, 1) each(__VA_ARGS__, 2) each(__VA_ARGS__, 4) each(__VA_ARGS__, 8)
+#define FOUNDRY_FEW_SHAPES(each, ...) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 16) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 32)
+#define FOUNDRY_ARRANGED(each) each(q8_0, Q8_0) each(q4_0, Q4_0)
 // Formats that attention has instances of its own for, where K and V both are of the format. Others, and mixtures, take
 // the instances "any".
 #define FOUNDRY_DECODE_FORMATS(each) each(f16, F16) each(q8_0, Q8_0)

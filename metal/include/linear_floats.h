@@ -14,7 +14,7 @@ struct FloatShare : SharedRows<Format> {
     for (uint s = 0; s < kShares; ++s) {
       UNROLL
       for (uint i = 0; i < 8; ++i) held[s][i] = 0.0f;
-      if (k < width) Format::eight(this->rows[s], k, held[s]);
+      if (k < width) this->rows[s].eight(k, held[s]);
     }
   }
   /// to: [kSide][kBlock + 4] floats, four at a time.

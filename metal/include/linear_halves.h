@@ -24,7 +24,7 @@ struct HalfShare : SharedRows<Format> {
       UNROLL
       for (uint i = 0; i < 8; ++i) held[s][i] = 0.0f;
       of[s] = Affine{0.0f, 0.0f};
-      if (k < width) of[s] = Format::units(this->rows[s], k, held[s]);
+      if (k < width) of[s] = this->rows[s].units(k, held[s]);
     }
   }
   /// of[].minimum becomes the sum of the block.

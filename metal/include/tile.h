@@ -75,4 +75,92 @@ METAL_FUNC void tile_multiply_add(thread TileSum<kRows>& sum, thread const TileL
   }
 }
 
+// Narrow tiles, of 16 x 8, for a few rows of x: left operands of 16 x 16, whose elements a lane has in words of two
+// halves, and right ones of 16 x 8, which lie in threadgroup memory as lanes of NVIDIA's GPUs want them: a column is
+// four times eight halves, elements (2 j, 2 j + 1, 2 j + 8, 2 j + 9) of the first tile and of the second.
+struct NarrowSum {
+  simdgroup_matrix<float, 8, 8> part[2];  // [row half]
+};
+struct NarrowRight {
+  simdgroup_matrix<half, 8, 8> part[2];  // [k half]
+};
+
+/// Two halves in a word, the first in its low bits; and what they are.
+METAL_FUNC uint two_halves(float low, float high) {
+  return uint(as_type<ushort>(half(low))) | uint(as_type<ushort>(half(high))) << 16;
+}
+METAL_FUNC float2 wide_halves(uint two) {
+  return float2(float(as_type<half>(ushort(two & 0xffffu))), float(as_type<half>(ushort(two >> 16))));
+}
+/// The bits of `of` that are in `mask`, and `others`.
+METAL_FUNC uint bits_of(uint of, uint mask, uint others) { return (of & mask) | others; }
+/// Two at a time, where results are halves, so that nothing is rounded: a - b, and a * b - c.
+METAL_FUNC uint halves_less(uint a, uint b) {
+  const float2 x = wide_halves(a), y = wide_halves(b);
+  return two_halves(x.x - y.x, x.y - y.y);
+}
+METAL_FUNC uint halves_times_less(uint a, uint b, uint c) {
+  const float2 x = wide_halves(a), y = wide_halves(b), z = wide_halves(c);
+  return two_halves(x.x * y.x - z.x, x.y * y.y - z.y);
+}
+
+/// Copies that may end later: kBytes (4, 8 or 16) from `from`, or as many zeros. copies_begun() ends a batch of them;
+/// behind copies_done<n>() this lane sees its own, but for the newest n batches. Here they end at once.
+template <uint kBytes, class T>
+METAL_FUNC void copy_later(threadgroup T* to, device const T* from, bool there) {
+  static_assert(sizeof(T) == kBytes, "a copy is of one value");
+  *to = there ? *from : T(0);
+}
+METAL_FUNC void copies_begun() {}
+template <uint kBatches>
+METAL_FUNC void copies_done() {}
+
+METAL_FUNC void tile_clear(thread NarrowSum& tile) {
+  UNROLL
+  for (uint i = 0; i < 4; ++i) tile.part[i / 2].thread_elements()[int(i % 2)] = 0.0f;
+}
+/// Elements 0 and 1 are of row tile_row(), 2 and 3 of the one 8 below, in columns tile_column() and the next.
+METAL_FUNC void tile_get(thread NarrowSum& tile, thread float* x) {
+  UNROLL
+  for (uint i = 0; i < 4; ++i) x[i] = tile.part[i / 2].thread_elements()[int(i % 2)];
+}
+/// of: two elements each, of rows (r, r + 8, r, r + 8), from columns (c, c, c + 8, c + 8) on.
+METAL_FUNC void tile_set(thread TileLeft<half, 16>& tile, uint4 of) {
+  UNROLL
+  for (uint p = 0; p < 4; ++p) {
+    const uint two = of[int(p % 2 * 2 + p / 2)];
+    tile.part[p].thread_elements()[0] = as_type<half>(ushort(two & 0xffffu));
+    tile.part[p].thread_elements()[1] = as_type<half>(ushort(two >> 16));
+  }
+}
+/// `columns` is a power of two; behind them the first ones come again.
+METAL_FUNC void tile_load(thread NarrowRight& first, thread NarrowRight& second, threadgroup const uint4* from,
+                          uint columns, uint lane) {
+  threadgroup const half* halves = (threadgroup const half*)from;
+  UNROLL
+  for (uint i = 0; i < 4; ++i) {
+    const uint k = tile_row(lane), n = (tile_column(lane) + i % 2) & (columns - 1);
+    const uint at = n * 32 + k / 2 * 8 + i / 2 * 2 + k % 2;
+    first.part[i / 2].thread_elements()[int(i % 2)] = halves[at];
+    second.part[i / 2].thread_elements()[int(i % 2)] = halves[at + 4];
+  }
+}
+/// The same of what lanes hold: lane 4 n + j has column n's eight halves j. `room` is 32 long.
+METAL_FUNC void tile_set(thread NarrowRight& first, thread NarrowRight& second, uint4 held, threadgroup uint4* room,
+                         uint lane) {
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  room[lane] = held;
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  tile_load(first, second, room, 8, lane);
+}
+METAL_FUNC void tile_multiply_add(thread NarrowSum& sum, thread const TileLeft<half, 16>& left,
+                                  thread const NarrowRight& right) {
+  UNROLL
+  for (uint p = 0; p < 2; ++p) {
+    UNROLL
+    for (uint k = 0; k < 2; ++k)
+      simdgroup_multiply_accumulate(sum.part[p], left.part[2 * p + k], right.part[k], sum.part[p]);
+  }
+}
+
 #endif

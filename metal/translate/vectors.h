@@ -33,6 +33,7 @@ template <class T>
 struct alignas(4 * sizeof(T)) vec<T, 4> {
   T x, y, z, w;
   vec() = default;
+  METAL_ANYWHERE explicit vec(T a) : x(a), y(a), z(a), w(a) {}
   METAL_ANYWHERE vec(T a, T b, T c, T d) : x(a), y(b), z(c), w(d) {}
   METAL_ANYWHERE T& operator[](int i) { return (&x)[i]; }
   METAL_ANYWHERE const T& operator[](int i) const { return (&x)[i]; }

@@ -1,5 +1,5 @@
 // linear on every device against the reference, and the promise that a row's bits depend on the row alone (with
-// half_tiles: and on whether it has fifteen mates).
+// tile_rows: and on whether it has so many mates).
 //
 // A device may round the activations of a quantised weight to 15 bits in blocks of 32, so two sorts of input are used:
 //   exact    activations which that quantisation holds without error: only roundings of the sum may differ
@@ -9,12 +9,9 @@
 #include <bit>
 
 #include "kernels/linear_run.h"
-#include "launch.h"
 
 namespace foundry::kernel_tests {
 namespace {
-
-constexpr uint32_t kTileRows = LinearTilesLaunch::kFromRows;  // from here on linear may have matrix tiles (half_tiles)
 
 /// How far y[row, output] may be off: sums of roundings and, where asked, the quantisation of x.
 double linear_bound(const LinearInputs& inputs, size_t index, const std::vector<float>& w, uint32_t row, uint64_t o,
@@ -94,11 +91,11 @@ TEST_CASE("linear: a row's bits do not depend on its batch-mates, its siblings, 
         const auto row = run.rows(r, 1);
         for (size_t i = 0; i < all.size(); ++i) alone[i].insert(alone[i].end(), row[i].begin(), row[i].end());
       }
-      std::string off = device->info().half_tiles && inputs.rows >= kTileRows
+      std::string off = inputs.rows >= device->info().tile_rows
                             ? compare_linear(inputs, alone, all, true, 2)  // each off by one bound
                             : compare_all_bits(alone, all);
       CHECK_MESSAGE(off == "", who, ": rows alone: ", off);
-      if (inputs.rows > kTileRows) {
+      if (inputs.rows > device->info().tile_rows) {
         const auto others = run.rows(1, inputs.rows - 1);
         for (size_t i = 0; i < all.size(); ++i) {
           off = compare_bits(others[i], rows_of(all[i], inputs.weights[i].rows, 1, inputs.rows - 1));
@@ -156,7 +153,7 @@ TEST_CASE("linear: a value that is not finite spoils its own row, and all of it,
     TestDevice device(name);
     for (const cases::Case& one : cases_of("linear", *device)) {
       LinearInputs inputs = linear_inputs(one, false);
-      if (inputs.rows != 3 && inputs.rows != kTileRows + 1) continue;
+      if (inputs.rows != 3 && inputs.rows != 17) continue;
       const auto clean = LinearRun(device, inputs, one.text).rows(0, inputs.rows);
       for (const float value : {HUGE_VALF, -HUGE_VALF, NAN}) {
         const std::string who = name + ", " + one.text + ", " + std::to_string(value);

@@ -29,6 +29,9 @@ Dispatch named(const char* base, const std::vector<const char*>& parts, uint32_t
 
 constexpr uint32_t kPlain = 0, kBiasAndResidual = 3, kNormAndGate = 12;
 
+/// A gate takes 32 outputs.
+constexpr uint32_t few_constants(uint32_t outputs) { return outputs == 32 ? kNormAndGate : kPlain; }
+
 /// Those of one format.
 void add_format(std::vector<Dispatch>& all, const char* name, bool is_linear, bool is_plain, bool is_table,
                 bool is_kv) {
@@ -36,8 +39,19 @@ void add_format(std::vector<Dispatch>& all, const char* name, bool is_linear, bo
     if (is_linear) all.push_back(named("linear", {name}, constants));
   if (is_linear && is_plain) all.push_back(named("linear", {name, "single"}, kNormAndGate));
   if (is_linear) all.push_back(named("linear_tiles", {name}, kBiasAndResidual));
+#define FOUNDRY_FEW_ONE(part, outputs, rows) \
+  if (is_linear) all.push_back(named("linear_few", {part, #outputs, #rows}, few_constants(outputs)));
+  FOUNDRY_FEW_SHAPES(FOUNDRY_FEW_ONE, name)
   if (is_table) all.push_back(named("embed", {name}));
   if (is_kv) all.push_back(named("kv_append", {name}));
+}
+
+/// Those of one format's other order.
+void add_arranged(std::vector<Dispatch>& all, const char* name) {
+  all.push_back(named("linear_tiles", {name, "arranged"}, kBiasAndResidual));
+#define FOUNDRY_FEW_ARRANGED(part, outputs, rows) \
+  all.push_back(named("linear_few", {part, "arranged", #outputs, #rows}, few_constants(outputs)));
+  FOUNDRY_FEW_SHAPES(FOUNDRY_FEW_ARRANGED, name)
 }
 
 std::vector<Dispatch> every_kernel() {
@@ -46,6 +60,8 @@ std::vector<Dispatch> every_kernel() {
   add_format(all, #name, (FOUNDRY_GPU_##linear(true ||) false), (FOUNDRY_PLAIN_##kind(true ||) false), \
              (FOUNDRY_GPU_##table(true ||) false), (FOUNDRY_GPU_##kv(true ||) false));
   FOUNDRY_FORMATS(FOUNDRY_ONE)
+#define FOUNDRY_ONE_ARRANGED(name, Name) add_arranged(all, #name);
+  FOUNDRY_ARRANGED(FOUNDRY_ONE_ARRANGED)
 #define FOUNDRY_DECODE_ONE(queries, lanes, name) all.push_back(named("attention_decode", {#name, #lanes, #queries}));
 #define FOUNDRY_DECODE_LANE(lanes, name) FOUNDRY_DECODE_QUERIES(FOUNDRY_DECODE_ONE, lanes, name)
 #define FOUNDRY_DECODE_FORMAT(name, Format) FOUNDRY_DECODE_LANES(FOUNDRY_DECODE_LANE, name)

@@ -61,6 +61,7 @@ class CudaQueue final : public KernelQueue {
 
   const DeviceInfo& info() const override { return info_; }
   bool few_registers() const override { return false; }
+  bool narrow_tiles() const override { return true; }
 
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return memory_->allocate(bytes, kind); }
   bool unified() const override { return false; }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/gpu/arrange.h"
 #include "device/gpu/attention_shape.h"
 #include "device/gpu/gpu_weight.h"
 #include "device/gpu/launch_sizes.h"
@@ -26,6 +27,7 @@ class GpuDevice final : public Device {
   GpuDevice(std::unique_ptr<KernelQueue> queue, bool strict) : queue_(std::move(queue)), info_(queue_->info()) {
     info_.fuses = true;
     info_.gpu = true;
+    if (!strict && info_.half_tiles) info_.tile_rows = tile_rows(queue_->narrow_tiles());
     if (!strict) return;
     info_.half_tiles = false;
     info_.isa += " strict";  // a saved history names its mode
@@ -41,11 +43,13 @@ class GpuDevice final : public Device {
   uint64_t prepared_bytes(const WeightView& view, WeightUse) const override {
     return queue_->copied_bytes(view.place(), view.bytes);
   }
-  std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse) override {
+  std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) override {
     auto weight = std::make_unique<GpuWeight>();
     weight->rows = view.rows, weight->cols = view.cols, weight->type = view.type, weight->mapped = view.data;
     weight->private_bytes = queue_->copied_bytes(view.place(), view.bytes);
-    weight->buffer = queue_->wrap(view.data, view.bytes);
+    weight->arranged =
+        use == WeightUse::linear && queue_->narrow_tiles() && can_arrange(view.type, view.rows, view.cols);
+    weight->buffer = weight->arranged ? arranged(view) : queue_->wrap(view.data, view.bytes);
     return weight;
   }
   uint64_t scratch_bytes(const StepShape& shape) const override {
@@ -94,11 +98,14 @@ class GpuDevice final : public Device {
   /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
   void linear(const LinearArgs& args) override {
     const LinearParams& first = args.outputs.front().p;
-    const bool tiles = info_.half_tiles && takes_tiles(first);
+    const bool suited = suits_tiles(first), few = suited && queue_->narrow_tiles();
+    const bool tiles = suited && info_.half_tiles && first.n_rows >= info_.tile_rows;
     if (tiles && args.norm.weight != nullptr) rms_norm({args.norm.p, args.norm.weight, args.norm.in, args.in});
     bool beside = false;
     for (const LinearArgs::Output& output : args.outputs) {
-      Dispatch launch = tiles ? linear_tiles_launch(args, output) : linear_rows_launch(args, output);
+      Dispatch launch = tiles ? linear_tiles_launch(args, output)
+                        : few ? linear_few_launch(args, output)
+                              : linear_rows_launch(args, output);
       if (beside) launch.beside();
       beside = true;
       queue_->dispatch(launch);
@@ -252,6 +259,23 @@ class GpuDevice final : public Device {
   void wait(uint64_t step) override { queue_->wait(step); }
 
  private:
+  /// A copy in the order of arranged.h, some rows at a time.
+  std::unique_ptr<Buffer> arranged(const WeightView& view) {
+    constexpr uint64_t kMost = uint64_t{16} << 20;
+    const uint64_t row = view.bytes / view.rows, code = code_bytes(view.type, view.cols);
+    const uint64_t each = std::max(kMost / row / kArrangedRows, uint64_t{1}) * kArrangedRows;
+    std::unique_ptr<Buffer> buffer = queue_->allocate(view.bytes, MemoryKind::device);
+    std::vector<std::byte> room(std::min(each, view.rows) * row);
+    for (uint64_t at = 0; at < view.rows; at += each) {
+      const uint64_t rows = std::min(each, view.rows - at);
+      const std::span codes(room.data(), rows * code), scales(room.data() + codes.size(), rows * (row - code));
+      arrange(view.type, view.cols, {view.data + at * row, rows * row}, codes, scales);
+      queue_->upload({buffer.get(), at * code}, codes);
+      queue_->upload({buffer.get(), view.rows * code + at * (row - code)}, scales);
+    }
+    return buffer;
+  }
+
   void gated(const char* kernel, const GatedArgs& args) {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
     queue_->dispatch(Dispatch(kernel, {groups(n, kThreads)}, kThreads)

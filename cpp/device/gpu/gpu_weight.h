@@ -1,4 +1,5 @@
-// A weight as GPUs have it: the file's bytes, or a copy of them, in a buffer.
+// A weight as GPUs have it: the file's bytes, or a copy of them, in a buffer; or the same bytes in the order that suits
+// linear_few (metal/include/arranged.h), for linear layers alone, on GPUs with narrow tiles.
 #pragma once
 #include <memory>
 
@@ -10,6 +11,7 @@ namespace foundry {
 class GpuWeight final : public Weight {
  public:
   std::unique_ptr<Buffer> buffer;
+  bool arranged = false;
   mutable RopeTurns turns;  // of ropes whose factors this is
   Span span() const { return {buffer.get(), 0}; }
 };

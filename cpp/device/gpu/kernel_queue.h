@@ -106,6 +106,9 @@ class KernelQueue : public DeviceMemory {
   /// Whether its kernels are those of few registers (kFewRegisters of kernel.h), which take less of a long head at a
   /// time.
   virtual bool few_registers() const { return true; }
+  /// Whether its matrix tiles are worth their while for a few rows: then linear layers are linear_few's, and their
+  /// weights are arranged for it.
+  virtual bool narrow_tiles() const { return false; }
   /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is
   /// WeightView's.
   virtual uint64_t copied_bytes(uint64_t place, uint64_t n) const = 0;

@@ -1,5 +1,8 @@
 #include "device/gpu/linear_launches.h"
 
+#include <algorithm>
+#include <string>
+
 #include "device/gpu/gpu_weight.h"
 #include "device/gpu/launch_sizes.h"
 #include "launch.h"
@@ -14,7 +17,13 @@ double products(const LinearArgs::Output& output) {
   return double{1} * output.p.n_rows * output.p.in_features * output.p.out_features;
 }
 
-/// Both kernels' first six; what is not there is never read.
+/// The weight's format, and its order.
+void of_format(Dispatch& launch, const LinearArgs::Output& output) {
+  launch.of(dtype_name(output.weight->type));
+  if (gpu_weight(output.weight).arranged) launch.of("arranged");
+}
+
+/// All kernels' first six; what is not there is never read.
 void bind(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& output, Span in, Span out) {
   const bool bias = output.bias != nullptr, residual = args.residual.buffer != nullptr;
   launch.buffer(in)
@@ -26,35 +35,66 @@ void bind(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& ou
   launch.constant(0, bias).constant(1, residual);
 }
 
+/// And the rest of those that fuse.
+void bind_fused(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& output) {
+  const bool norm = args.norm.weight != nullptr, gate = args.gate != LinearArgs::Gate::none;
+  bind(launch, args, output, norm ? args.norm.in : args.in, gate ? args.gated : output.out);
+  launch.buffer(norm ? span_of(args.norm.weight) : args.in)
+      .buffer(gate ? span_of(args.outputs[1].weight) : span_of(output.weight))
+      .value(args.norm.p.eps);
+  launch.constant(2, norm).constant(3, gate).constant(4, args.gate == LinearArgs::Gate::geglu);
+}
+
 }  // namespace
 
-bool takes_tiles(const LinearParams& p) {
-  return p.in_features % LinearTilesLaunch::kNeighbours == 0 && p.n_rows >= LinearTilesLaunch::kFromRows;
+uint32_t tile_rows(bool narrow_tiles) {
+  return narrow_tiles ? uint32_t{LinearFewLaunch::kMostRows} + 1 : uint32_t{LinearTilesLaunch::kFromRows};
+}
+
+bool suits_tiles(const LinearParams& p) {
+  static_assert(uint32_t{LinearFewLaunch::kNeighbours} == uint32_t{LinearTilesLaunch::kNeighbours});
+  return p.in_features % LinearTilesLaunch::kNeighbours == 0;
 }
 
 Dispatch linear_tiles_launch(const LinearArgs& args, const LinearArgs::Output& output) {
   const Grid grid{groups(output.p.out_features, LinearTilesLaunch::kSide),
                   groups(output.p.n_rows, LinearTilesLaunch::kSide)};
   Dispatch launch("linear_tiles", grid, LinearTilesLaunch::kThreads);
-  launch.of(dtype_name(output.weight->type));
+  of_format(launch, output);
   bind(launch, args, output, args.in, output.out);
   return launch.costs(weight_bytes(output) * grid.y, products(output));
 }
 
 Dispatch linear_rows_launch(const LinearArgs& args, const LinearArgs::Output& output) {
-  const bool norm = args.norm.weight != nullptr, gate = args.gate != LinearArgs::Gate::none;
+  const bool gate = args.gate != LinearArgs::Gate::none;
   const uint32_t outputs = LinearLaunch::kSimdgroups * (gate ? 1u : uint32_t{LinearLaunch::kOutputs});
   const Grid grid{groups(output.p.out_features, outputs), groups(output.p.n_rows, LinearLaunch::kRows)};
   Dispatch launch("linear", grid, LinearLaunch::kThreads);
   launch.of(dtype_name(output.weight->type));
   if (output.p.in_features % LinearLaunch::kNeighbours != 0) launch.of("single");
-  bind(launch, args, output, norm ? args.norm.in : args.in, gate ? args.gated : output.out);
-  launch.buffer(norm ? span_of(args.norm.weight) : args.in)
-      .buffer(gate ? span_of(args.outputs[1].weight) : span_of(output.weight))
-      .value(args.norm.p.eps);
-  launch.constant(2, norm).constant(3, gate).constant(4, args.gate == LinearArgs::Gate::geglu);
+  bind_fused(launch, args, output);
   const double weights = gate ? 2 : 1;
   return launch.costs(weights * weight_bytes(output) * grid.y, weights * products(output));
+}
+
+Dispatch linear_few_launch(const LinearArgs& args, const LinearArgs::Output& output) {
+  const bool gate = args.gate != LinearArgs::Gate::none;
+  uint32_t rows = 1;
+  while (rows < std::min(output.p.n_rows, uint32_t{LinearFewLaunch::kRows})) rows *= 2;
+  // Twice the outputs read x half as often, which counts where it is long or read twice; but a small layer has then too
+  // few threadgroups. A gate has two weights.
+  const bool wide =
+      gate || output.p.n_rows > LinearFewLaunch::kRows ||
+      (output.p.n_rows > LinearFewLaunch::kRows / 2 && output.p.out_features >= LinearFewLaunch::kWideFrom);
+  const uint32_t outputs = wide ? 32 : 16;
+  const Grid grid{groups(output.p.n_rows, LinearFewLaunch::kRows),
+                  groups(output.p.out_features, outputs / (gate ? 2 : 1))};
+  Dispatch launch("linear_few", grid, LinearFewLaunch::kThreads);
+  of_format(launch, output);
+  launch.of(std::to_string(outputs).c_str()).of(std::to_string(rows).c_str());
+  bind_fused(launch, args, output);
+  const double weights = gate ? 2 : 1;
+  return launch.costs(weights * weight_bytes(output) * grid.x, weights * products(output));
 }
 
 }  // namespace foundry

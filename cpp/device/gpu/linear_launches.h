@@ -4,11 +4,15 @@
 
 namespace foundry {
 
-/// Whether rows so long, and so many of them, are for matrix tiles.
-bool takes_tiles(const LinearParams& p);
+/// From how many rows on linear layers are for matrix tiles.
+uint32_t tile_rows(bool narrow_tiles);
+/// Whether rows are so long that tiles can have them.
+bool suits_tiles(const LinearParams& p);
 /// One output by matrix tiles. Norm and gate are launches of their own.
 Dispatch linear_tiles_launch(const LinearArgs& args, const LinearArgs::Output& output);
 /// One output, or with a gate both; with the norm, where there is one.
 Dispatch linear_rows_launch(const LinearArgs& args, const LinearArgs::Output& output);
+/// The same for GPUs with narrow tiles, where rows suit them.
+Dispatch linear_few_launch(const LinearArgs& args, const LinearArgs::Output& output);
 
 }  // namespace foundry

@@ -1,0 +1,134 @@
+"""Linear layers of metal/, translated to CUDA, beside PyTorch's in the same run: time, share of reading, rate, error.
+
+    python bench/kernels/gpu_linear.py build/cuda/libfoundry_cuda_launch.so
+
+Wants an NVIDIA GPU, NVRTC in the loader's folders (PyTorch opens it) and PyTorch. Prints a Markdown table. Weights are
+random, and so many that no cache has them; launches stand in a graph, one behind the other.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable
+
+import torch
+from gpu_attention import Kernels, milliseconds, read_bandwidth, relative
+
+BLOCKS = {"q4_0": (32, 18), "q8_0": (32, 34), "q4_k": (256, 144), "q6_k": (256, 210), "f16": (1, 2), "bf16": (1, 2)}
+ARRANGED = ("q4_0", "q8_0")
+SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
+FEW, TILES_FROM = (1, 2, 4, 8, 16), 17
+MANY = (512, 2048)
+SPREAD_BYTES = 300_000_000
+
+
+def microseconds(call: Callable[[], object], launches: int) -> float:
+    """Of one call, in a graph of some."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(launches):
+                call()
+    return milliseconds(graph.replay, 10) / launches * 1e3
+
+
+def as_arranged(blocks: torch.Tensor) -> torch.Tensor:
+    """metal/include/arranged.h: bytes [bundles, 8, block] of the file's order in the other one."""
+    n, _, size = blocks.shape
+    codes = blocks[:, :, 2:]
+    if size == 18:  # [bundle, half, block, lane, 4] to [bundle, half, lane, block, 4]
+        codes = codes.reshape(n, 2, 4, 4, 4).permute(0, 1, 3, 2, 4)
+    else:  # [bundle, fourth, block, piece, lane, 4] to [bundle, fourth, lane, block, piece, 4]
+        codes = codes.reshape(n, 4, 2, 2, 4, 4).permute(0, 1, 4, 2, 3, 5)
+    return torch.cat([blocks[:, :, :2].reshape(n, 16), codes.reshape(n, -1)], 1)
+
+
+class Weights:
+    """Copies of one matrix, of random values; `exact` has the first one's."""
+
+    def __init__(self, name: str, out: int, width: int) -> None:
+        elements, size = BLOCKS[name]
+        self.bytes = out * width // elements * size
+        self.copies = max(2, SPREAD_BYTES // self.bytes)
+        self.exact: torch.Tensor | None = None
+        if name in ("f16", "bf16"):
+            dtype = torch.half if name == "f16" else torch.bfloat16
+            values = (torch.randn(self.copies, out, width, device="cuda") * 0.02).to(dtype)
+            self.exact, self.data = values[0], values.view(torch.uint8)
+            return
+        self.data = torch.randint(0, 60, (self.copies, self.bytes), device="cuda", dtype=torch.uint8)
+        if name not in ARRANGED:
+            return
+        for i in range(self.copies):
+            blocks = torch.randint(0, 256, (out * width // 32, size), device="cuda", dtype=torch.uint8)
+            scales = torch.rand(len(blocks), 1, device="cuda").half() * 0.01
+            blocks[:, :2] = scales.view(torch.uint8)
+            if i == 0:
+                codes = blocks[:, 2:].view(torch.int8)
+                if size == 18:
+                    codes = torch.cat([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], 1).to(torch.int8) - 8
+                self.exact = (codes.float() * scales.float()).view(out, width)
+            self.data[i] = as_arranged(blocks.view(-1, 8, size)).flatten()
+
+
+def launch(kernels: Kernels, name: str, rows: int, slots: list[torch.Tensor | bytes], out: int) -> None:
+    if rows >= TILES_FROM:
+        kernels(f"linear_tiles_{name}", (-(-out // 64), -(-rows // 64)), 128, slots[:6])
+    else:
+        kernels(f"linear_few_{name}_32_{8 if rows <= 8 else 16}", (-(-out // 32), 1), 256, slots)
+
+
+def measure(kernels: Kernels, name: str, out: int, width: int, bandwidth: float) -> None:
+    weights = Weights(name, out, width)
+    kernel = f"{name}_arranged" if name in ARRANGED else name
+    for rows in (*FEW, *MANY):
+        x = torch.randn(rows, width, device="cuda")
+        y = torch.full((rows, out), float("nan"), device="cuda")
+        shape, eps = struct.pack("3I", rows, width, out), struct.pack("f", 1e-6)
+        turn = 0
+
+        def ours() -> None:
+            nonlocal turn
+            w = weights.data[turn % weights.copies]
+            turn += 1
+            launch(kernels, kernel, rows, [x, w, x, x, y, shape, x, w, eps], out)  # noqa: B023
+
+        ours()
+        off = relative(y, x @ weights.exact.float().T) if weights.exact is not None else float("nan")
+        calls = [("Foundry", ours, off)]
+        if name == "f16":
+            values, half_x = weights.data.view(torch.half).view(weights.copies, out, width), x.half()
+
+            def theirs() -> None:
+                nonlocal turn
+                turn += 1
+                torch.nn.functional.linear(half_x, values[turn % weights.copies])  # noqa: B023
+
+            calls.append(("PyTorch", theirs, float("nan")))
+        for whose, call, error in calls:
+            time = microseconds(call, 24 if rows <= 64 else 4)
+            share = weights.bytes / time * 1e6 / bandwidth
+            rate = 2 * rows * out * width / time / 1e6
+            print(
+                f"| {name} {out} x {width} | {rows} | {whose} | {time:.1f} us | {share:.0%} | {rate:.1f} | {error:.1e} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    kernels = Kernels(sys.argv[1])
+    bandwidth = read_bandwidth()
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}; a sum reads {bandwidth / 1e12:.2f} TB/s\n")
+    print("| weights | rows | whose | time | share of reading | TFLOP/s | relative error |\n|---|---|---|---|---|---|---|")
+    for name in BLOCKS:
+        for out, width in SHAPES:
+            measure(kernels, name, out, width, bandwidth)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+// linear of a few rows, y = x W^T (+ bias) (+ residual), with matrix tiles of halves: eight rows cost about what one
+// costs, and a row has the same bits whatever is multiplied with it. Fused with it, where asked: the rms_norm of x,
+// whose scale multiplies the sums, and the gate of a feed-forward layer. GPUs that multiply floats as fast have no use
+// for it.
+#include "kernel.h"
+using namespace metal;
+#include "few_rows.h"
+#include "gates.h"
+
+constant bool has_bias [[function_constant(0)]];
+constant bool has_residual [[function_constant(1)]];
+constant bool has_norm [[function_constant(2)]];
+constant bool has_gate [[function_constant(3)]];  // y = gate(x W^T) * (x up^T)
+constant bool gate_is_gelu [[function_constant(4)]];
+
+/// The sums of a simdgroup: of kTiles times 16 outputs and 8 rows, a lane's four of each tile. With a gate every other
+/// tile is of `up`. W is copied kAhead steps before it is wanted, a step being Weights::kBlocks of each tile.
+template <class Weights, uint kTiles, uint kColumns>
+struct FewSums {
+  enum : uint { kSteps = 8 / Weights::kBlocks };  // of a bundle of eight blocks
+  enum : uint {
+    kCopies = kFewRegisters ? 1 : LinearFewLaunch::kCopies / kTiles,
+    kAhead = kSteps < kCopies ? kSteps : kCopies
+  };
+  enum : uint { kStage = Weights::kWords * kTiles };
+  enum : uint { kWords = kAhead * kStage > kTiles * 32 ? kAhead* kStage : kTiles * 32 };  // of threadgroup memory
+  Weights weights[kTiles];
+  threadgroup uint4* copies;
+  uint lane;
+  float sums[kTiles][4], squares[2];
+
+  METAL_FUNC void begin(device const uchar* weight, device const uchar* up, uint first, constant LinearParams& p,
+                        uint block) {
+    squares[0] = squares[1] = 0.0f;
+    UNROLL
+    for (uint m = 0; m < kTiles; ++m) {
+      weights[m].begin(has_gate && m % 2 == 1 ? up : weight, first + (has_gate ? m / 2 : m) * 16, p.out_features,
+                       p.in_features, block, lane);
+      UNROLL
+      for (uint i = 0; i < 4; ++i) sums[m][i] = 0.0f;
+    }
+  }
+  METAL_FUNC void copy(uint step) {
+    UNROLL
+    for (uint m = 0; m < kTiles; ++m) weights[m].copy(copies + step % kAhead * kStage + m * Weights::kWords, lane);
+    copies_begun();
+  }
+  /// A step of a bundle.
+  METAL_FUNC void add(uint step, thread FewRows<Weights, kColumns>& x) {
+    typename Weights::Held held[kTiles];
+    copies_done<kAhead - 1>();
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    UNROLL
+    for (uint m = 0; m < kTiles; ++m)
+      weights[m].take(held[m], copies + step % kAhead * kStage + m * Weights::kWords, lane);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    copy(step);
+    UNROLL
+    for (uint b = 0; b < Weights::kBlocks; ++b) {
+      const uint block = step * Weights::kBlocks + b;  // of the bundle
+      if (block % (8 / kColumns) == 0) x.convert(has_norm);
+      NarrowRight high[2], low[2];
+      x.load(block, high, low);
+      float whole[4];
+      if (Weights::kMinimum) add_up(whole, high, low);
+      UNROLL
+      for (uint i = 0; has_norm && i < 2; ++i) squares[i] += x.squares(block, i);
+      const float scale[2] = {x.scale(block, 0), x.scale(block, 1)};
+      UNROLL
+      for (uint m = 0; m < kTiles; ++m) {
+        uint words[2][4], rest[2][4];
+        Affine of[2];
+        UNROLL
+        for (uint i = 0; i < 2; ++i) of[i] = Weights::halves(held[m], i, b, words[i], rest[i]);
+        NarrowSum products;
+        tile_clear(products);
+        UNROLL
+        for (uint s = 0; s < 2; ++s) multiply(products, words, s, low[s]);
+        UNROLL
+        for (uint s = 0; s < 2 && Weights::kHalves == 2; ++s) multiply(products, rest, s, high[s]);
+        UNROLL
+        for (uint s = 0; s < 2; ++s) multiply(products, words, s, high[s]);
+        float y[4];
+        tile_get(products, y);
+        UNROLL
+        for (uint i = 0; i < 4; ++i) {
+          if (i % 2 >= kColumns) continue;  // nobody sees it
+          sums[m][i] = fma(y[i] * scale[i % 2], of[i / 2].scale, sums[m][i]);
+          if (Weights::kMinimum) sums[m][i] = fma(whole[i] * scale[i % 2], of[i / 2].minimum, sums[m][i]);
+        }
+      }
+    }
+  }
+
+ private:
+  static METAL_FUNC void multiply(thread NarrowSum& sum, thread const uint (&words)[2][4], uint s,
+                                  thread const NarrowRight& right) {
+    TileLeft<half, 16> left;
+    tile_set(left, uint4(words[0][2 * s], words[1][2 * s], words[0][2 * s + 1], words[1][2 * s + 1]));
+    tile_multiply_add(sum, left, right);
+  }
+  /// The block's sums of x.
+  static METAL_FUNC void add_up(thread float* to, thread const NarrowRight (&high)[2],
+                                thread const NarrowRight (&low)[2]) {
+    const uint ones[2][4] = {{0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u},
+                             {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u}};
+    NarrowSum products;
+    tile_clear(products);
+    UNROLL
+    for (uint s = 0; s < 2; ++s) multiply(products, ones, s, low[s]);
+    UNROLL
+    for (uint s = 0; s < 2; ++s) multiply(products, ones, s, high[s]);
+    tile_get(products, to);
+  }
+};
+
+/// Grid: (groups of 8 rows; groups of kTiles * 16 outputs, or of half as many with a gate), so that those who read the
+/// same weights run together. Threads: kSimdgroups * 32. The simdgroups share k, and their sums are added in their
+/// order.
+template <class Format, uint kTiles, uint kColumns>
+kernel void linear_few(device const float* in [[buffer(0)]], device const uchar* weight [[buffer(1)]],
+                       device const float* bias [[buffer(2)]], device const float* residual [[buffer(3)]],
+                       device float* out [[buffer(4)]], constant LinearParams& p [[buffer(5)]],
+                       device const float* norm [[buffer(6)]], device const uchar* up [[buffer(7)]],
+                       constant float& eps [[buffer(8)]], uint3 group [[threadgroup_position_in_grid]],
+                       uint index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]]) {
+  using Rows = FewRows<FewWeights<Format>, kColumns>;
+  using Sums = FewSums<FewWeights<Format>, kTiles, kColumns>;
+  threadgroup uint4 copies[kSimdgroups * Sums::kWords];  // of W, and then the sums
+  threadgroup uint4 words[kSimdgroups * Rows::kWords];
+  threadgroup float factors[kSimdgroups * Rows::kFactors];
+  const uint first = group.y * (kTiles * 16) / (has_gate ? 2 : 1), first_row = group.x * kRowsOfTile;
+
+  // The simdgroups have as many bundles each, the last ones fewer.
+  const uint bundles = (p.in_features + 255) / 256, each = (bundles + kSimdgroups - 1) / kSimdgroups;
+  const uint begin = min(simdgroup * each, bundles), end = min(begin + each, bundles);
+  Sums sums;
+  sums.copies = copies + simdgroup * Sums::kWords, sums.lane = lane;
+  sums.begin(weight, up, first, p, begin * 8);
+  UNROLL
+  for (uint step = 0; step < Sums::kAhead; ++step) sums.copy(step);
+  Rows x;
+  x.words = words + simdgroup * Rows::kWords, x.factors = factors + simdgroup * Rows::kFactors;
+  x.begin(in + ulong(first_row) * p.in_features, norm, min(p.n_rows - first_row, kRowsOfTile), p.in_features, begin * 8,
+          lane);
+  x.read(has_norm);
+  for (uint bundle = begin; bundle < end; ++bundle) {
+    UNROLL
+    for (uint step = 0; step < Sums::kSteps; ++step) sums.add(step, x);
+  }
+  copies_done<0>();
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+
+  UNROLL
+  for (uint m = 0; m < kTiles; ++m) {
+    thread const float* y = sums.sums[m];
+    sums.copies[m * 32 + lane] =
+        uint4(as_type<uint>(y[0]), as_type<uint>(y[1]), as_type<uint>(y[2]), as_type<uint>(y[3]));
+  }
+  if (has_norm && tile_row(lane) == 0) {
+    UNROLL
+    for (uint i = 0; i < 2; ++i) x.factors[tile_column(lane) + i] = sums.squares[i];
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  threadgroup const float* parts = (threadgroup const float*)copies;
+  for (uint e = index; e < kTiles * 128 / (has_gate ? 2 : 1); e += kSimdgroups * 32) {
+    const uint i = e % 4, of_lane = e / 4 % 32, m = e / 128, column = tile_column(of_lane) + i % 2;
+    const uint o = first + m * 16 + tile_row(of_lane) + i / 2 * 8, row = first_row + column;
+    if (o >= p.out_features || row >= p.n_rows) continue;
+    float y[2] = {0.0f, 0.0f}, squares = 0.0f;
+    UNROLL
+    for (uint s = 0; s < kSimdgroups; ++s) {
+      UNROLL
+      for (uint g = 0; g < (has_gate ? 2u : 1u); ++g)
+        y[g] += parts[(s * Sums::kWords + (has_gate ? 2 * m + g : m) * 32 + of_lane) * 4 + i];
+      if (has_norm) squares += factors[s * Rows::kFactors + column];
+    }
+    if (has_norm) {
+      const float scale = 1.0f / precise::sqrt(squares / float(p.in_features) + eps);
+      y[0] *= scale, y[1] *= scale;
+    }
+    if (has_gate) y[0] = (gate_is_gelu ? gated_by<Gelu>(y[0]) : gated_by<Silu>(y[0])) * y[1];
+    const ulong at = ulong(row) * p.out_features + o;
+    if (has_bias) y[0] += bias[o];
+    if (has_residual) y[0] += residual[at];
+    out[at] = y[0];
+  }
+}
+
+#define instantiate_few(name, Format, outputs, rows) \
+  instantiate_kernel("linear_few_" name "_" #outputs "_" #rows, linear_few, Format, outputs / 16, rows)
+#define instantiate_linear_few(name, Name, number, elements, bytes, kind, weight, ...) \
+  of_part(name, FOUNDRY_GPU_##weight(FOUNDRY_FEW_SHAPES(instantiate_few, #name, Name)))
+FOUNDRY_FORMATS(instantiate_linear_few)
+#define instantiate_arranged(name, Name) \
+  of_part(name, FOUNDRY_FEW_SHAPES(instantiate_few, #name "_arranged", Arranged<Name>))
+FOUNDRY_ARRANGED(instantiate_arranged)
