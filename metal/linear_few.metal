@@ -20,10 +20,10 @@ struct FewSums {
   enum : uint { kSteps = 8 / Weights::kBlocks };  // of a bundle of eight blocks
   enum : uint {
     kCopies = kFewRegisters ? 1 : LinearFewLaunch::kCopies / kTiles,
-    kAhead = kSteps < kCopies ? kSteps : kCopies
+    kAhead = uint(kSteps) < kCopies ? uint(kSteps) : kCopies
   };
-  enum : uint { kStage = Weights::kWords * kTiles };
-  enum : uint { kWords = kAhead * kStage > kTiles * 32 ? kAhead* kStage : kTiles * 32 };  // of threadgroup memory
+  enum : uint { kStage = Weights::kWords * kTiles, kStaged = uint(kAhead) * Weights::kWords * kTiles };
+  enum : uint { kWords = uint(kStaged) > kTiles * 32 ? uint(kStaged) : kTiles * 32 };  // of threadgroup memory
   Weights weights[kTiles];
   threadgroup uint4* copies;
   uint lane;

@@ -114,7 +114,8 @@ def measure(kernels: Kernels, name: str, out: int, width: int, bandwidth: float)
             share = weights.bytes / time * 1e6 / bandwidth
             rate = 2 * rows * out * width / time / 1e6
             print(
-                f"| {name} {out} x {width} | {rows} | {whose} | {time:.1f} us | {share:.0%} | {rate:.1f} | {error:.1e} |",
+                f"| {name} {out} x {width} | {rows} | {whose} | {time:.1f} us | {share:.0%} | {rate:.1f} | "
+                f"{error:.1e} |",
                 flush=True,
             )
 
@@ -124,7 +125,9 @@ def main() -> None:
     kernels = Kernels(sys.argv[1])
     bandwidth = read_bandwidth()
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}; a sum reads {bandwidth / 1e12:.2f} TB/s\n")
-    print("| weights | rows | whose | time | share of reading | TFLOP/s | relative error |\n|---|---|---|---|---|---|---|")
+    print(
+        "| weights | rows | whose | time | share of reading | TFLOP/s | relative error |\n|---|---|---|---|---|---|---|"
+    )
     for name in BLOCKS:
         for out, width in SHAPES:
             measure(kernels, name, out, width, bandwidth)

@@ -14,7 +14,8 @@ using namespace foundry;
 
 /// The dispatch that has this name: what stands behind the kernel's own is a part each.
 Dispatch named(const std::string& name, uint32_t constants) {
-  for (const char* base : {"attention_decode", "attention_prefill", "linear_tiles", "linear_few", "linear", "kv_append", "embed"}) {
+  for (const char* base :
+       {"attention_decode", "attention_prefill", "linear_tiles", "linear_few", "linear", "kv_append", "embed"}) {
     if (!name.starts_with(std::string(base) + "_")) continue;
     Dispatch launch(base, {}, 1);
     for (size_t at = std::string(base).size() + 1; at <= name.size();) {
