@@ -1,9 +1,9 @@
-// The gated delta rule: lanes are values of v, so a state is read in its order, and sums go over k, ascending. A row reads
-// the state once, for S^T k and S^T q, and once more to write the next: o = kept S^T q + (k q) delta. What a lane computes
-// does not depend on the lanes beside it, nor on how many rows there are.
+// The gated delta rule: lanes are values of v, so a state is read in its order, and sums go over k, ascending. A row
+// reads the state once, for S^T k and S^T q, and once more to write the next: o = kept S^T q + (k q) delta. What a lane
+// computes does not depend on the lanes beside it, nor on how many rows there are.
 
-/// Sums that registers hold, a pair for each sixteen columns: of several rows, whose block of the state stays near, and of
-/// one, which reads whole rows of the state where it can.
+/// Sums that registers hold, a pair for each sixteen columns: of several rows, whose block of the state stays near, and
+/// of one, which reads whole rows of the state where it can.
 constexpr uint32_t kDeltaWords = kSums >= 16 ? 4 : kSums >= 6 ? 2 : 1;
 constexpr uint32_t kDeltaWordsOfOne = kSums >= 16 ? 8 : kDeltaWords;
 
