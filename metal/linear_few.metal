@@ -191,7 +191,7 @@ kernel void linear_few(device const float* in [[buffer(0)]], device const uchar*
 #define instantiate_few(name, Format, outputs, rows) \
   instantiate_kernel("linear_few_" name "_" #outputs "_" #rows, linear_few, Format, outputs / 16, rows)
 #define instantiate_linear_few(name, Name, number, elements, bytes, kind, weight, ...) \
-  of_part(name, FOUNDRY_GPU_##weight(FOUNDRY_FEW_SHAPES(instantiate_few, #name, Name)))
+  FOUNDRY_PLAIN_##kind(of_part(name, FOUNDRY_FEW_SHAPES(instantiate_few, #name, Name)))
 FOUNDRY_FORMATS(instantiate_linear_few)
 #define instantiate_arranged(name, Name) \
   of_part(name, FOUNDRY_FEW_SHAPES(instantiate_few, #name "_arranged", Arranged<Name>))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from gpu_attention import Kernels, milliseconds, read_bandwidth, relative
 
-BLOCKS = {"q4_0": (32, 18), "q8_0": (32, 34), "q4_k": (256, 144), "q6_k": (256, 210), "f16": (1, 2), "bf16": (1, 2)}
+BLOCKS = {"q4_0": (32, 18), "q8_0": (32, 34), "f16": (1, 2), "bf16": (1, 2), "q4_k": (256, 144), "q6_k": (256, 210)}
 ARRANGED = ("q4_0", "q8_0")
 SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
 FEW, TILES_FROM = (1, 2, 4, 8, 16), 17
@@ -37,14 +37,13 @@ def microseconds(call: Callable[[], object], launches: int) -> float:
 
 
 def as_arranged(blocks: torch.Tensor) -> torch.Tensor:
-    """metal/include/arranged.h: bytes [bundles, 8, block] of the file's order in the other one."""
-    n, _, size = blocks.shape
-    codes = blocks[:, :, 2:]
-    if size == 18:  # [bundle, half, block, lane, 4] to [bundle, half, lane, block, 4]
-        codes = codes.reshape(n, 2, 4, 4, 4).permute(0, 1, 3, 2, 4)
-    else:  # [bundle, fourth, block, piece, lane, 4] to [bundle, fourth, lane, block, piece, 4]
-        codes = codes.reshape(n, 4, 2, 2, 4, 4).permute(0, 1, 4, 2, 3, 5)
-    return torch.cat([blocks[:, :, :2].reshape(n, 16), codes.reshape(n, -1)], 1)
+    """metal/include/arranged.h: bytes [rows, blocks of a row, block] of the file's order in the other one."""
+    rows, n, size = blocks.shape
+    step = 4 if size == 18 else 2
+    groups, steps, pieces = rows // 16, n // step, (size - 2) // 16
+    codes = blocks[:, :, 2:].reshape(groups, 16, steps, step, pieces, 4, 4).permute(0, 2, 1, 5, 3, 4, 6)
+    scales = blocks[:, :, :2].reshape(groups, 16, steps, step, 2).permute(0, 2, 1, 3, 4)
+    return torch.cat([codes.flatten(), scales.flatten()])
 
 
 class Weights:
@@ -72,14 +71,16 @@ class Weights:
                 if size == 18:
                     codes = torch.cat([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], 1).to(torch.int8) - 8
                 self.exact = (codes.float() * scales.float()).view(out, width)
-            self.data[i] = as_arranged(blocks.view(-1, 8, size)).flatten()
+            self.data[i] = as_arranged(blocks.view(out, -1, size))
 
 
 def launch(kernels: Kernels, name: str, rows: int, slots: list[torch.Tensor | bytes], out: int) -> None:
+    """As linear_launches.cpp has it."""
     if rows >= TILES_FROM:
         kernels(f"linear_tiles_{name}", (-(-out // 64), -(-rows // 64)), 128, slots[:6])
-    else:
-        kernels(f"linear_few_{name}_32_{8 if rows <= 8 else 16}", (-(-out // 32), 1), 256, slots)
+        return
+    outputs = 32 if rows > 8 or (rows > 4 and out >= 8192) else 16
+    kernels(f"linear_few_{name}_{outputs}_{min(rows, 8)}", (-(-rows // 8), -(-out // outputs)), 256, slots)
 
 
 def measure(kernels: Kernels, name: str, out: int, width: int, bandwidth: float) -> None:
@@ -113,11 +114,8 @@ def measure(kernels: Kernels, name: str, out: int, width: int, bandwidth: float)
             time = microseconds(call, 24 if rows <= 64 else 4)
             share = weights.bytes / time * 1e6 / bandwidth
             rate = 2 * rows * out * width / time / 1e6
-            print(
-                f"| {name} {out} x {width} | {rows} | {whose} | {time:.1f} us | {share:.0%} | {rate:.1f} | "
-                f"{error:.1e} |",
-                flush=True,
-            )
+            figures = f"{time:.1f} us | {share:.0%} | {rate:.1f} | {error:.1e}"
+            print(f"| {name} {out} x {width} | {rows} | {whose} | {figures} |", flush=True)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ void add_format(std::vector<Dispatch>& all, const char* name, bool is_linear, bo
   if (is_linear && is_plain) all.push_back(named("linear", {name, "single"}, kNormAndGate));
   if (is_linear) all.push_back(named("linear_tiles", {name}, kBiasAndResidual));
 #define FOUNDRY_FEW_ONE(part, outputs, rows) \
-  if (is_linear) all.push_back(named("linear_few", {part, #outputs, #rows}, few_constants(outputs)));
+  if (is_plain) all.push_back(named("linear_few", {part, #outputs, #rows}, few_constants(outputs)));
   FOUNDRY_FEW_SHAPES(FOUNDRY_FEW_ONE, name)
   if (is_table) all.push_back(named("embed", {name}));
   if (is_kv) all.push_back(named("kv_append", {name}));

@@ -98,14 +98,14 @@ class GpuDevice final : public Device {
   /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
   void linear(const LinearArgs& args) override {
     const LinearParams& first = args.outputs.front().p;
-    const bool suited = suits_tiles(first), few = suited && queue_->narrow_tiles();
+    const bool suited = suits_tiles(first), narrow = suited && queue_->narrow_tiles();
     const bool tiles = suited && info_.half_tiles && first.n_rows >= info_.tile_rows;
     if (tiles && args.norm.weight != nullptr) rms_norm({args.norm.p, args.norm.weight, args.norm.in, args.in});
     bool beside = false;
     for (const LinearArgs::Output& output : args.outputs) {
-      Dispatch launch = tiles ? linear_tiles_launch(args, output)
-                        : few ? linear_few_launch(args, output)
-                              : linear_rows_launch(args, output);
+      Dispatch launch = tiles                                         ? linear_tiles_launch(args, output)
+                        : narrow && suits_narrow_tiles(output.weight) ? linear_few_launch(args, output)
+                                                                      : linear_rows_launch(args, output);
       if (beside) launch.beside();
       beside = true;
       queue_->dispatch(launch);

@@ -56,6 +56,10 @@ bool suits_tiles(const LinearParams& p) {
   return p.in_features % LinearTilesLaunch::kNeighbours == 0;
 }
 
+bool suits_narrow_tiles(const Weight* weight) {
+  return gpu_weight(weight).arranged || block_elements(weight->type) == 1;
+}
+
 Dispatch linear_tiles_launch(const LinearArgs& args, const LinearArgs::Output& output) {
   const Grid grid{groups(output.p.out_features, LinearTilesLaunch::kSide),
                   groups(output.p.n_rows, LinearTilesLaunch::kSide)};

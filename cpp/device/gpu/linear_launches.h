@@ -12,7 +12,10 @@ bool suits_tiles(const LinearParams& p);
 Dispatch linear_tiles_launch(const LinearArgs& args, const LinearArgs::Output& output);
 /// One output, or with a gate both; with the norm, where there is one.
 Dispatch linear_rows_launch(const LinearArgs& args, const LinearArgs::Output& output);
-/// The same for GPUs with narrow tiles, where rows suit them.
+/// Whether narrow tiles are for a weight: it is arranged for them, or its values lie one behind the other. Others are
+/// read faster without.
+bool suits_narrow_tiles(const Weight* weight);
+/// The same for GPUs with narrow tiles, where weight and rows suit them.
 Dispatch linear_few_launch(const LinearArgs& args, const LinearArgs::Output& output);
 
 }  // namespace foundry
