@@ -63,8 +63,8 @@ PLANTED = {
     ),
     "an array that is indexed by a parameter": (
         "attention_decode",
-        "score[u][i] = dot;",
-        "score[u][i ^ (p.layer & 1)] = dot;",
+        "score[u * kQueries + i] = dot;",
+        "score[u * kQueries + (i ^ (p.layer & 1))] = dot;",
     ),
 }
 
