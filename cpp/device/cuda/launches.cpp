@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "base/error.h"
 #include "base/hash.h"
 
 namespace foundry::cuda {
@@ -61,15 +62,19 @@ void Launches::run(const std::vector<Launch>& launches, Stream stream) {
   }
   Made* made = nearest(launches);
   if (made == nullptr) {
-    make(launches);
+    try {
+      make(launches);
+    } catch (const MemoryLimitError&) {  // a graph takes some: without it a step runs as well
+      return one_by_one(launches, stream);
+    }
     made = made_.back().get();
   }
   for (size_t i = 0; i < launches.size(); ++i) {
     if (same(made->launches[i], launches[i])) continue;
-    made->launches[i] = launches[i];
-    void* parameters[] = {&made->launches[i].arguments};
+    void* parameters[] = {const_cast<metal_cuda::Arguments*>(&launches[i].arguments)};
     const KernelNode node = node_of(launches[i], parameters);
     gpu_->check(gpu_->driver().set_kernel(made->exec, made->nodes[i], &node), "a launch of a graph");
+    made->launches[i] = launches[i];  // the graph has it
   }
   made->used = now_;
   gpu_->check(gpu_->driver().launch_graph(made->exec, stream), "a graph");

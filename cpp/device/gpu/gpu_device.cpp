@@ -97,6 +97,13 @@ class GpuDevice final : public Device {
 
   /// Few rows: norm and gate are part of the launch. Many: they are launches of their own, through the room.
   void linear(const LinearArgs& args) override {
+    if (args.gate != LinearArgs::Gate::none && !is_one_kind(args.outputs[0].weight, args.outputs[1].weight)) {
+      LinearArgs apart = args;  // a launch with a gate reads both weights alike
+      apart.gate = LinearArgs::Gate::none;
+      linear(apart);
+      gate_of(args);
+      return;
+    }
     const LinearParams& first = args.outputs.front().p;
     const bool suited = suits_tiles(first), narrow = suited && queue_->narrow_tiles();
     const bool tiles = suited && info_.half_tiles && first.n_rows >= info_.tile_rows;
@@ -111,9 +118,7 @@ class GpuDevice final : public Device {
       queue_->dispatch(launch);
       if (!tiles && args.gate != LinearArgs::Gate::none) return;
     }
-    if (args.gate != LinearArgs::Gate::none)
-      gated(args.gate == LinearArgs::Gate::swiglu ? "swiglu" : "geglu",
-            {first.n_rows, first.out_features, args.outputs[0].out, args.outputs[1].out, args.gated});
+    if (args.gate != LinearArgs::Gate::none) gate_of(args);
   }
 
   // Refused with the graph (engine/model.cpp).
@@ -276,6 +281,14 @@ class GpuDevice final : public Device {
     return buffer;
   }
 
+  static bool is_one_kind(const Weight* a, const Weight* b) {
+    return a->type == b->type && gpu_weight(a).arranged == gpu_weight(b).arranged;
+  }
+  void gate_of(const LinearArgs& args) {
+    const LinearParams& p = args.outputs[0].p;
+    gated(args.gate == LinearArgs::Gate::swiglu ? "swiglu" : "geglu",
+          {p.n_rows, p.out_features, args.outputs[0].out, args.outputs[1].out, args.gated});
+  }
   void gated(const char* kernel, const GatedArgs& args) {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
     queue_->dispatch(Dispatch(kernel, {groups(n, kThreads)}, kThreads)
