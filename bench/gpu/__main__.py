@@ -1,6 +1,6 @@
 """Foundry beside llama.cpp's CUDA back end on this machine's GPU: ``python -m bench.gpu``, in the repository's root.
 
-Wants an NVIDIA GPU; PyTorch, which measures the card's limits in the same minute; and, to build llama.cpp
+Wants an NVIDIA GPU; PyTorch, which measures the card's limits before the rows; and, to build llama.cpp
 (``bench/peers/requirements.txt``) in an environment of its own, a CUDA toolkit. Makes the models, random weights of
 real shapes, once under ``--work``. Engines take turns within each round. Foundry generates, each token drawn on the
 card; llama.cpp is given its tokens, as its own bench does. Long histories are computed to 2,048 tokens and tiled.
@@ -77,6 +77,7 @@ def measure(handles: dict[str, Handle], rows: list[Row], folder: Path, rounds: i
                 except Failed as failure:
                     print(f"{row.name}: {name}: {failure}", file=sys.stderr, flush=True)
                     failed.add(name)
+                    found[row.name].pop(name, None)  # what it did before counts for nothing
                     break
                 if turn > 0:
                     found[row.name].setdefault(name, []).append(figure)

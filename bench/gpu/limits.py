@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import torch
 
-
-def milliseconds(call: Callable[[], object], repeats: int = 10) -> float:
-    times = []
-    for _ in range(repeats + 2):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return sorted(times[2:])[repeats // 2]
+from bench.kernels.gpu_attention import milliseconds, read_bandwidth
 
 
 def main() -> None:
-    x = torch.ones(1 << 30, device="cuda", dtype=torch.float32)
-    read = x.numel() * 4 / milliseconds(lambda: x.sum()) * 1e3
+    read = read_bandwidth()
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.half)
     b = torch.randn(8192, 8192, device="cuda", dtype=torch.half)
-    products = 2 * 8192**3 / milliseconds(lambda: a @ b) * 1e3
+    products = 2 * 8192**3 / milliseconds(lambda: a @ b, 10) * 1e3
     found = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "read": read, "products": products}
     print(json.dumps(found))
 

@@ -1,4 +1,4 @@
-// Memory of a device, in two kinds, and the ways between it and the host. Nothing above the devices assumes that the
+// Memory of a device, in three kinds, and the ways between it and the host. Nothing above the devices assumes that the
 // host sees what is `device` memory: bytes go in by upload(), come out by download(), and move by copy().
 #pragma once
 #include <cstddef>
@@ -48,7 +48,7 @@ struct Span {
 ///
 /// Order: upload(), download(), copy() and window() begin when every step submitted before has ended, well or not, and
 /// steps submitted later see what they wrote. The host's side of them is done on return. Who has copied a page may
-/// change its table: no step under way reads either. The host's own writes to `shared` memory have no order: who
+/// change its table: no step under way reads either. The host's own writes to `shared` and `mirrored` memory have no order: who
 /// changes what a step reads waits for that step first.
 class DeviceMemory {
  public:

@@ -64,7 +64,8 @@ class StepRunner {
   };
   /// How many may be under way at once; 0: the device computes as it is told, and there is nothing to gain.
   uint32_t steps_ahead() const { return device_.info().steps_ahead; }
-  /// Rows of such a step, at most: as many as have the bits of one row alone, for devices' matrix tiles begin at 16.
+  /// Rows of such a step, at most: as many as have the bits of one row alone, for devices' matrix tiles
+  /// begin at 16, or later.
   static constexpr uint32_t kAheadRows = 15;
   uint32_t most_ahead_rows() const { return std::min({kAheadRows, shape_.max_rows, max_selected_}); }
   /// A row of each run. What goes in are the runs' tokens or, row by row, what the step `after` draws. Nothing: all places are taken.

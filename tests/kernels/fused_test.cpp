@@ -29,7 +29,7 @@ Fused inputs_of(const cases::Case& one) {
   f.x = random_floats(random, uint64_t{f.rows} * f.in);
   f.scale = weight_from(random_floats(random, f.in), 1, f.in);
   for (int i = 0; i < (f.gate == LinearArgs::Gate::none ? 3 : 2); ++i)
-    f.weights.push_back(random_weight(random, one.type("type"), f.out, f.in));
+    f.weights.push_back(random_weight(random, one.type(i == 1 && one.has("up") ? "up" : "type"), f.out, f.in));
   return f;
 }
 

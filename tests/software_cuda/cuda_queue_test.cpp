@@ -182,6 +182,45 @@ TEST_CASE("a step of the same functions as one before goes as a graph, with what
   CHECK(step(Sum::kValues) == 26.0f);
 }
 
+TEST_CASE("a graph that refused what was to be set in it is set the next time") {
+  const auto device = cuda();
+  Sum sum(*device), other(*device);
+  const auto step = [&] {  // the first alone reads a
+    device->begin({}, {});
+    for (int i = 0; i < 12; ++i)
+      device->add({1, Sum::kValues, {(i == 0 ? sum.a : sum.out).get(), 0}, {sum.b.get(), 0}, {sum.out.get(), 0}});
+    device->wait(device->submit());
+    return sum.first(sum.out);
+  };
+  for (int i = 0; i < 3; ++i) CHECK(step() == 25.0f);
+  std::swap(sum.a, other.b);  // twos
+  software_cuda_settings().refuse_set_at = count("cuGraphExecKernelNodeSetParams") + 1;
+  CHECK_THROWS_AS(step(), ConsistencyError);
+  software_cuda_settings().refuse_set_at = 0;
+  device->drop();
+  CHECK(step() == 26.0f);
+}
+
+TEST_CASE("a step that finds no memory for a graph goes launch by launch") {
+  const auto device = cuda();
+  Sum sum(*device);
+  const auto step = [&] {
+    device->begin({}, {});
+    for (int i = 0; i < 12; ++i) sum.encode();
+    device->wait(device->submit());
+    return sum.first(sum.out);
+  };
+  step();
+  software_cuda_settings().no_graph_at = count("cuGraphInstantiate") + 1;
+  const uint64_t launched = count("cuLaunchKernel");
+  CHECK(step() == 3.0f);
+  CHECK(count("cuLaunchKernel") == launched + 12);
+  software_cuda_settings().no_graph_at = 0;
+  CHECK(step() == 3.0f);
+  CHECK(count("cuLaunchKernel") == launched + 12);
+  CHECK(count("cuGraphCreate") == count("cuGraphDestroy") + 1);
+}
+
 TEST_CASE("launches of a graph see what those before them wrote") {
   const auto device = cuda();
   Sum sum(*device), kept(*device);

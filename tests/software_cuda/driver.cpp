@@ -301,6 +301,7 @@ Result cuGraphAddKernelNode_v2(GraphNode* node, Graph graph, const GraphNode* be
 Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long long) {
   const Call call("cuGraphInstantiate");
   if (call.refusal != kSuccess) return call.refusal;
+  if (software_cuda_counts()["cuGraphInstantiate"] == software_cuda_settings().no_graph_at) return kOutOfMemory;
   *exec = new CUgraphExec_st;
   for (const auto& node : graph->nodes) {
     (*exec)->nodes.push_back(*node);
@@ -311,6 +312,8 @@ Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long l
 Result cuGraphExecKernelNodeSetParams_v2(GraphExec exec, GraphNode node, const KernelNode* kernel) {
   const Call call("cuGraphExecKernelNodeSetParams");
   if (call.refusal != kSuccess) return call.refusal;
+  if (software_cuda_counts()["cuGraphExecKernelNodeSetParams"] == software_cuda_settings().refuse_set_at)
+    return kInvalidValue;
   const auto found = std::find(exec->made_of.begin(), exec->made_of.end(), node);
   if (found == exec->made_of.end()) return kInvalidValue;
   CUgraphNode_st& own = exec->nodes[static_cast<size_t>(found - exec->made_of.begin())];

@@ -13,7 +13,9 @@ software_cuda::Settings from_environment() {
                                                {"version", &settings.version},
                                                {"illegal_at", &settings.illegal_at},
                                                {"no_memory_at", &settings.no_memory_at},
-                                               {"refuse_launch_at", &settings.refuse_launch_at}};
+                                               {"refuse_launch_at", &settings.refuse_launch_at},
+                                               {"refuse_set_at", &settings.refuse_set_at},
+                                               {"no_graph_at", &settings.no_graph_at}};
   const char* found = std::getenv("FOUNDRY_SOFTWARE_CUDA");
   const std::string text = found == nullptr ? "" : found;
   for (size_t at = 0; at < text.size();) {

@@ -4,8 +4,9 @@
 //
 // FOUNDRY_SOFTWARE_CUDA says what the machine is and what goes wrong: words such as "gpus=2", "capability=75",
 // "memory=1000000", "version=12080", "illegal_at=100" (the launch with that number fails with
-// CUDA_ERROR_ILLEGAL_ADDRESS), "refuse_launch_at=7" (that call of cuLaunchKernel is refused), "no_memory_at=5" (that
-// allocation fails). Tests in the same process have the functions
+// CUDA_ERROR_ILLEGAL_ADDRESS), "refuse_launch_at=7" (that call of cuLaunchKernel is refused), "refuse_set_at=2" (that
+// of cuGraphExecKernelNodeSetParams is), "no_graph_at=1" (that call of cuGraphInstantiate finds no memory),
+// "no_memory_at=5" (that allocation fails). Tests in the same process have the functions
 // below.
 #pragma once
 #include <cstdint>
@@ -16,7 +17,7 @@ namespace software_cuda {
 
 struct Settings {
   uint64_t gpus = 1, capability = 90, memory = uint64_t{8} << 30, version = 13000;
-  uint64_t illegal_at = 0, refuse_launch_at = 0, no_memory_at = 0;  // 0: never
+  uint64_t illegal_at = 0, refuse_launch_at = 0, refuse_set_at = 0, no_graph_at = 0, no_memory_at = 0;  // 0: never
 };
 
 /// What this process has done, by the function's name; "launches" are those that ran.
