@@ -1,7 +1,7 @@
 # The CUDA device: nothing of CUDA is needed to build it. The kernels are translated and embedded as source, which
 # NVRTC compiles as the process runs; the driver and NVRTC are opened by dlopen.
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
-file(GLOB cuda_kernels CONFIGURE_DEPENDS metal/*.metal metal/include/*.h metal/translate/*.h metal/translate/*.py metal/translate/cuda/*
+file(GLOB cuda_kernels CONFIGURE_DEPENDS metal/*.metal metal/nvidia/*.metal metal/include/*.h metal/translate/*.h metal/translate/*.py metal/translate/cuda/*
   cpp/formats/*.def)
 set(cuda_source ${CMAKE_CURRENT_BINARY_DIR}/cuda_kernel_source.cpp)
 add_custom_command(OUTPUT ${cuda_source}

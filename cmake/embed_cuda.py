@@ -15,6 +15,10 @@ from embed_kernels import literal
 COMMENT = re.compile(r"[ \t]*//[^\n]*|/\*.*?\*/", re.S)
 
 
+def kernel_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.metal"), *folder.glob("nvidia/*.metal")])
+
+
 def sources(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Kernel files and headers, by the names that `#include` has."""
     sys.path.insert(0, str(folder / "translate"))
@@ -30,7 +34,7 @@ def sources(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     headers["formats/formats.def"] = short(formats.read_text(encoding="utf-8"))
     for path in sorted(folder.glob("include/*.h")):
         headers[path.name] = short(translate(path, "cuda"))
-    kernels = {path.name: short(translate(path, "cuda")) for path in sorted(folder.glob("*.metal"))}
+    kernels = {path.name: short(translate(path, "cuda")) for path in kernel_files(folder)}
     return kernels, headers
 
 

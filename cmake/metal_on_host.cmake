@@ -2,10 +2,11 @@
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 set(metal_dir tests/metal_on_linux)
 set(translate ${CMAKE_CURRENT_SOURCE_DIR}/metal/translate/translate.py)
-file(GLOB metal_kernels CONFIGURE_DEPENDS metal/*.metal)
+file(GLOB metal_kernels CONFIGURE_DEPENDS metal/*.metal metal/nvidia/*.metal)
 file(GLOB metal_headers CONFIGURE_DEPENDS
   metal/include/*.h cpp/formats/*.def metal/translate/*.h ${metal_dir}/host/*.h)
 set(translated "")
+set(translated_nvidia "")  # that Metal has not
 foreach(kernel IN LISTS metal_kernels)
   get_filename_component(name ${kernel} NAME_WE)
   set(out ${CMAKE_CURRENT_BINARY_DIR}/metal_host/${name}.cpp)
@@ -14,7 +15,11 @@ foreach(kernel IN LISTS metal_kernels)
     COMMAND Python3::Interpreter ${translate} ${kernel} --target host -o ${out}
     DEPENDS ${kernel} ${translate} VERBATIM)
   set_property(SOURCE ${out} APPEND PROPERTY OBJECT_DEPENDS "${metal_headers};${CMAKE_CURRENT_SOURCE_DIR}/${metal_dir}/host/metal_stdlib")
-  list(APPEND translated ${out})
+  if(kernel MATCHES "/nvidia/")
+    list(APPEND translated_nvidia ${out})
+  else()
+    list(APPEND translated ${out})
+  endif()
 endforeach()
 # An object library: kernels register themselves, and a linker would leave out an archive's unreferenced members.
 add_library(foundry_metal_kernels OBJECT ${translated})

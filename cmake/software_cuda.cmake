@@ -1,7 +1,7 @@
 # The software CUDA of the tests: libcuda.so.1 over the translated kernels, and a libnvrtc.so.13 that compiles
 # nothing. Who has their folder in LD_LIBRARY_PATH has a GPU (tests/software_cuda/machine.h).
 set(software_cuda_dir ${CMAKE_BINARY_DIR}/software_cuda)
-add_library(foundry_cuda_host_kernels OBJECT EXCLUDE_FROM_ALL ${translated})
+add_library(foundry_cuda_host_kernels OBJECT EXCLUDE_FROM_ALL ${translated} ${translated_nvidia})
 target_include_directories(foundry_cuda_host_kernels PRIVATE ${metal_dir}/host metal/translate metal/include cpp)
 target_compile_options(foundry_cuda_host_kernels PRIVATE -ffp-contract=off -fno-strict-aliasing -Wno-unknown-pragmas)
 target_compile_definitions(foundry_cuda_host_kernels PRIVATE FOUNDRY_MANY_REGISTERS)

@@ -25,7 +25,9 @@ class Kernels:
         self._launch = ctypes.CDLL(path).foundry_cuda_launch
         self._launch.restype = ctypes.c_char_p
 
-    def __call__(self, name: str, grid: Sequence[int], threads: int, slots: Sequence[torch.Tensor | bytes]) -> None:
+    def __call__(
+        self, name: str, grid: Sequence[int], threads: int, slots: Sequence[torch.Tensor | bytes], room: int = 0
+    ) -> None:
         n = len(slots)
         buffers, values, sizes = (ctypes.c_void_p * n)(), (ctypes.c_char_p * n)(), (ctypes.c_uint32 * n)()
         for i, slot in enumerate(slots):
@@ -35,7 +37,7 @@ class Kernels:
                 buffers[i] = slot.data_ptr()
         x, y, z = (*grid, 1, 1)[:3]
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        failed = self._launch(name.encode(), x, y, z, threads, buffers, values, sizes, n, 0, stream)
+        failed = self._launch(name.encode(), x, y, z, threads, buffers, values, sizes, n, 0, room, stream)
         if failed is not None:
             raise RuntimeError(f"{name}: {failed.decode()}")
 

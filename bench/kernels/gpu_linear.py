@@ -19,7 +19,8 @@ BLOCKS = {"q4_0": (32, 18), "q8_0": (32, 34), "f16": (1, 2), "bf16": (1, 2), "q4
 ARRANGED = ("q4_0", "q8_0")
 SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
 FEW, TILES_FROM = (1, 2, 4, 8, 16), 17
-MANY = (512, 2048)
+MANY = (64, 512, 2048)
+WIDE = ("f16", "bf16", "q4_0_arranged", "q8_0_arranged", "q4_k", "q6_k")  # linear_wide's, on Hopper
 SPREAD_BYTES = 300_000_000
 
 
@@ -76,11 +77,32 @@ class Weights:
 
 def launch(kernels: Kernels, name: str, rows: int, slots: list[torch.Tensor | bytes], out: int) -> None:
     """As linear_launches.cpp has it."""
+    if rows >= TILES_FROM and name in WIDE and torch.cuda.get_device_capability() == (9, 0):
+        wide(kernels, name, rows, slots, out)
+        return
     if rows >= TILES_FROM:
         kernels(f"linear_tiles_{name}", (-(-out // 64), -(-rows // 64)), 128, slots[:6])
         return
+    if name in ("q4_k", "q6_k"):
+        kernels(f"linear_{name}", (-(-out // 8), -(-rows // 4)), 128, slots)
+        return
     outputs = 32 if rows > 8 or (rows > 4 and out >= 8192) else 16
     kernels(f"linear_few_{name}_{outputs}_{min(rows, 8)}", (-(-rows // 8), -(-out // outputs)), 256, slots)
+
+
+def wide(kernels: Kernels, name: str, rows: int, slots: list[torch.Tensor | bytes], out: int) -> None:
+    x, w, y = slots[0], slots[1], slots[4]
+    assert isinstance(x, torch.Tensor)
+    width = x.shape[1]
+    padded = -(-width // 64) * 64
+    halves = torch.empty(2, rows, padded, device="cuda", dtype=torch.half)
+    factors = torch.empty(1 + padded // 32, rows, device="cuda")
+    kernels("split_rows", (rows,), 256, [x, halves, factors, struct.pack("3I", rows, width, padded)])
+    side = 64 if rows <= 64 else 128
+    slots_of_room, parts = (3, 2) if name == "q6_k" else (4, 1)
+    room = slots_of_room * (2 * side * 8 + parts * side * 8 + side) * 16
+    grid = (-(-rows // side) * -(-out // side),)
+    kernels(f"linear_wide_{name}_{side}", grid, 2 * side, [halves, factors, w, x, x, y, slots[5]], room)
 
 
 def measure(kernels: Kernels, name: str, out: int, width: int, bandwidth: float) -> None:

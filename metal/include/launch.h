@@ -46,6 +46,22 @@ struct LinearTilesLaunch {
   enum : u32 { kFromRows = 16, kSide = 64, kThreads = 128, kNeighbours = 8 };
 };
 
+/// Many rows on GPUs with wide tiles (wide_tile.h): x is split by split_rows, a row to a threadgroup; then kSide rows and
+/// outputs to a threadgroup, or kNarrow of both where rows are no more than that.
+struct SplitRowsLaunch {
+  enum : u32 { kThreads = 256, kMultiple = 64 };  // that a row's halves are padded to
+};
+struct LinearWideLaunch {
+  enum : u32 { kSide = 128, kNarrow = 64, kBand = 16 };
+};
+/// A threadgroup's memory, in 16 bytes: slots of a step of x, of W in kHalves halves, and of W's scales and minima.
+template <u32 kSide, u32 kHalves>
+struct LinearWideRoom {
+  enum : u32 { kThreads = kSide * 2, kSlots = kHalves == 1 ? 4 : 3 };
+  enum : u32 { kX = 2 * kSide * 8, kW = kHalves * kSide * 8, kFactors = kSide };
+  enum : u32 { kSlot = kX + kW + kFactors, kBytes = kSlots * kSlot * 16 };
+};
+
 /// Few rows. A threadgroup has some query heads of a KV head, in one row, over one of at most kMostSplits parts of the
 /// history; a lane has kDims dims of a head. GPUs of few registers have kNarrowQueries query heads at most
 /// where kNarrowLanes have a head.
@@ -72,9 +88,12 @@ struct SampleLaunch {
   enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
 };
 
-// Outputs and at most so many rows of a threadgroup of linear_few; formats whose weights may be arranged (arranged.h).
+// Outputs and at most so many rows of a threadgroup of linear_few; formats beside the arranged ones that linear_wide has
+// instances for, and halves of a value; formats whose weights may be arranged (arranged.h).
 #define FOUNDRY_FEW_ROWS(each, ...) each(__VA_ARGS__, 1) each(__VA_ARGS__, 2) each(__VA_ARGS__, 4) each(__VA_ARGS__, 8)
 #define FOUNDRY_FEW_SHAPES(each, ...) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 16) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 32)
+#define FOUNDRY_WIDE(each) \
+  each(f16, F16, 1) each(bf16, BF16, 1) each(q4_k, Q4_K, 1) each(q5_k, Q5_K, 1) each(q6_k, Q6_K, 2)
 #define FOUNDRY_ARRANGED(each) each(q8_0, Q8_0) each(q4_0, Q4_0)
 // Formats that attention has instances of its own for, where K and V both are of the format. Others, and mixtures, take
 // the instances "any".

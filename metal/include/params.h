@@ -83,6 +83,13 @@ struct LinearParams {
   u32 out_features;
 };
 
+/// linear_wide.metal splits x into halves, rows of `padded` of them.
+struct SplitRowsParams {
+  u32 n_rows;
+  u32 width;
+  u32 padded;
+};
+
 /// What a router's scores become.
 enum class RouteGate : u32 { softmax = 0, sigmoid = 1 };
 enum : u32 { kMostExperts = 65536, kMostExpertGroups = 64 };

@@ -92,6 +92,11 @@ METAL_FUNC uint two_halves(float low, float high) {
 METAL_FUNC float2 wide_halves(uint two) {
   return float2(float(as_type<half>(ushort(two & 0xffffu))), float(as_type<half>(ushort(two >> 16))));
 }
+/// Bytes kFirst and kFirst + 1 of `of`, each as the half 1024 + byte.
+template <uint kFirst>
+METAL_FUNC uint two_bytes(uint of) {
+  return 0x64006400u | (of >> (8 * kFirst) & 0xffu) | (of >> (8 * kFirst + 8) & 0xffu) << 16;
+}
 /// The bits of `of` that are in `mask`, and `others`.
 METAL_FUNC uint bits_of(uint of, uint mask, uint others) { return (of & mask) | others; }
 /// Two at a time, where results are halves, so that nothing is rounded: a - b, and a * b - c.

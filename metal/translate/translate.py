@@ -123,6 +123,8 @@ def kernels(source: Source, foreign: bool) -> list[Kernel]:
                 if index >= MOST_BUFFERS or {("buffer", index), ("optional_buffer", index)}.intersection(bindings):
                     source.fail(begin, f"{match[1]}: buffer({index}) is past {MOST_BUFFERS - 1}, or bound twice")
                 bindings.append(("buffer" if needed else "optional_buffer", index))
+            elif kind == "threadgroup":
+                bindings.append(("room", index))
             elif kind in BUILTINS:
                 bindings.append((BUILTINS[kind], 0))
             else:

@@ -46,12 +46,22 @@ void add_format(std::vector<Dispatch>& all, const char* name, bool is_linear, bo
   if (is_kv) all.push_back(named("kv_append", {name}));
 }
 
+/// Those for many rows with wide tiles.
+void add_wide(std::vector<Dispatch>& all, const std::vector<const char*>& name) {
+  for (const char* side : {"128", "64"}) {
+    std::vector<const char*> parts = name;
+    parts.push_back(side);
+    all.push_back(named("linear_wide", parts, kBiasAndResidual));
+  }
+}
+
 /// Those of one format's other order.
 void add_arranged(std::vector<Dispatch>& all, const char* name) {
   all.push_back(named("linear_tiles", {name, "arranged"}, kBiasAndResidual));
 #define FOUNDRY_FEW_ARRANGED(part, outputs, rows) \
   all.push_back(named("linear_few", {part, "arranged", #outputs, #rows}, few_constants(outputs)));
   FOUNDRY_FEW_SHAPES(FOUNDRY_FEW_ARRANGED, name)
+  add_wide(all, {name, "arranged"});
 }
 
 std::vector<Dispatch> every_kernel() {
@@ -60,6 +70,8 @@ std::vector<Dispatch> every_kernel() {
   add_format(all, #name, (FOUNDRY_GPU_##linear(true ||) false), (FOUNDRY_PLAIN_##kind(true ||) false), \
              (FOUNDRY_GPU_##table(true ||) false), (FOUNDRY_GPU_##kv(true ||) false));
   FOUNDRY_FORMATS(FOUNDRY_ONE)
+#define FOUNDRY_ONE_WIDE(name, Name, halves) add_wide(all, {#name});
+  FOUNDRY_WIDE(FOUNDRY_ONE_WIDE)
 #define FOUNDRY_ONE_ARRANGED(name, Name) add_arranged(all, #name);
   FOUNDRY_ARRANGED(FOUNDRY_ONE_ARRANGED)
 #define FOUNDRY_DECODE_ONE(queries, lanes, name) all.push_back(named("attention_decode", {#name, #lanes, #queries}));
@@ -74,7 +86,7 @@ std::vector<Dispatch> every_kernel() {
   all.push_back(named("rms_norm", {"narrow"}));
   all.push_back(named("rms_norm", {"wide"}));
   for (const char* name : {"attention_merge", "layer_norm", "rope", "swiglu", "geglu", "gelu", "add", "scale",
-                           "resize_heads", "select_rows", "sample"})
+                           "resize_heads", "select_rows", "sample", "split_rows"})
     all.push_back(named(name, {}));
   return all;
 }

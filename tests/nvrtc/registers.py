@@ -48,6 +48,7 @@ def compiled(program: str, architecture: str, first: int, each: int) -> Counts:
 def instances() -> set[str]:
     """Names of all kernels of metal/, by the preprocessor: what the program must have compiled."""
     sys.path.insert(0, str(ROOT / "cmake"))
+    from embed_cuda import kernel_files
     from embed_kernels import with_headers
 
     define = "#define instantiate_kernel(name, ...) @kernel name @end\n#define UNROLL\n#define __METAL_VERSION__ 310\n"
@@ -55,7 +56,7 @@ def instances() -> set[str]:
     with tempfile.TemporaryDirectory() as empty:
         for header in ("metal_stdlib", "metal_simdgroup_matrix"):
             (Path(empty) / header).touch()
-        for path in sorted(ROOT.glob("metal/*.metal")):
+        for path in kernel_files(ROOT / "metal"):
             command = ["c++", "-x", "c++", "-E", "-P", f"-I{empty}", "-"]
             text = define + with_headers(path, ROOT / "metal", set())
             done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)

@@ -22,6 +22,7 @@ struct CUmod_st {};
 struct CUfunc_st {
   std::string kernel;
   uint32_t constants;
+  unsigned most_shared = 48 << 10;  // without asking for more
 };
 struct CUstream_st {};
 struct CUevent_st {
@@ -31,6 +32,7 @@ struct CUgraphNode_st {
   Function function;
   metal_host::Size grid;
   uint32_t threads;
+  unsigned shared_bytes;
   metal_cuda::Arguments arguments;
   std::vector<size_t> behind;  // indices
 };
@@ -69,14 +71,15 @@ class Call {
   std::lock_guard<std::recursive_mutex> lock_;
 };
 
-Result run(const CUfunc_st& function, const metal_cuda::Arguments& arguments, metal_host::Size grid, uint32_t threads) {
+Result run(const CUfunc_st& function, const metal_cuda::Arguments& arguments, metal_host::Size grid, uint32_t threads,
+           unsigned shared_bytes) {
   const uint64_t number = ++software_cuda_counts()["launches"];
   if (number == software_cuda_settings().illegal_at) return kIllegalAddress;
   metal_host::Launch launch;
   launch.grid = grid;
   launch.threads = {threads, 1, 1};
   launch.constants = function.constants;
-  launch.threadgroup_memory = 48 << 10;  // without asking for more
+  launch.threadgroup_memory = function.most_shared, launch.room = shared_bytes;
   for (int i = 0; i < metal_cuda::kMostBuffers; ++i) {
     void* buffer = arguments.buffers[i];
     launch.buffers[i] = buffer != nullptr ? buffer : const_cast<char*>(arguments.values[i]);
@@ -90,23 +93,22 @@ Result run(const CUfunc_st& function, const metal_cuda::Arguments& arguments, me
 }
 
 bool may_be(unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
-            unsigned shared_bytes) {
+            unsigned shared_bytes, const CUfunc_st& function) {
   return grid_x != 0 && grid_y != 0 && grid_z != 0 && grid_y <= 65535 && grid_z <= 65535 && block_x != 0 &&
-         block_x <= 1024 && block_y == 1 && block_z == 1 && shared_bytes == 0;
+         block_x <= 1024 && block_y == 1 && block_z == 1 && shared_bytes <= function.most_shared;
 }
 
 void enqueue(const CUgraphNode_st& node) {
-  Card::the().enqueue([function = node.function, arguments = node.arguments, grid = node.grid, threads = node.threads] {
-    return run(*function, arguments, grid, threads);
-  });
+  Card::the().enqueue([function = node.function, arguments = node.arguments, grid = node.grid, threads = node.threads,
+                       shared = node.shared_bytes] { return run(*function, arguments, grid, threads, shared); });
 }
 
 bool set(CUgraphNode_st& node, const KernelNode& kernel) {
   if (!may_be(kernel.grid_x, kernel.grid_y, kernel.grid_z, kernel.block_x, kernel.block_y, kernel.block_z,
-              kernel.shared_bytes))
+              kernel.shared_bytes, *kernel.function))
     return false;
   node.function = kernel.function, node.grid = {kernel.grid_x, kernel.grid_y, kernel.grid_z};
-  node.threads = kernel.block_x;
+  node.threads = kernel.block_x, node.shared_bytes = kernel.shared_bytes;
   std::memcpy(&node.arguments, kernel.parameters[0], sizeof node.arguments);
   return true;
 }
@@ -259,16 +261,25 @@ Result cuModuleGetFunction(Function* function, Module, const char* name) {
   *function = made.back().get();
   return kSuccess;
 }
+/// A Hopper's most, 227 KB.
+Result cuFuncSetAttribute(Function function, int attribute, int value) {
+  const Call call("cuFuncSetAttribute");
+  if (call.refusal != kSuccess) return call.refusal;
+  if (attribute != kMostSharedBytes || value < 0 || value > 227 << 10) return kInvalidValue;
+  function->most_shared = static_cast<unsigned>(value);
+  return kSuccess;
+}
 Result cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                       unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream, void** parameters, void**) {
   const Call call("cuLaunchKernel");
   if (call.refusal != kSuccess) return call.refusal;
   if (software_cuda_counts()["cuLaunchKernel"] == software_cuda_settings().refuse_launch_at) return kInvalidValue;
-  if (!may_be(grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes)) return kInvalidValue;
+  if (!may_be(grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, *function)) return kInvalidValue;
   metal_cuda::Arguments arguments;
   std::memcpy(&arguments, parameters[0], sizeof arguments);
-  Card::the().enqueue(
-      [=] { return run(*function, arguments, {grid_x, grid_y, grid_z}, static_cast<uint32_t>(block_x)); });
+  Card::the().enqueue([=] {
+    return run(*function, arguments, {grid_x, grid_y, grid_z}, static_cast<uint32_t>(block_x), shared_bytes);
+  });
   return kSuccess;
 }
 

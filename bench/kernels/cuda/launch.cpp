@@ -14,8 +14,8 @@ using namespace foundry;
 
 /// The dispatch that has this name: what stands behind the kernel's own is a part each.
 Dispatch named(const std::string& name, uint32_t constants) {
-  for (const char* base :
-       {"attention_decode", "attention_prefill", "linear_tiles", "linear_few", "linear", "kv_append", "embed"}) {
+  for (const char* base : {"attention_decode", "attention_prefill", "linear_wide", "linear_tiles", "linear_few",
+                           "linear", "kv_append", "embed"}) {
     if (!name.starts_with(std::string(base) + "_")) continue;
     Dispatch launch(base, {}, 1);
     for (size_t at = std::string(base).size() + 1; at <= name.size();) {
@@ -42,7 +42,8 @@ __attribute__((visibility("default"))) const char* foundry_cuda_launch(const cha
                                                                        uint32_t z, uint32_t threads,
                                                                        void* const* buffers, const void* const* bytes,
                                                                        const uint32_t* n_bytes, uint32_t n_slots,
-                                                                       uint32_t constants, void* stream) {
+                                                                       uint32_t constants, uint32_t room_bytes,
+                                                                       void* stream) {
   static std::string error;
   static std::map<std::pair<std::string, uint32_t>, cuda::Function> known;
   try {
@@ -50,15 +51,15 @@ __attribute__((visibility("default"))) const char* foundry_cuda_launch(const cha
     static const std::shared_ptr<cuda::Kernels> kernels = cuda::Kernels::open(gpu, {});
     const cuda::Gpu::Current current(*gpu);
     cuda::Function& function = known[{kernel, constants}];
-    if (function == nullptr) function = kernels->get(named(kernel, constants));
+    if (function == nullptr) function = kernels->get(named(kernel, constants).room(room_bytes));
     metal_cuda::Arguments arguments{};
     for (uint32_t i = 0; i < n_slots; ++i) {
       arguments.buffers[i] = buffers[i];
       if (n_bytes[i] != 0) std::memcpy(arguments.values[i], bytes[i], n_bytes[i]);
     }
     void* parameters[] = {&arguments};
-    gpu->check(gpu->driver().launch(function, x, y, z, threads, 1, 1, 0, static_cast<cuda::Stream>(stream), parameters,
-                                    nullptr),
+    gpu->check(gpu->driver().launch(function, x, y, z, threads, 1, 1, room_bytes, static_cast<cuda::Stream>(stream),
+                                    parameters, nullptr),
                kernel);
     return nullptr;
   } catch (const Error& failed) {

@@ -62,6 +62,7 @@ class CudaQueue final : public KernelQueue {
   const DeviceInfo& info() const override { return info_; }
   bool few_registers() const override { return false; }
   bool narrow_tiles() const override { return true; }
+  bool wide_tiles() const override { return gpu_->properties().has_wide_tiles(); }
 
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return memory_->allocate(bytes, kind); }
   bool unified() const override { return false; }
@@ -103,7 +104,7 @@ class CudaQueue final : public KernelQueue {
 
   void dispatch(const Dispatch& one) override {
     const Function function = kernels_->get(one);
-    step_.push_back({function, one.grid, one.threads, one.is_beside, {}});
+    step_.push_back({function, one.grid, one.threads, one.room_bytes, one.is_beside, {}});
     metal_cuda::Arguments& arguments = step_.back().arguments;
     for (uint32_t i = 0; i < one.n_slots; ++i) {
       const Dispatch::Slot& slot = one.slots[i];

@@ -33,6 +33,7 @@ struct KernelNode {
 
 inline constexpr Result kSuccess = 0, kOutOfMemory = 2;
 inline constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CUdevice_attribute
+inline constexpr int kMostSharedBytes = 8;                          // CUfunction_attribute
 inline constexpr unsigned kPortable = 1, kDeviceMapped = 2;         // of cuMemHostAlloc
 inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
 
@@ -61,6 +62,7 @@ inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
   FUNCTION(copy, cuMemcpyDtoDAsync_v2, (Address to, Address from, size_t bytes, Stream stream))                       \
   FUNCTION(load_module, cuModuleLoadData, (Module * module, const void* image))                                       \
   FUNCTION(function, cuModuleGetFunction, (Function * function, Module module, const char* name))                     \
+  FUNCTION(set_function, cuFuncSetAttribute, (Function function, int attribute, int value))                           \
   FUNCTION(launch, cuLaunchKernel,                                                                                    \
            (Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, \
             unsigned block_z, unsigned shared_bytes, Stream stream, void** parameters, void** extra))                 \

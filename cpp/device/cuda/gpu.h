@@ -20,6 +20,8 @@ struct Properties {
   int major = 0, minor = 0;  // compute capability
   /// Whether the kernels run there: their matrix tiles are m16n8k16 products, which came with 8.0.
   bool has_tiles() const { return major >= 8; }
+  /// Whether it has wgmma, which is Hopper's alone.
+  bool has_wide_tiles() const { return major == 9 && minor == 0; }
 };
 
 /// In the driver's order; none where there is no driver.

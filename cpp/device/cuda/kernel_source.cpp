@@ -47,6 +47,7 @@ KernelProgram program_of(const Dispatch& launch) {
     if (launch.base() == "attention_prefill") made.options.push_back("--maxrregcount=255");
     // Two threadgroups of linear_few find room at once, and the compiler uses what there is to overlap blocks.
     if (launch.base() == "linear_few") made.options.push_back("--maxrregcount=128");
+    if (launch.base() == "linear_wide") made.options.push_back("--maxrregcount=255");
     made.entry = "foundry_" + kernel + "_" + constants;
     return made;
   }

@@ -74,7 +74,7 @@ Function Kernels::get(const Dispatch& launch) {
   return known_.try_emplace(key, made).first->second;
 }
 
-/// Kept code that the driver does not take is as none.
+/// Kept code that the driver does not take is as none. A function is told what it may have of shared memory.
 Function Kernels::make(const Dispatch& launch) {
   const Gpu::Current current(*gpu_);
   const KernelProgram program = program_of(launch);
@@ -85,14 +85,17 @@ Function Kernels::make(const Dispatch& launch) {
   const Driver& driver = gpu_->driver();
   Module module = nullptr;
   Function function = nullptr;
-  if (const auto kept = cubins_.load(name); kept && driver.load_module(&module, kept->data()) == kSuccess &&
-                                            driver.function(&function, module, program.entry.c_str()) == kSuccess)
-    return function;
-  gpu_->check_alive();
-  const std::vector<std::byte> cubin = compiler_->compile(program.file, program.source, kernel_headers(), options);
-  gpu_->check(driver.load_module(&module, cubin.data()), name.c_str(), cubin.size());
-  cubins_.save(name, cubin);
-  gpu_->check(driver.function(&function, module, program.entry.c_str()), program.entry.c_str());
+  const auto kept = cubins_.load(name);
+  if (!kept || driver.load_module(&module, kept->data()) != kSuccess ||
+      driver.function(&function, module, program.entry.c_str()) != kSuccess) {
+    gpu_->check_alive();
+    const std::vector<std::byte> cubin = compiler_->compile(program.file, program.source, kernel_headers(), options);
+    gpu_->check(driver.load_module(&module, cubin.data()), name.c_str(), cubin.size());
+    cubins_.save(name, cubin);
+    gpu_->check(driver.function(&function, module, program.entry.c_str()), program.entry.c_str());
+  }
+  if (launch.room_bytes != 0)
+    gpu_->check(driver.set_function(function, kMostSharedBytes, static_cast<int>(launch.room_bytes)), name.c_str());
   return function;
 }
 

@@ -39,8 +39,8 @@ uint64_t kind_of(const std::vector<Launch>& launches) {
 
 /// `parameters` is the one that its kernel has.
 KernelNode node_of(const Launch& one, void** parameters) {
-  return {one.function, one.grid.x, one.grid.y, one.grid.z, one.threads, 1, 1, 0,
-          parameters,   nullptr,    nullptr,    nullptr};
+  return {one.function,     one.grid.x, one.grid.y, one.grid.z, one.threads, 1, 1,
+          one.shared_bytes, parameters, nullptr,    nullptr,    nullptr};
 }
 
 }  // namespace
@@ -83,8 +83,8 @@ void Launches::run(const std::vector<Launch>& launches, Stream stream) {
 void Launches::one_by_one(const std::vector<Launch>& launches, Stream stream) {
   for (const Launch& one : launches) {
     void* parameters[] = {const_cast<metal_cuda::Arguments*>(&one.arguments)};
-    gpu_->check(gpu_->driver().launch(one.function, one.grid.x, one.grid.y, one.grid.z, one.threads, 1, 1, 0, stream,
-                                      parameters, nullptr),
+    gpu_->check(gpu_->driver().launch(one.function, one.grid.x, one.grid.y, one.grid.z, one.threads, 1, 1,
+                                      one.shared_bytes, stream, parameters, nullptr),
                 "a launch");
   }
 }

@@ -16,7 +16,7 @@ namespace foundry::cuda {
 struct Launch {
   Function function;
   Grid grid;
-  uint32_t threads;
+  uint32_t threads, shared_bytes;
   bool is_beside;  // Dispatch's
   metal_cuda::Arguments arguments;
 };

@@ -53,12 +53,14 @@ class GpuDevice final : public Device {
     return weight;
   }
   uint64_t scratch_bytes(const StepShape& shape) const override {
-    return sequences_bytes(shape) + wave_rows(shape) * row_partials(shape.n_heads, shape.head_dim);
+    const uint64_t partials = wave_rows(shape) * row_partials(shape.n_heads, shape.head_dim);
+    const uint64_t split = wide_tiles() ? SplitRows::bytes(shape.max_rows, shape.max_in_features) : 0;
+    return sequences_bytes(shape) + std::max(partials, split);
   }
 
   void begin(Span scratch, const StepShape& shape) override {
     scratch_ = scratch, shape_ = shape;
-    partials_ = {scratch.buffer, scratch.offset + sequences_bytes(shape)};
+    room_ = {scratch.buffer, scratch.offset + sequences_bytes(shape)};
     uploaded_.clear();
     queue_->begin();
   }
@@ -108,9 +110,14 @@ class GpuDevice final : public Device {
     const bool suited = suits_tiles(first), narrow = suited && queue_->narrow_tiles();
     const bool tiles = suited && info_.half_tiles && first.n_rows >= info_.tile_rows;
     if (tiles && args.norm.weight != nullptr) rms_norm({args.norm.p, args.norm.weight, args.norm.in, args.in});
+    const auto is_wide = [&](const LinearArgs::Output& one) { return wide_tiles() && suits_wide_tiles(one.weight); };
+    const SplitRowsParams split = SplitRows::params(first);
+    if (tiles && std::any_of(args.outputs.begin(), args.outputs.end(), is_wide))
+      queue_->dispatch(split_rows_launch(split, args.in, room_));
     bool beside = false;
     for (const LinearArgs::Output& output : args.outputs) {
-      Dispatch launch = tiles                                         ? linear_tiles_launch(args, output)
+      Dispatch launch = tiles && is_wide(output)                      ? linear_wide_launch(args, output, room_)
+                        : tiles                                       ? linear_tiles_launch(args, output)
                         : narrow && suits_narrow_tiles(output.weight) ? linear_few_launch(args, output)
                                                                       : linear_rows_launch(args, output);
       if (beside) launch.beside();
@@ -191,10 +198,10 @@ class GpuDevice final : public Device {
       // Beside prefill, which writes other rows; but not beside the merge of the wave before.
       if (call.prefills != 0 && row == 0) decode.beside();
       const double share = call.decode_seen * rows / args.p.n_rows;
-      decode.buffer(partials_).value(args.kv).value(args.p).value(split);
+      decode.buffer(room_).value(args.kv).value(args.p).value(split);
       queue_->dispatch(decode.costs(share * call.bytes_of_seen, share * call.products_of_seen));
       Dispatch merge("attention_merge", {args.p.n_heads, rows}, AttentionMergeLaunch::kThreads);
-      merge.buffer(partials_).buffer(args.out).value(args.kv).value(args.p).value(split);
+      merge.buffer(room_).buffer(args.out).value(args.kv).value(args.p).value(split);
       sequences(merge, args.sequences, args.p.n_sequences);
       queue_->dispatch(merge.costs(double{1} * rows * row_partials(args.p.n_heads, args.kv.head_dim)));
     }
@@ -281,6 +288,8 @@ class GpuDevice final : public Device {
     return buffer;
   }
 
+  /// Many rows take them; strict mode has none.
+  bool wide_tiles() const { return info_.half_tiles && queue_->wide_tiles(); }
   static bool is_one_kind(const Weight* a, const Weight* b) {
     return a->type == b->type && gpu_weight(a).arranged == gpu_weight(b).arranged;
   }
@@ -331,7 +340,7 @@ class GpuDevice final : public Device {
   DeviceInfo info_;
   RopeTurns turns_;                              // of ropes without factors
   std::vector<const SequenceParams*> uploaded_;  // in this step, by place
-  Span scratch_, partials_;
+  Span scratch_, room_;  // of a step; of a launch and the one behind it: partial results, or rows that are split
   StepShape shape_;
 };
 

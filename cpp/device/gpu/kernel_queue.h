@@ -66,6 +66,11 @@ class Dispatch {
     is_beside = true;
     return *this;
   }
+  /// Bytes of [[threadgroup(0)]].
+  Dispatch& room(uint32_t bytes) {
+    room_bytes = bytes;
+    return *this;
+  }
   Dispatch& costs(double bytes, double products = 0) {
     work = {bytes, products};
     return *this;
@@ -90,6 +95,7 @@ class Dispatch {
   std::array<Slot, kMostSlots> slots{};
   uint32_t n_slots = 0;
   bool is_beside = false;
+  uint32_t room_bytes = 0;
   Work work;
   uint32_t constants = 0, n_constants = 0;  // bits, by index
 
@@ -109,6 +115,8 @@ class KernelQueue : public DeviceMemory {
   /// Whether its matrix tiles are worth their while for a few rows: then linear layers are linear_few's, and their
   /// weights are arranged for it.
   virtual bool narrow_tiles() const { return false; }
+  /// Whether it has the kernels of metal/nvidia, whose tiles multiply halves out of threadgroup memory.
+  virtual bool wide_tiles() const { return false; }
   /// Bytes of a private copy that wrap() will make; 0 where kernels can read the mapped bytes themselves. `place` is
   /// WeightView's.
   virtual uint64_t copied_bytes(uint64_t place, uint64_t n) const = 0;

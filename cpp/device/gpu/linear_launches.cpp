@@ -45,6 +45,25 @@ void bind_fused(Dispatch& launch, const LinearArgs& args, const LinearArgs::Outp
   launch.constant(2, norm).constant(3, gate).constant(4, args.gate == LinearArgs::Gate::geglu);
 }
 
+/// Of a value of the weight, as wide tiles have it; 0: they don't.
+uint32_t wide_halves(const Weight* weight) {
+  if (gpu_weight(weight).arranged) return 1;
+  switch (weight->type) {
+#define FOUNDRY_HALVES(name, Name, halves) \
+  case DType::name:                        \
+    return halves;
+    FOUNDRY_WIDE(FOUNDRY_HALVES)
+#undef FOUNDRY_HALVES
+    default:
+      return 0;
+  }
+}
+
+template <uint32_t kSide>
+uint32_t wide_room(uint32_t halves) {
+  return halves == 1 ? uint32_t{LinearWideRoom<kSide, 1>::kBytes} : uint32_t{LinearWideRoom<kSide, 2>::kBytes};
+}
+
 }  // namespace
 
 uint32_t tile_rows(bool narrow_tiles) {
@@ -58,6 +77,43 @@ bool suits_tiles(const LinearParams& p) {
 
 bool suits_narrow_tiles(const Weight* weight) {
   return gpu_weight(weight).arranged || block_elements(weight->type) == 1;
+}
+
+bool suits_wide_tiles(const Weight* weight) { return wide_halves(weight) != 0; }
+
+uint64_t SplitRows::bytes(uint64_t rows, uint64_t width) {
+  return factors_at(rows, width) + (1 + padded(width) / 32) * rows * sizeof(float);
+}
+
+Dispatch split_rows_launch(const SplitRowsParams& p, Span in, Span room) {
+  Dispatch launch("split_rows", {p.n_rows}, SplitRowsLaunch::kThreads);
+  return launch.buffer(in)
+      .buffer(room)
+      .buffer({room.buffer, room.offset + SplitRows::factors_at(p.n_rows, p.width)})
+      .value(p)
+      .costs(double{12} * p.n_rows * p.padded);
+}
+
+Dispatch linear_wide_launch(const LinearArgs& args, const LinearArgs::Output& output, Span split) {
+  const bool narrow = output.p.n_rows <= LinearWideLaunch::kNarrow;
+  constexpr uint32_t kSide = LinearWideLaunch::kSide, kNarrow = LinearWideLaunch::kNarrow;
+  const uint32_t side = narrow ? kNarrow : kSide, halves = wide_halves(output.weight);
+  const uint32_t row_groups = groups(output.p.n_rows, side);
+  Dispatch launch("linear_wide", {row_groups * groups(output.p.out_features, side)}, side * 2);
+  of_format(launch, output);
+  launch.of(std::to_string(side).c_str());
+  const bool bias = output.bias != nullptr, residual = args.residual.buffer != nullptr;
+  const uint64_t factors = SplitRows::factors_at(output.p.n_rows, output.p.in_features);
+  launch.buffer(split)
+      .buffer({split.buffer, split.offset + factors})
+      .buffer(span_of(output.weight))
+      .buffer(bias ? span_of(output.bias) : split)
+      .buffer(residual ? args.residual : split)
+      .buffer(output.out)
+      .value(output.p)
+      .room(narrow ? wide_room<kNarrow>(halves) : wide_room<kSide>(halves));
+  launch.constant(0, bias).constant(1, residual);
+  return launch.costs(weight_bytes(output) * row_groups, products(output));
 }
 
 Dispatch linear_tiles_launch(const LinearArgs& args, const LinearArgs::Output& output) {

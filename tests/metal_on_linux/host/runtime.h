@@ -28,6 +28,7 @@ struct Launch {
   uint32_t constants = 0;                // function constants that are bools, a bit each
   std::map<uint32_t, int32_t> numbers;   // those that are whole numbers, by index
   size_t threadgroup_memory = 32 << 10;  // that a threadgroup may have; Apple's limit
+  size_t room = 0;                       // bytes of it that are the kernel's [[threadgroup(0)]]
 };
 
 using Body = void (*)(const Launch&);
@@ -47,6 +48,7 @@ void* threadgroup_memory(int id, size_t bytes, size_t align);
 
 enum class Kind {
   buffer,
+  room,
   optional_buffer,  // there if a function constant says so
   group,
   thread_in_group,
@@ -110,6 +112,7 @@ inline bool is_absent(const Bind& bind, const Launch& launch) {
 template <class P>
 struct Argument<P*> {
   static P* get(const Bind& bind, const Launch& launch) {
+    if (bind.kind == Kind::room) return static_cast<P*>(threadgroup_memory(-1, launch.room, alignof(P)));
     return is_absent(bind, launch) ? nullptr : bound<P>(bind, launch);
   }
 };
