@@ -140,6 +140,7 @@ kernel void linear_few(device const float* in [[buffer(0)]], device const uchar*
   sums.begin(weight, up, first, p, begin * 8);
   UNROLL
   for (uint step = 0; step < Sums::kAhead; ++step) sums.copy(step);
+  WAIT_FOR_INPUTS();
   Rows x;
   x.words = words + simdgroup * Rows::kWords, x.factors = factors + simdgroup * Rows::kFactors;
   x.begin(in + ulong(first_row) * p.in_features, norm, min(p.n_rows - first_row, kRowsOfTile), p.in_features, begin * 8,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from gpu_attention import Kernels, milliseconds, read_bandwidth, relative
 
-BLOCKS = {"q4_0": (32, 18), "q8_0": (32, 34), "f16": (1, 2), "bf16": (1, 2), "q4_k": (256, 144), "q6_k": (256, 210)}
+BLOCKS = {"q4_0": (32, 18), "f16": (1, 2), "q4_k": (256, 144), "q6_k": (256, 210), "q8_0": (32, 34), "bf16": (1, 2)}
 ARRANGED = ("q4_0", "q8_0")
 SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
 FEW, TILES_FROM = (1, 2, 4, 8, 16), 17

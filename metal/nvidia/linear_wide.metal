@@ -160,13 +160,13 @@ kernel void linear_wide(device const uint4* halves [[buffer(0)]], device const f
     wide_written();
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const bool more = step + kAhead < steps;
-    if (more) {
-      of.copy_x(halves, first_row, p.n_rows, pieces, step + kAhead, index);
-      weights.read(step + kAhead, index);
-    }
+    if (more) weights.read(step + kAhead, index);
     of.multiply(first, step, 0, simdgroup, lane);
     of.multiply(second, step, 1, simdgroup, lane);
-    if (more) weights.put(of.w(step + kAhead), of.factors(step + kAhead), step + kAhead, index);
+    if (more) {
+      of.copy_x(halves, first_row, p.n_rows, pieces, step + kAhead, index);
+      weights.put(of.w(step + kAhead), of.factors(step + kAhead), step + kAhead, index);
+    }
     copies_begun();
     wide_done<1>(first);
     of.add(y, first, sums, p.n_rows, row, step, 0, lane);

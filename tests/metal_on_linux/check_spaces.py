@@ -196,7 +196,8 @@ def refusals_of_probes(compiler: str) -> Iterator[tuple[str, Fault, str]]:
 
 def main() -> int:
     compiler = clang()
-    kernels, headers = sorted([*ROOT.glob("metal/*.metal"), *ROOT.glob("metal/nvidia/*.metal")]), sorted(ROOT.glob("metal/include/*.h"))
+    kernels = sorted([*ROOT.glob("metal/*.metal"), *ROOT.glob("metal/nvidia/*.metal")])
+    headers = sorted(ROOT.glob("metal/include/*.h"))
     against = {path: refusal(path, compiler) for path in (*kernels, *headers)}
     for path, said in against.items():
         print(f"{path.name}: {said}" if said else "", end="")

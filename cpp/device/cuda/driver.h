@@ -21,6 +21,13 @@ using Graph = struct CUgraph_st*;
 using GraphNode = struct CUgraphNode_st*;
 using GraphExec = struct CUgraphExec_st*;
 
+/// CUgraphEdgeData. From a kernel's programmatic port: what is behind may begin when the kernel lets it, and waits for
+/// its end itself.
+struct GraphEdge {
+  unsigned char from_port, to_port, type, reserved[5];
+};
+inline constexpr GraphEdge kWhenEnded{0, 0, 0, {}}, kWhenLet{1, 0, 1, {}};
+
 /// CUDA_KERNEL_NODE_PARAMS_v2
 struct KernelNode {
   Function function;
@@ -70,6 +77,8 @@ inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
   FUNCTION(destroy_graph, cuGraphDestroy, (Graph graph))                                                              \
   FUNCTION(add_kernel, cuGraphAddKernelNode_v2,                                                                       \
            (GraphNode * node, Graph graph, const GraphNode* behind, size_t n_behind, const KernelNode* kernel))       \
+  FUNCTION(add_edges, cuGraphAddDependencies_v2,                                                                      \
+           (Graph graph, const GraphNode* from, const GraphNode* to, const GraphEdge* edges, size_t n))               \
   FUNCTION(instantiate, cuGraphInstantiateWithFlags, (GraphExec * exec, Graph graph, unsigned long long flags))       \
   FUNCTION(set_kernel, cuGraphExecKernelNodeSetParams_v2, (GraphExec exec, GraphNode node, const KernelNode* kernel)) \
   FUNCTION(launch_graph, cuGraphLaunch, (GraphExec exec, Stream stream))                                              \

@@ -37,7 +37,9 @@ KernelProgram program_of(const Dispatch& launch) {
     made.file = file.name;
     const std::string part = launch.part().empty() ? "rest" : launch.part();
     const std::string constants = std::to_string(launch.constants);
-    made.source = "#define FOUNDRY_CONSTANTS " + constants + "u\n#define FOUNDRY_PART\n#define FOUNDRY_PART_" + part +
+    const bool own_wait = std::string_view(file.text).find("WAIT_FOR_INPUTS()") != std::string_view::npos;
+    made.source = "#define FOUNDRY_CONSTANTS " + constants + "u\n#define FOUNDRY_OWN_WAIT " +
+                  (own_wait ? "true" : "false") + "\n#define FOUNDRY_PART\n#define FOUNDRY_PART_" + part +
                   " ,\n#line 1 \"" + file.name + "\"\n" + file.text + "\nFOUNDRY_ENTRY(" + kernel + ", " + constants +
                   ")\n";
     // Order and rounding are the source's: nothing is contracted.
