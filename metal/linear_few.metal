@@ -74,6 +74,16 @@ struct FewSums {
         for (uint i = 0; i < 2; ++i) of[i] = Weights::halves(held[m], i, b, words[i], rest[i]);
         NarrowSum products;
         tile_clear(products);
+        if (Weights::kSixteens) {
+          multiply(products, words, 0, low[0]);
+          multiply(products, words, 0, high[0]);
+          add_scaled(m, products, scale, of[0].scale, of[1].scale);
+          tile_clear(products);
+          multiply(products, words, 1, low[1]);
+          multiply(products, words, 1, high[1]);
+          add_scaled(m, products, scale, Weights::scale_of(held[m], 0, b, 1), Weights::scale_of(held[m], 1, b, 1));
+          continue;
+        }
         UNROLL
         for (uint s = 0; s < 2; ++s) multiply(products, words, s, low[s]);
         UNROLL
@@ -93,6 +103,17 @@ struct FewSums {
   }
 
  private:
+  /// What half a block gave, with the scales of x and of W's two rows.
+  METAL_FUNC void add_scaled(uint m, thread NarrowSum& products, thread const float (&of_x)[2], float first,
+                             float second) {
+    float y[4];
+    tile_get(products, y);
+    UNROLL
+    for (uint i = 0; i < 4; ++i) {
+      if (i % 2 >= kColumns) continue;  // nobody sees it
+      sums[m][i] = fma(y[i] * of_x[i % 2], i < 2 ? first : second, sums[m][i]);
+    }
+  }
   static METAL_FUNC void multiply(thread NarrowSum& sum, thread const uint (&words)[2][4], uint s,
                                   thread const NarrowRight& right) {
     TileLeft<half, 16> left;

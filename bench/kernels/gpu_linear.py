@@ -15,12 +15,12 @@ from collections.abc import Callable
 import torch
 from gpu_attention import Kernels, milliseconds, read_bandwidth, relative
 
-BLOCKS = {"q4_0": (32, 18), "f16": (1, 2), "q4_k": (256, 144), "q6_k": (256, 210), "q8_0": (32, 34), "bf16": (1, 2)}
-ARRANGED = ("q4_0", "q8_0")
+BLOCKS = {"q4_k": (256, 144), "q6_k": (256, 210), "q4_0": (32, 18), "f16": (1, 2), "q8_0": (32, 34), "bf16": (1, 2)}
+ARRANGED = ("q4_0", "q8_0", "q4_k", "q6_k")
 SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
 FEW, TILES_FROM = (1, 2, 4, 8, 16), 17
 MANY = (64, 512, 2048)
-WIDE = ("f16", "bf16", "q4_0_arranged", "q8_0_arranged", "q4_k", "q6_k")  # linear_wide's, on Hopper
+WIDE = ("f16", "bf16", "q4_0_arranged", "q8_0_arranged", "q4_k_arranged", "q6_k_arranged")  # linear_wide's, on Hopper
 SPREAD_BYTES = 300_000_000
 
 
@@ -61,7 +61,7 @@ class Weights:
             self.exact, self.data = values[0], values.view(torch.uint8)
             return
         self.data = torch.randint(0, 60, (self.copies, self.bytes), device="cuda", dtype=torch.uint8)
-        if name not in ARRANGED:
+        if elements != 32:  # any bytes do for a time
             return
         for i in range(self.copies):
             blocks = torch.randint(0, 256, (out * width // 32, size), device="cuda", dtype=torch.uint8)
@@ -83,9 +83,6 @@ def launch(kernels: Kernels, name: str, rows: int, slots: list[torch.Tensor | by
     if rows >= TILES_FROM:
         kernels(f"linear_tiles_{name}", (-(-out // 64), -(-rows // 64)), 128, slots[:6])
         return
-    if name in ("q4_k", "q6_k"):
-        kernels(f"linear_{name}", (-(-out // 8), -(-rows // 4)), 128, slots)
-        return
     outputs = 32 if rows > 8 or (rows > 4 and out >= 8192) else 16
     kernels(f"linear_few_{name}_{outputs}_{min(rows, 8)}", (-(-rows // 8), -(-out // outputs)), 256, slots)
 
@@ -99,8 +96,7 @@ def wide(kernels: Kernels, name: str, rows: int, slots: list[torch.Tensor | byte
     factors = torch.empty(1 + padded // 32, rows, device="cuda")
     kernels("split_rows", (rows,), 256, [x, halves, factors, struct.pack("3I", rows, width, padded)])
     side = 64 if rows <= 64 else 128
-    slots_of_room, parts = (3, 2) if name == "q6_k" else (4, 1)
-    room = slots_of_room * (2 * side * 8 + parts * side * 8 + side) * 16
+    room = 4 * (2 * side * 8 + side * 8 + side) * 16
     grid = (-(-rows // side) * -(-out // side),)
     kernels(f"linear_wide_{name}_{side}", grid, 2 * side, [halves, factors, w, x, x, y, slots[5]], room)
 

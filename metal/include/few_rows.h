@@ -3,7 +3,7 @@
 // eight rows' one block, of four rows' two, of one row's eight. What comes of a unit does not depend on which are done
 // with it.
 #pragma once
-#include "few_weights.h"
+#include "few_super.h"
 
 constant constexpr uint kRowsOfTile = LinearFewLaunch::kRows, kSimdgroups = LinearFewLaunch::kSimdgroups;
 

@@ -1,7 +1,7 @@
 // Rows of W as linear_few's left operands, 16 of them. Lane j of the four that share a row has eight values of a block
 // of 32: with kNeighbours 8 j .. 8 j + 7, two neighbours a word; else 4 j .. 4 j + 3 and 16 + 4 j .., in words of every
 // other one: (0, 2), (1, 3). kBlocks of them go into kWords of threadgroup memory by copies that end later, and are held
-// then; where kWords is 0 they are read as they are wanted.
+// then; where kWords is 0 they are read as they are wanted. With kSixteens the halves of a block have a scale each.
 #pragma once
 #include "arranged.h"
 #include "lift.h"
@@ -11,7 +11,7 @@
 template <class Format>
 struct FewWeights {
   enum : uint { kBlocks = 1, kWords = 0, kHalves = Format::kHalves };
-  static constant constexpr bool kNeighbours = true, kMinimum = Format::kMinimum;
+  static constant constexpr bool kNeighbours = true, kMinimum = Format::kMinimum, kSixteens = false;
   struct Held {
     float x[2][8];
     Affine of[2];
@@ -37,6 +37,7 @@ struct FewWeights {
     }
     k += 32;
   }
+  static METAL_FUNC float scale_of(thread const Held&, uint, uint, uint) { return 0.0f; }  // with kSixteens alone
   /// Block b of row i of those held: its values are `scale` times those of `high` (and `low`) plus `minimum`.
   static METAL_FUNC Affine halves(thread const Held& from, uint i, uint, thread uint* high, thread uint* low) {
     thread const float* x = from.x[i];
@@ -64,7 +65,7 @@ struct FewWeights {
 template <>
 struct FewWeights<F16> {
   enum : uint { kBlocks = 1, kWords = 64, kHalves = 1 };
-  static constant constexpr bool kNeighbours = true, kMinimum = false;
+  static constant constexpr bool kNeighbours = true, kMinimum = false, kSixteens = false;
   struct Held {
     uint4 words[2];
   };
@@ -89,6 +90,7 @@ struct FewWeights<F16> {
     UNROLL
     for (uint i = 0; i < 2; ++i) to.words[i] = from[i * 32 + lane];
   }
+  static METAL_FUNC float scale_of(thread const Held&, uint, uint, uint) { return 0.0f; }  // with kSixteens alone
   static METAL_FUNC Affine halves(thread const Held& from, uint i, uint, thread uint* high, thread uint*) {
     high[0] = from.words[i].x, high[1] = from.words[i].y, high[2] = from.words[i].z, high[3] = from.words[i].w;
     return Affine{1.0f, 0.0f};
@@ -99,7 +101,7 @@ struct FewWeights<F16> {
 template <class Format, class Scales>
 struct FewArranged {
   enum : uint { kBlocks = Format::kStep, kWords = 64 + sizeof(Scales), kHalves = 1 };
-  static constant constexpr bool kNeighbours = false, kMinimum = false;
+  static constant constexpr bool kNeighbours = false, kMinimum = false, kSixteens = false;
   struct Held {
     uint4 codes[2];
     Scales scales[2];
@@ -128,6 +130,7 @@ struct FewArranged {
       to.scales[i] = ((threadgroup const Scales*)(from + 64))[tile_row(lane) + i * 8];
     }
   }
+  static METAL_FUNC float scale_of(thread const Held&, uint, uint, uint) { return 0.0f; }  // with kSixteens alone
 
  private:
   /// Four lanes have a row.

@@ -33,10 +33,13 @@ constant constexpr bool kFewRegisters = true;
 // Loops over arrays that shall be registers: an index that is no constant sends an array to memory (registers.py
 // looks).
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define instantiate_kernel(name, func, ...) \
+  template [[host_name(name)]] [[kernel]] decltype(func<__VA_ARGS__>) func<__VA_ARGS__>;
+#endif
+
 // Where a kernel that reads weights first wants what other launches have written: only GPUs on which a launch may begin
 // before those ahead of it have ended have to wait. A file has it in all of its kernels or in none, which wait as they
 // begin.
+#ifndef WAIT_FOR_INPUTS
 #define WAIT_FOR_INPUTS()
-#define instantiate_kernel(name, func, ...) \
-  template [[host_name(name)]] [[kernel]] decltype(func<__VA_ARGS__>) func<__VA_ARGS__>;
 #endif

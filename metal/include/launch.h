@@ -89,12 +89,11 @@ struct SampleLaunch {
 };
 
 // Outputs and at most so many rows of a threadgroup of linear_few; formats beside the arranged ones that linear_wide has
-// instances for, and halves of a value; formats whose weights may be arranged (arranged.h).
+// instances for, and halves of a value of them; formats whose weights may be arranged (arranged.h).
 #define FOUNDRY_FEW_ROWS(each, ...) each(__VA_ARGS__, 1) each(__VA_ARGS__, 2) each(__VA_ARGS__, 4) each(__VA_ARGS__, 8)
 #define FOUNDRY_FEW_SHAPES(each, ...) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 16) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 32)
-#define FOUNDRY_WIDE(each) \
-  each(f16, F16, 1) each(bf16, BF16, 1) each(q4_k, Q4_K, 1) each(q5_k, Q5_K, 1) each(q6_k, Q6_K, 2)
-#define FOUNDRY_ARRANGED(each) each(q8_0, Q8_0) each(q4_0, Q4_0)
+#define FOUNDRY_WIDE(each) each(f16, F16, 1) each(bf16, BF16, 1) each(q5_k, Q5_K, 1)
+#define FOUNDRY_ARRANGED(each) each(q8_0, Q8_0) each(q4_0, Q4_0) each(q4_k, Q4_K) each(q6_k, Q6_K)
 // Formats that attention has instances of its own for, where K and V both are of the format. Others, and mixtures, take
 // the instances "any".
 #define FOUNDRY_DECODE_FORMATS(each) each(f16, F16) each(q8_0, Q8_0)

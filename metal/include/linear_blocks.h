@@ -1,7 +1,7 @@
 // What linear_tiles.metal stages: blocks of kBlock along k of kSide rows of x and of W. A thread stages a quarter of a
 // block, eight neighbours, of each of kShares rows; four neighbours of the threadgroup have a whole block.
 #pragma once
-#include "arranged.h"
+#include "arranged_super.h"
 #include "tile.h"
 
 constant constexpr uint kSide = LinearTilesLaunch::kSide, kThreads = LinearTilesLaunch::kThreads;

@@ -83,6 +83,14 @@ struct WideRoom {
                        true);
     }
   }
+  /// Sixteen of k, with kSixteens: the low halves first.
+  METAL_FUNC void multiply_part(thread WideSum<kSide>& sum, uint step, uint part, uint simdgroup, uint lane) const {
+    threadgroup const uint4* high = x(step) + simdgroup / 4 * 64 * 8;
+    wide_begin();
+    wide_multiply_add<kSide>(sum, high + kSide * 8, w(step), part, true, simdgroup, lane);
+    wide_multiply_add<kSide>(sum, high, w(step), part, false, simdgroup, lane);
+    wide_begun();
+  }
   /// A block's 32 of k: the low halves first. The product of two low ones is left out.
   METAL_FUNC void multiply(thread WideSum<kSide>& sum, uint step, uint block, uint simdgroup, uint lane) const {
     threadgroup const uint4* high = x(step) + simdgroup / 4 * 64 * 8;
@@ -98,7 +106,7 @@ struct WideRoom {
     for (uint i = 0; i < 2; ++i) wide_multiply_add<kSide>(sum, high, w(step), block * 2 + i, false, simdgroup, lane);
     wide_begun();
   }
-  /// Adds what a block gave, where it has ended.
+  /// Adds what a block gave, or sixteen of k, where that has ended.
   METAL_FUNC void add(thread float* to, thread const WideSum<kSide>& sum, device const float* sums, uint n_rows,
                       uint row, uint step, uint block, uint lane) const {
     threadgroup const float* scales = factors(step) + block * kSide + wide_column(lane);
@@ -135,6 +143,7 @@ kernel void linear_wide(device const uint4* halves [[buffer(0)]], device const f
   const uint steps = (p.in_features + kWideStep - 1) / kWideStep, pieces = steps * 8;
   const uint row = first_row + simdgroup / 4 * 64 + wide_row(simdgroup, lane);
   device const float* sums = factors + p.n_rows;
+  constexpr bool kSixteens = WideRoom<Format, kSide>::Weights::kSixteens;
   constexpr uint kAhead = WideRoom<Format, kSide>::Room::kSlots - 1;
 
   typename WideRoom<Format, kSide>::Weights weights;
@@ -161,8 +170,13 @@ kernel void linear_wide(device const uint4* halves [[buffer(0)]], device const f
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const bool more = step + kAhead < steps;
     if (more) weights.read(step + kAhead, index);
-    of.multiply(first, step, 0, simdgroup, lane);
-    of.multiply(second, step, 1, simdgroup, lane);
+    if (kSixteens) {
+      of.multiply_part(first, step, 0, simdgroup, lane);
+      of.multiply_part(second, step, 1, simdgroup, lane);
+    } else {
+      of.multiply(first, step, 0, simdgroup, lane);
+      of.multiply(second, step, 1, simdgroup, lane);
+    }
     if (more) {
       of.copy_x(halves, first_row, p.n_rows, pieces, step + kAhead, index);
       weights.put(of.w(step + kAhead), of.factors(step + kAhead), step + kAhead, index);
@@ -170,8 +184,15 @@ kernel void linear_wide(device const uint4* halves [[buffer(0)]], device const f
     copies_begun();
     wide_done<1>(first);
     of.add(y, first, sums, p.n_rows, row, step, 0, lane);
-    wide_done<0>(second);
+    if (kSixteens) of.multiply_part(first, step, 2, simdgroup, lane);
+    wide_done<kSixteens ? 1 : 0>(second);
     of.add(y, second, sums, p.n_rows, row, step, 1, lane);
+    if (!kSixteens) continue;
+    of.multiply_part(second, step, 3, simdgroup, lane);
+    wide_done<1>(first);
+    of.add(y, first, sums, p.n_rows, row, step, 2, lane);
+    wide_done<0>(second);
+    of.add(y, second, sums, p.n_rows, row, step, 3, lane);
   }
 
   UNROLL

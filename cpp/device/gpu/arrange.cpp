@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "device/gpu/arrange_super.h"
+#include "formats/block_formats.h"
 
 namespace foundry {
 namespace {
@@ -30,18 +32,22 @@ void arrange_row(const std::byte* from, uint64_t steps, std::byte* codes, std::b
 }  // namespace
 
 bool can_arrange(DType type, uint64_t rows, uint64_t cols) {
+  if (is_super(type)) return rows % kArrangedRows == 0;
   if (type != DType::q4_0 && type != DType::q8_0) return false;
   return rows % kArrangedRows == 0 && cols % (32 * step_blocks(type)) == 0;
 }
 
-uint64_t code_bytes(DType type, uint64_t cols) { return blocks_of(cols) * (block_bytes(type) - kScale); }
+uint64_t code_bytes(DType type, uint64_t cols) {
+  return is_super(type) ? row_bytes(type, cols) : blocks_of(cols) * (block_bytes(type) - kScale);
+}
 
 void arrange(DType type, uint64_t cols, std::span<const std::byte> from, std::span<std::byte> codes,
              std::span<std::byte> scales) {
-  const uint64_t row = blocks_of(cols) * block_bytes(type), rows = from.size() / row;
-  const uint64_t code = code_bytes(type, cols), blocks = step_blocks(type), steps = blocks_of(cols) / blocks;
+  const uint64_t row = row_bytes(type, cols), rows = from.size() / row, code = code_bytes(type, cols);
   if (!can_arrange(type, rows, cols) || codes.size() != rows * code || scales.size() != rows * (row - code))
     throw ConsistencyError("arrange: expected whole sixteens of rows, and room for them");
+  if (is_super(type)) return arrange_super(type, row, from, codes);
+  const uint64_t blocks = step_blocks(type), steps = blocks_of(cols) / blocks;
   for (uint64_t r = 0; r < rows; ++r) {
     const uint64_t group = r / kArrangedRows * kArrangedRows, in_group = r % kArrangedRows;
     std::byte* to = codes.data() + group * code + in_group * 64;
