@@ -39,14 +39,22 @@ class WeightStore {
   const Weight* get(WeightId id, WeightUse use) const;
 
  private:
+  struct PagesGo {
+    void operator()(std::byte* pages) const;
+  };
   struct Entry {
     WeightView view;
     WeightUse use;
     std::unique_ptr<Weight> weight;
     std::vector<float> own = {};  // what the view shows where it is not the file's as it lies
     WeightView of_file = {};      // what `own` is made of when it is loaded; no columns: it is the graph's
+    // Of rows that are made, where the device reads them in place.
+    std::unique_ptr<std::byte, PagesGo> copy = nullptr;
     uint64_t own_bytes() const { return own.size() * sizeof(float); }
     void show_own();
+    void read_own();  // from the file
+    /// By a device that makes rows itself, or of a copy of all, kept where the device reads it in place.
+    std::unique_ptr<Weight> prepared(Device& device);
   };
   Entry find(const Op& op, const WeightRef& ref, WeightUse use) const;
   std::shared_ptr<WeightSource> file_;

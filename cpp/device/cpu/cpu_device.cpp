@@ -53,7 +53,9 @@ struct PackedWeight final : Weight {
 class CpuDevice final : public Unified<Device> {
  public:
   CpuDevice(const CpuKernels& kernels, uint32_t threads)
-      : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {}
+      : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {
+    info_.makes_rows = true;
+  }
 
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return make_host_buffer(bytes, kind); }
@@ -74,9 +76,10 @@ class CpuDevice final : public Unified<Device> {
     weight->panels = arena_.allocate(weight->private_bytes);
     const uint64_t size = panel_bytes(view.type, view.cols), row = row_bytes(view.type, view.cols);
     const uint64_t of_matrix = view.rows / view.matrices, panels = panels_of(of_matrix);
-    pool_.parallel_for(view.matrices * panels, [&](uint64_t panel, uint32_t) {
+    std::vector<std::byte> rooms(view.made == nullptr ? 0 : info_.threads * kLanes * row);
+    pool_.parallel_for(view.matrices * panels, [&](uint64_t panel, uint32_t thread) {
       const uint64_t first = panel % panels * kLanes, n = std::min<uint64_t>(kLanes, of_matrix - first);
-      const std::byte* from = view.data + (panel / panels * of_matrix + first) * row;
+      const std::byte* from = view.at(panel / panels * of_matrix + first, n, rooms.data() + thread * kLanes * row);
       kernels_.pack({static_cast<uint32_t>(view.type), static_cast<uint32_t>(n), view.cols, from},
                     Span{weight->panels.get(), panel * size}.as<std::byte>());
     });
