@@ -34,9 +34,43 @@ WeightStore::WeightStore(std::shared_ptr<WeightSource> file, const Graph& graph)
       if (id == kNone) continue;
       const WeightUse use = use_of(op, i);
       if (entries_.count({id, use}) != 0) continue;
-      entries_.emplace(std::make_pair(id, use), find(op, graph.weights.at(static_cast<size_t>(id)), use));
+      const WeightRef& ref = graph.weights.at(static_cast<size_t>(id));
+      Entry& entry = entries_.emplace(std::make_pair(id, use), find(op, ref, use)).first->second;
+      entry.routed = op.is<LinearRoutedOp>() && use == WeightUse::linear;
+      if (!entry.routed) continue;
+      most_experts_ = std::max(most_experts_, entry.view.matrices);
+      entry.view.release = [file = file_.get()](const std::byte* data, uint64_t bytes) { file->forget(data, bytes); };
     }
   }
+  set_kept(most_experts_);
+}
+
+void WeightStore::set_kept(uint64_t kept) {
+  experts_kept_ = kept;
+  for (auto& [key, entry] : entries_)
+    if (entry.routed) entry.view.kept = std::min(kept, entry.view.matrices);
+}
+
+uint64_t WeightStore::experts_bytes(const Device& device) const {
+  uint64_t bytes = 0;
+  for (const auto& [key, entry] : entries_)
+    if (entry.routed) bytes += device.prepared_bytes(entry.view, entry.use);
+  return bytes;
+}
+
+bool WeightStore::keep_experts(const Device& device, uint64_t bytes, uint64_t* needed) {
+  uint64_t fits = 0;
+  for (uint64_t low = 1, high = most_experts_; low <= high;) {
+    const uint64_t middle = low + (high - low) / 2;
+    set_kept(middle);
+    if (experts_bytes(device) <= bytes)
+      fits = middle, low = middle + 1;
+    else
+      high = middle - 1;
+  }
+  set_kept(std::max<uint64_t>(fits, most_experts_ == 0 ? 0 : 1));
+  if (fits == 0 && needed != nullptr) *needed = experts_bytes(device);
+  return fits != 0 || most_experts_ == 0;
 }
 
 WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightUse use) const {

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -36,6 +37,20 @@ struct WeightView {
 
   bool minus_exp = false;                          // each value x stands for -e^x. Of vectors alone
   std::shared_ptr<const MadeRows> made = nullptr;  // where it does not lie in the file as it is: then data is null
+
+  /// Of experts, how many of the matrices a device that packs them keeps packed at once; 0: all, and it may be no
+  /// expert's.
+  uint64_t kept = 0;
+  /// These bytes of the file are not needed for now. Null: nobody wants to know.
+  std::function<void(const std::byte* data, uint64_t bytes)> release = nullptr;
+
+  /// Rows were read, and are not needed for now.
+  void forget(uint64_t first, uint64_t n) const {
+    if (made != nullptr)
+      made->forget(first, n);
+    else if (release)
+      release(data + bytes / rows * first, bytes / rows * n);
+  }
 
   /// Whether there are bytes, and not the file's header alone.
   bool whole() const { return data != nullptr || (made != nullptr && made->whole()); }
