@@ -31,12 +31,15 @@ class Sizes:
     max_seq_len: int
     rope_base: float
     head_dim: int = 64
+    experts: int = 0  # in place of a feed-forward network, each of width ffn; 0: none
+    used: int = 0  # by a token
 
 
 SIZES = {
     "0.5b": Sizes("qwen2", 24, 896, 14, 2, 4864, 151_936, 32_768, 1e6),  # Qwen2.5-0.5B (Alibaba, 2024)
     "1b": Sizes("llama", 16, 2048, 32, 8, 8192, 128_256, 131_072, 5e5),  # Llama-3.2-1B (Meta, 2024)
     "8b": Sizes("llama", 32, 4096, 32, 8, 14_336, 128_256, 131_072, 5e5, 128),  # Llama-3.1-8B (Meta, 2024)
+    "moe": Sizes("qwen3moe", 8, 1024, 16, 4, 512, 32_000, 32_768, 1e6, 64, 16, 4),  # no known one's; small
     "tiny": Sizes("llama", 2, 256, 4, 2, 512, 1_024, 4_096, 1e4),  # for a smoke run
 }
 
@@ -61,13 +64,14 @@ class Model:
         return self.name.partition("-")[2]
 
     def matrices(self) -> Iterator[tuple[int, int, str]]:
-        """Rows, columns and type of each matrix, the embedding first."""
+        """Rows, columns and type of each matrix, the embedding first; of experts the rows that a token reads."""
         s, kind = self.sizes, "q4_k" if self.type == "q4_k_m" else self.type
         wide = "q6_k" if s.hidden % 256 == 0 else "q8_0"  # K-quants take rows of whole 256
         yield s.vocab, s.hidden, kind if kind in OWN_EMBEDDING else wide
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
         shapes = [(q, s.hidden), (kv, s.hidden), (kv, s.hidden), (s.hidden, q)]
-        shapes += [(s.ffn, s.hidden), (s.ffn, s.hidden), (s.hidden, s.ffn)]
+        n = s.used or 1
+        shapes += [(n * s.ffn, s.hidden), (n * s.ffn, s.hidden), (n * s.hidden, s.ffn)]
         for layer in range(s.layers):
             more = self.type == "q4_k_m" and more_bits(layer, s.layers)
             for name, (rows, cols) in zip(MATRICES, shapes, strict=True):
@@ -118,6 +122,8 @@ class Model:
             vocab=s.vocab,
             max_seq_len=s.max_seq_len,
             rope_base=s.rope_base,
+            experts=s.experts,
+            used=s.used,
             types=tuple(kind for _, _, kind in self.matrices()),
             distinct_rows=64,
         )

@@ -104,6 +104,9 @@ void bind_figures(nb::module_& m) {
       .def_ro("kv_initial", &PlannedBytes::kv_initial)
       .def_ro("kv_reserved", &PlannedBytes::kv_reserved)
       .def_ro("states", &PlannedBytes::states)
+      .def_ro("experts", &PlannedBytes::experts)
+      .def_ro("experts_kept", &PlannedBytes::experts_kept)
+      .def_ro("experts_count", &PlannedBytes::experts_count)
       .def_ro("page_tables", &PlannedBytes::page_tables)
       .def_ro("logits", &PlannedBytes::logits)
       .def_ro("page_tokens", &PlannedBytes::page_tokens)
@@ -141,7 +144,7 @@ void bind_options(nb::module_& m) {
              const std::string& k_type, const std::string& v_type, uint32_t page_tokens, uint32_t slab_pages,
              uint32_t chunk_tokens, uint64_t prefix_cache_bytes, uint64_t machine_limit, uint64_t estimated_bytes,
              const std::string& cache_dir, const std::string& kernel_library, const std::string& compiler,
-             uint64_t state_cache_bytes) {
+             uint64_t state_cache_bytes, uint64_t expert_cache_bytes) {
             ModelOptions options;
             options.device = {device, threads, cache_dir, kernel_library, compiler};
             options.memory_limit = memory_limit, options.machine_limit = machine_limit;
@@ -149,13 +152,14 @@ void bind_options(nb::module_& m) {
             options.k_type = kv_type(k_type), options.v_type = kv_type(v_type);
             options.page_tokens = page_tokens, options.slab_pages = slab_pages;
             options.chunk_tokens = chunk_tokens, options.prefix_cache_bytes = prefix_cache_bytes;
-            options.state_cache_bytes = state_cache_bytes;
+            options.state_cache_bytes = state_cache_bytes, options.expert_cache_bytes = expert_cache_bytes;
             new (self) ModelOptions(std::move(options));
           },
           nb::kw_only(), "device"_a = "auto", "threads"_a = 0, "memory_limit"_a = 0, "k_type"_a = "f16",
           "v_type"_a = "f16", "page_tokens"_a = 64, "slab_pages"_a = 0, "chunk_tokens"_a = 512,
           "prefix_cache_bytes"_a = 0, "machine_limit"_a = 0, "estimated_bytes"_a = 0, "cache_dir"_a = "",
-          "kernel_library"_a = "", "compiler"_a = "", "state_cache_bytes"_a = ModelOptions{}.state_cache_bytes)
+          "kernel_library"_a = "", "compiler"_a = "", "state_cache_bytes"_a = ModelOptions{}.state_cache_bytes,
+          "expert_cache_bytes"_a = 0)
       .def_ro("estimated_bytes", &ModelOptions::estimated_bytes);
 }
 

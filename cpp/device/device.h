@@ -42,6 +42,7 @@ struct DeviceInfo {
   uint64_t memory_bytes = 0;        // that the device should hold at most; 0: not known
   std::string system = {};          // a build of the system, where its drivers decide about bits; or empty
   uint32_t tile_rows = UINT32_MAX;  // how many rows of a linear layer have such
+  bool makes_rows = false;          // what it prepares a copy of may be rows that are made (WeightView::made)
   bool gpu = false;                 // it reads what formats.def gives to `all`, not what it gives to `host`
 };
 

@@ -10,6 +10,7 @@
 namespace foundry {
 namespace {
 
+constexpr uint64_t kContextShare = 4;                   // of memory beside which not all experts fit, a fourth
 constexpr uint32_t kMaxSelected = 16;                   // rows of logits made at a time
 constexpr uint64_t kLeastStates = 6, kMostStates = 36;  // that a session holds, the most there can be
 
@@ -102,7 +103,22 @@ CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& gr
   memory_ = std::make_unique<ContextMemory>(*device_, ledger_, geometries, graph_.arch.max_seq_len, options.slab_pages,
                                             options.prefix_cache_bytes, options.estimated_bytes);
   runner_ = std::make_unique<StepRunner>(*device_, fused_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
+  keep_experts(options);
   scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
+}
+
+void CompiledModel::keep_experts(const ModelOptions& options) {
+  uint64_t needed = 0;
+  if (options.expert_cache_bytes != 0) {
+    if (!weights_.keep_experts(*device_, options.expert_cache_bytes, &needed))
+      throw ValueError("expert_cache_bytes: expected at least " + std::to_string(needed) +
+                       ", an expert of each weight, found " + std::to_string(options.expert_cache_bytes));
+    return;
+  }
+  const uint64_t all = loaded_bytes().total(), available = loadable_bytes(options);
+  if (all <= available) return;
+  const uint64_t rest = all - weights_.experts_bytes(*device_), left = available - std::min(available, rest);
+  weights_.keep_experts(*device_, left - left / kContextShare);  // load says where not one fits
 }
 
 CompiledModel::~CompiledModel() {
@@ -168,6 +184,8 @@ PlannedBytes CompiledModel::plan(const Capacity& capacity, uint64_t all_logits_r
   const ForkGuarded::Inside inside(forks_);
   PlannedBytes p;
   p.loaded = loaded_bytes();
+  p.experts = weights_.experts_bytes(*device_);
+  p.experts_kept = weights_.experts_kept(), p.experts_count = weights_.experts();
   p.logits = all_logits_rows * graph_.arch.vocab_size * sizeof(float);
   const uint32_t promised = std::max(capacity.initial, capacity.reserved);
   Admission::Pages initial, reserved;

@@ -28,8 +28,10 @@ struct ModelOptions {
   uint64_t prefix_cache_bytes = 0;
   uint64_t state_cache_bytes = uint64_t{256}
                                << 20;  // of recurrent layers' states that a session holds, at most; six are held anyhow
-  uint64_t machine_limit = 0;          // what the machine can spare; 0: not known
-  uint64_t estimated_bytes = 0;        // what the caller takes beside the ledger: admission counts it
+  /// For experts that are packed at once; 0: for all where they fit, else a part of what memory has beside the rest.
+  uint64_t expert_cache_bytes = 0;
+  uint64_t machine_limit = 0;    // what the machine can spare; 0: not known
+  uint64_t estimated_bytes = 0;  // what the caller takes beside the ledger: admission counts it
   bool check_every_step = false;
 };
 
@@ -44,7 +46,9 @@ struct LoadedBytes {
 struct PlannedBytes {
   LoadedBytes loaded;
   uint64_t kv_initial = 0, kv_reserved = 0, page_tables = 0, logits = 0;
-  uint64_t states = 0;  // of kv_reserved, those of recurrent layers
+  uint64_t experts = 0;                          // of loaded.weights.private_, those for packed experts
+  uint64_t experts_kept = 0, experts_count = 0;  // packed at once of a weight, of how many; 0: it has none
+  uint64_t states = 0;                           // of kv_reserved, those of recurrent layers
   uint64_t page_tokens = 0, page_bytes = 0, slab_bytes = 0, limit = 0;
   uint64_t total = 0;
   uint64_t needed = 0;     // of it, what is yet to be had: without what a loaded model holds already
@@ -96,6 +100,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   /// Everything but memory: it can be planned with.
   CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options);
   LoadedBytes loaded_bytes() const;
+  /// Decides how many experts are packed at once. ValueError where it was said, and is not one of each weight.
+  void keep_experts(const ModelOptions& options);
   /// Of the limit, beside what is estimated.
   uint64_t loadable_bytes(const ModelOptions& options) const;
   static ModelOptions on_a_device(const std::shared_ptr<WeightSource>& file, const Graph& graph,

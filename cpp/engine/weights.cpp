@@ -1,9 +1,13 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <cmath>
+#include <new>
 #include <string>
 
+#include "base/checked.h"
 #include "base/error.h"
+#include "base/system_page.h"
 #include "formats/block_formats.h"
 #include "formats/table.h"
 
@@ -30,9 +34,43 @@ WeightStore::WeightStore(std::shared_ptr<WeightSource> file, const Graph& graph)
       if (id == kNone) continue;
       const WeightUse use = use_of(op, i);
       if (entries_.count({id, use}) != 0) continue;
-      entries_.emplace(std::make_pair(id, use), find(op, graph.weights.at(static_cast<size_t>(id)), use));
+      const WeightRef& ref = graph.weights.at(static_cast<size_t>(id));
+      Entry& entry = entries_.emplace(std::make_pair(id, use), find(op, ref, use)).first->second;
+      entry.routed = op.is<LinearRoutedOp>() && use == WeightUse::linear;
+      if (!entry.routed) continue;
+      most_experts_ = std::max(most_experts_, entry.view.matrices);
+      entry.view.release = [file = file_.get()](const std::byte* data, uint64_t bytes) { file->forget(data, bytes); };
     }
   }
+  set_kept(most_experts_);
+}
+
+void WeightStore::set_kept(uint64_t kept) {
+  experts_kept_ = kept;
+  for (auto& [key, entry] : entries_)
+    if (entry.routed) entry.view.kept = std::min(kept, entry.view.matrices);
+}
+
+uint64_t WeightStore::experts_bytes(const Device& device) const {
+  uint64_t bytes = 0;
+  for (const auto& [key, entry] : entries_)
+    if (entry.routed) bytes += device.prepared_bytes(entry.view, entry.use);
+  return bytes;
+}
+
+bool WeightStore::keep_experts(const Device& device, uint64_t bytes, uint64_t* needed) {
+  uint64_t fits = 0;
+  for (uint64_t low = 1, high = most_experts_; low <= high;) {
+    const uint64_t middle = low + (high - low) / 2;
+    set_kept(middle);
+    if (experts_bytes(device) <= bytes)
+      fits = middle, low = middle + 1;
+    else
+      high = middle - 1;
+  }
+  set_kept(std::max<uint64_t>(fits, most_experts_ == 0 ? 0 : 1));
+  if (fits == 0 && needed != nullptr) *needed = experts_bytes(device);
+  return fits != 0 || most_experts_ == 0;
 }
 
 WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightUse use) const {
@@ -60,8 +98,10 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
   if (vector && !plain)
     throw ModelFormatError(op.name + ": tensor \"" + ref.name + "\": expected f32, f16 or bf16, found " +
                            dtype_name(view.type));
-  if (!vector && view.plus != 0) throw ConsistencyError(op.name + ": a matrix with something added to its values");
+  if (!vector && (view.plus != 0 || view.minus_exp))
+    throw ConsistencyError(op.name + ": a matrix with something done to its values");
   if (ref.whole != 0) {
+    if (view.made != nullptr) throw ConsistencyError(op.name + ": a part of a weight that is made of others");
     const bool row_part = ref.rows != 1;
     const uint64_t each = row_part ? view.bytes / view.rows : block_bytes(view.type);
     if (!row_part && !plain)
@@ -71,12 +111,38 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
     view.rows = ref.rows, view.cols = ref.cols;
     view.bytes = (row_part ? ref.rows : ref.cols) * each;
   }
-  if (!vector || (view.type == DType::f32 && view.plus == 0)) return {std::move(view), use, nullptr};
+  const bool as_it_lies = view.type == DType::f32 && view.plus == 0 && !view.minus_exp && view.made == nullptr;
+  if (!vector || as_it_lies) return {std::move(view), use, nullptr};
   Entry entry{};
   entry.use = use, entry.own.resize(view.rows * view.cols), entry.view.name = view.name;
   entry.of_file = std::move(view);
   entry.show_own();
   return entry;
+}
+
+void WeightStore::Entry::read_own() {
+  std::vector<std::byte> room(of_file.made == nullptr ? 0 : of_file.bytes);
+  dequantise_row(of_file.type, of_file.at(0, of_file.rows, room.data()), own.data(), own.size());
+  for (float& value : own) value = of_file.minus_exp ? -std::exp(value) : value + of_file.plus;
+}
+
+void WeightStore::PagesGo::operator()(std::byte* pages) const {
+  ::operator delete(pages, std::align_val_t{system_page()});
+}
+
+std::unique_ptr<Weight> WeightStore::Entry::prepared(Device& device) {
+  if (view.made == nullptr || (device.info().makes_rows && device.prepared_bytes(view, use) != 0))
+    return device.prepare(view, use);
+  // As a map of a file would lie: from a page's beginning, in whole pages.
+  const auto page = std::align_val_t{system_page()};
+  copy.reset(static_cast<std::byte*>(::operator new(round_up(view.bytes, system_page()), page)));
+  WeightView made = view;
+  made.data = made.at(0, made.rows, copy.get()), made.made = nullptr;
+  auto weight = device.prepare(made, use);
+  if (weight->private_bytes == 0) return weight;
+  weight->mapped = nullptr;
+  copy.reset();
+  return weight;
 }
 
 void WeightStore::Entry::show_own() {
@@ -99,14 +165,15 @@ WeightBytes WeightStore::plan(const Device& device) const {
     check_readable(format_of(entry.view.type), use, device.info().gpu, "tensor \"" + entry.view.name + "\"");
     const uint64_t copy = device.prepared_bytes(entry.view, entry.use);
     bytes.private_ += copy + entry.own_bytes();
-    if (copy == 0 && entry.own.empty()) bytes.mapped += entry.view.bytes;
+    if (copy != 0 || !entry.own.empty()) continue;
+    (entry.view.made == nullptr ? bytes.mapped : bytes.private_) += entry.view.bytes;
   }
   return bytes;
 }
 
 void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress& progress) {
   for (const auto& [key, entry] : entries_)
-    if (entry.view.data == nullptr || (entry.of_file.cols != 0 && entry.of_file.data == nullptr))
+    if (!entry.view.whole() || (entry.of_file.cols != 0 && !entry.of_file.whole()))
       throw ValueError("weights: expected a whole file, found its header alone");
   const WeightBytes planned = plan(device);
   ledger.charge(MemoryUse::weights_mapped, planned.mapped);
@@ -122,13 +189,13 @@ void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress&
   uint64_t total = 0, done = 0, held = 0;
   for (const auto& [key, entry] : entries_) total += entry.view.bytes;
   for (auto& [key, entry] : entries_) {
-    if (entry.of_file.cols != 0) {
-      dequantise_row(entry.of_file.type, entry.of_file.data, entry.own.data(), entry.own.size());
-      for (float& value : entry.own) value += entry.of_file.plus;
-    }
-    entry.weight = device.prepare(entry.view, entry.use);
-    held += entry.weight->private_bytes + entry.own_bytes();
-    if (entry.weight->private_bytes != 0 && entry.own.empty()) file_->forget(entry.view.data, entry.view.bytes);
+    if (entry.of_file.cols != 0) entry.read_own();
+    entry.weight = entry.prepared(device);
+    held += entry.weight->private_bytes + entry.own_bytes() + (entry.copy == nullptr ? 0 : entry.view.bytes);
+    if (entry.view.made != nullptr)
+      entry.view.made->forget(0, entry.view.rows);
+    else if (entry.weight->private_bytes != 0 && entry.own.empty())
+      file_->forget(entry.view.data, entry.view.bytes);
     done += entry.view.bytes;
     if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
   }

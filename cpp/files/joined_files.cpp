@@ -35,6 +35,12 @@ WeightView JoinedFiles::view(std::string_view name) const {
   return files_[entry->second]->view(name);
 }
 
+std::optional<FileBytes> JoinedFiles::bytes_of(std::string_view name) const {
+  for (const auto& file : files_)
+    if (const auto found = file->bytes_of(name)) return found;
+  return std::nullopt;
+}
+
 uint64_t JoinedFiles::fingerprint() const {
   std::vector<uint64_t> each;
   for (const auto& file : files_) each.push_back(file->fingerprint());

@@ -16,6 +16,7 @@ class JoinedFiles final : public WeightSource {
   std::vector<std::string_view> names() const override;
   bool has(std::string_view name) const override { return by_name_.count(name) != 0; }
   WeightView view(std::string_view name) const override;
+  std::optional<FileBytes> bytes_of(std::string_view name) const override;
   uint64_t fingerprint() const override;
   void forget(const std::byte* data, uint64_t bytes) const override;
 

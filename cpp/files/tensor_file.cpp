@@ -21,43 +21,62 @@ std::string TensorFile::read(uint64_t offset, uint64_t bytes) const {
   return found;
 }
 
+void TensorFile::fail(const std::string& name, const std::string& expected, const std::string& found) const {
+  throw ModelFormatError(path() + ": tensor \"" + name + "\": expected " + expected + ", found " + found);
+}
+
+/// The bytes from there on, which nobody else has.
+void TensorFile::take(const std::string& name, uint64_t bytes, uint64_t offset) {
+  if (has(name) || bytes_.count(name) != 0) fail(name, "each name once", "it twice");
+  const auto end = checked_add(offset, bytes);
+  if (!end || *end > file_bytes())
+    fail(name, std::to_string(bytes) + " bytes inside the file of " + std::to_string(file_bytes()),
+         "byte " + std::to_string(offset));
+  const auto next = by_offset_.lower_bound(offset);
+  const Taken* beside = nullptr;
+  if (next != by_offset_.end() && next->first < *end) beside = &next->second;
+  if (next != by_offset_.begin())
+    if (const auto before = std::prev(next); before->first + before->second.bytes > offset) beside = &before->second;
+  if (beside != nullptr) fail(name, "bytes of its own", "those of \"" + beside->name + "\" too");
+  by_offset_.emplace(offset, Taken{name, bytes});
+}
+
 void TensorFile::add(const std::string& name, DType type, uint64_t rows, uint64_t cols, uint64_t offset, float plus) {
-  const auto fail = [&](const std::string& expected, const std::string& found) {
-    throw ModelFormatError(path() + ": tensor \"" + name + "\": expected " + expected + ", found " + found);
-  };
-  if (views_.count(name) != 0) fail("each name once", "it twice");
   const Format& format = format_of(type);
+  const auto shape = [&] { return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]"; };
   if (rows == 0 || cols == 0 || cols % format.block_elements != 0)
-    fail("rows of whole blocks of " + std::string(dtype_name(type)),
-         "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]");
+    fail(name, "rows of whole blocks of " + std::string(dtype_name(type)), shape());
   const auto row = checked_mul(cols / format.block_elements, format.block_bytes);
   const auto bytes = row ? checked_mul(rows, *row) : std::nullopt;
-  const auto end = bytes ? checked_add(offset, *bytes) : std::nullopt;
-  if (!end || *end > file_bytes())
-    fail("[" + std::to_string(rows) + ", " + std::to_string(cols) + "] inside the file of " +
-             std::to_string(file_bytes()) + " bytes",
-         "byte " + std::to_string(offset));
+  if (!bytes) fail(name, "what a file could hold", shape());
   // Safetensors' writers put the wider types first, so that every value lies where its type wants it.
   if (offset % std::min<uint32_t>(format.block_bytes, 4) != 0 && format.block_elements == 1)
-    fail("it at a multiple of " + std::to_string(format.block_bytes) + " bytes", "at byte " + std::to_string(offset));
-  const auto next = by_offset_.lower_bound(offset);
-  const WeightView* beside = nullptr;
-  if (next != by_offset_.end() && next->first < *end) beside = next->second;
-  if (next != by_offset_.begin())
-    if (const WeightView* before = std::prev(next)->second; before->offset + before->bytes > offset) beside = before;
-  if (beside != nullptr) fail("bytes of its own", "those of \"" + beside->name + "\" too");
+    fail(name, "it at a multiple of " + std::to_string(format.block_bytes) + " bytes",
+         "at byte " + std::to_string(offset));
+  take(name, *bytes, offset);
 
   WeightView view;
   view.name = name, view.type = type, view.rows = rows, view.cols = cols, view.bytes = *bytes, view.offset = offset;
   view.data = header_only_ ? nullptr : file_.data() + offset;
   view.plus = plus;
-  const auto entry = views_.emplace(name, std::move(view)).first;
-  by_offset_.emplace(offset, &entry->second);
+  views_.emplace(name, std::move(view));
+}
+
+void TensorFile::add_bytes(const std::string& name, uint64_t bytes, uint64_t offset) {
+  if (bytes == 0) fail(name, "bytes", "none");
+  take(name, bytes, offset);
+  bytes_.emplace(name, FileBytes{header_only_ ? nullptr : file_.data() + offset, bytes});
+}
+
+std::optional<FileBytes> TensorFile::bytes_of(std::string_view name) const {
+  const auto entry = bytes_.find(name);
+  return entry == bytes_.end() ? std::nullopt : std::optional(entry->second);
 }
 
 std::vector<std::string_view> TensorFile::names() const {
   std::vector<std::string_view> names;
-  for (const auto& [offset, view] : by_offset_) names.push_back(view->name);
+  for (const auto& [offset, taken] : by_offset_)
+    if (has(taken.name)) names.push_back(taken.name);
   return names;
 }
 

@@ -20,19 +20,29 @@ class TensorFile final : public WeightSource {
   /// Its bytes are rows x cols of the type, from `offset` on. ModelFormatError where they reach past the file's end or
   /// into another tensor's, or the name is taken. plus: see WeightView.
   void add(const std::string& name, DType type, uint64_t rows, uint64_t cols, uint64_t offset, float plus = 0);
+  /// Bytes that something is made of. ModelFormatError as for a tensor.
+  void add_bytes(const std::string& name, uint64_t bytes, uint64_t offset);
 
   const std::string& path() const override { return file_.file().path(); }
   std::vector<std::string_view> names() const override;
   bool has(std::string_view name) const override { return views_.count(name) != 0; }
   WeightView view(std::string_view name) const override;
+  std::optional<FileBytes> bytes_of(std::string_view name) const override;
   uint64_t fingerprint() const override;
   void forget(const std::byte* data, uint64_t bytes) const override;
 
  private:
+  struct Taken {
+    std::string name;
+    uint64_t bytes;
+  };
+  void take(const std::string& name, uint64_t bytes, uint64_t offset);
+  [[noreturn]] void fail(const std::string& name, const std::string& expected, const std::string& found) const;
   MappedFile file_;
   bool header_only_;
   std::map<std::string, WeightView, std::less<>> views_;
-  std::map<uint64_t, const WeightView*> by_offset_;
+  std::map<std::string, FileBytes, std::less<>> bytes_;
+  std::map<uint64_t, Taken> by_offset_;
 };
 
 }  // namespace foundry

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,12 @@
 #include "formats/weight_view.h"
 
 namespace foundry {
+
+/// Bytes of a file that are no weight by themselves, but what one is made of.
+struct FileBytes {
+  const std::byte* data = nullptr;  // null: the file's header alone was opened
+  uint64_t bytes = 0;
+};
 
 class WeightSource {
  public:
@@ -23,6 +30,8 @@ class WeightSource {
   /// into the matrices. Without bytes where the header
   /// alone was opened. ModelFormatError if there is no such tensor or its type is not supported.
   virtual WeightView view(std::string_view name) const = 0;
+  /// Those that were given this name.
+  virtual std::optional<FileBytes> bytes_of(std::string_view) const { return std::nullopt; }
   /// Tells models apart: a hash of every byte of every file, made once for each state of it (fingerprint.cpp).
   /// ModelFormatError where a file was written to since it was opened; IoError. Not proof against malice.
   virtual uint64_t fingerprint() const = 0;

@@ -71,6 +71,8 @@ class MemoryPlan:
 
     Attributes:
         weights: of which ``weights_mapped`` are the file's own pages and ``weights_private`` re-laid copies.
+        experts: of ``weights_private``, room for experts that are packed when rows are first routed to them.
+        experts_kept: how many of ``experts_count`` of a layer that is at once; 0: there are none.
         kv: whole slabs for ``reserved_tokens``; ``kv_initial`` of them from the start.
         states: of ``kv``, those of recurrent layers' states.
         page_tables: where those tokens' pages lie, as kernels read it, the ids of the tokens, and a session's objects.
@@ -88,6 +90,9 @@ class MemoryPlan:
     weights: int
     weights_mapped: int
     weights_private: int
+    experts: int
+    experts_kept: int
+    experts_count: int
     kv: int
     kv_initial: int
     states: int
@@ -108,6 +113,9 @@ class MemoryPlan:
             weights=p.weights_mapped + p.weights_private,
             weights_mapped=p.weights_mapped,
             weights_private=p.weights_private,
+            experts=p.experts,
+            experts_kept=p.experts_kept,
+            experts_count=p.experts_count,
             kv=p.kv_reserved,
             kv_initial=p.kv_initial,
             states=p.states,
@@ -128,6 +136,7 @@ class MemoryPlan:
         return [
             ("weights, mapped", self.weights_mapped),
             ("weights, private", self.weights_private),
+            *self._experts(),
             (f"K/V{' and states' if self.states else ''} for {self.reserved_tokens} tokens", self.kv),
             ("page tables", self.page_tables),
             ("workspace", self.workspace),
@@ -136,6 +145,11 @@ class MemoryPlan:
             ("total", self.total),
             ("estimated beside it", self.estimated),
         ]
+
+    def _experts(self) -> list[tuple[str, int]]:
+        if self.experts_kept == self.experts_count:
+            return []
+        return [(f"  for {self.experts_kept} of {self.experts_count} experts", self.experts)]
 
     def verdict(self) -> str:
         """ "fits", or what it is short of."""

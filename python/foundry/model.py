@@ -71,6 +71,7 @@ def opened(
     header_only: bool = False,
     context: _Context = (None, None, None),
     state_cache_bytes: int = STATE_CACHE_BYTES,
+    expert_cache_bytes: int | None = None,
 ) -> tuple[ModelFiles, _core.Graph, _core.ModelOptions]:
     """A file, its graph and how to load it: what a plan and a load both begin with."""
     limit = 0 if memory_limit is None else whole("memory_limit", memory_limit, 1, MOST_BYTES)
@@ -100,6 +101,9 @@ def opened(
         chunk_tokens=whole("chunk_tokens", chunk_tokens, 1),
         prefix_cache_bytes=whole("prefix_cache_bytes", prefix_cache_bytes, 0, MOST_BYTES),
         state_cache_bytes=whole("state_cache_bytes", state_cache_bytes, 1, MOST_BYTES),
+        expert_cache_bytes=(
+            0 if expert_cache_bytes is None else whole("expert_cache_bytes", expert_cache_bytes, 1, MOST_BYTES)
+        ),
     )
     return files, graph, options
 
@@ -147,6 +151,7 @@ class CompiledModel:
         chunk_tokens: int = 512,
         prefix_cache_bytes: int = 0,
         state_cache_bytes: int = STATE_CACHE_BYTES,
+        expert_cache_bytes: int | None = None,
         rope_scaling: str | Mapping[str, Any] | None = None,
         rope_base: float | None = None,
         max_seq_len: int | None = None,
@@ -175,6 +180,10 @@ class CompiledModel:
             prefix_cache_bytes: pages of finished prompts kept for sessions that begin alike, at most this.
             state_cache_bytes: of recurrent layers' states that a session holds, so that it can go back without
                 computing all again (``Session.replay``); at least six and at most 36 states are held.
+            expert_cache_bytes: for experts that are packed at once, of all layers; on "cpu" they are packed when rows
+                are first routed to them, and those used longest ago make room. By default for all of them where they
+                fit into the memory limit, else three fourths of what the rest of the model leaves of it, so that a file
+                may be larger than memory. Results are the same to the bit.
             rope_scaling: how the context is stretched, in place of the file's way: "none", "linear:2", "yarn:4",
                 "yarn:4:32768" (factor and original context) or a mapping with type, factor, original_context_length,
                 attention_factor, beta_fast and beta_slow. The context then is the original one times the factor.
@@ -202,6 +211,7 @@ class CompiledModel:
                 prefix_cache_bytes,
                 context=(rope_scaling, rope_base, max_seq_len),
                 state_cache_bytes=state_cache_bytes,
+                expert_cache_bytes=expert_cache_bytes,
             )
             core = _core.Model(files.weights, graph, options, progress)
         return CompiledModel(files, core, options.estimated_bytes, check_every_step)
@@ -221,6 +231,7 @@ class CompiledModel:
         page_tokens: int = 64,
         chunk_tokens: int = 512,
         state_cache_bytes: int = STATE_CACHE_BYTES,
+        expert_cache_bytes: int | None = None,
         rope_scaling: str | Mapping[str, Any] | None = None,
         rope_base: float | None = None,
         max_seq_len: int | None = None,
@@ -248,6 +259,7 @@ class CompiledModel:
                 header_only=True,
                 context=(rope_scaling, rope_base, max_seq_len),
                 state_cache_bytes=state_cache_bytes,
+                expert_cache_bytes=expert_cache_bytes,
             )
             decision = _decide(graph.arch, policy, prompt_tokens, max_new_tokens)
             rows = prompt_tokens if all_logits else 0

@@ -133,6 +133,58 @@ TEST_CASE("experts: the plan, made of a header, is what is held") {
   CHECK(cpu->prepared_bytes(view, WeightUse::linear) == 6 * of_one / 3);
 }
 
+TEST_CASE("experts: as many are packed at once as memory has room for, with the same bits") {
+  TinyShape shape = shape_of(6, 2);
+  shape.ffn = 512;
+  const Graph graph = tiny_graph(shape);
+  const TinyFile file(graph);
+  const std::vector<int32_t> tokens = some_tokens(70, 2);
+  ModelOptions options = options_for("cpu", 2, 24);
+  options.slab_pages = 1;
+  const PlannedBytes whole = CompiledModel::plan_file(file.open(), graph, options, {}, 0);
+  CHECK((whole.experts_kept == 6 && whole.experts_count == 6 && whole.experts % 6 == 0));
+  const uint64_t of_one = whole.experts / 6;  // of each weight
+  const std::vector<float> expected =
+      feed(*Session::open(CompiledModel::load(file.open(), graph, options, {}), {}), tokens);
+  const auto check = [&](uint64_t kept) {
+    CAPTURE(kept);
+    const PlannedBytes planned = CompiledModel::plan_file(file.open(), graph, options, {}, 0);
+    CHECK((planned.experts_kept == kept && planned.experts == kept * of_one));
+    CHECK(planned.loaded.total() == whole.loaded.total() - (6 - kept) * of_one);
+    const auto model = CompiledModel::load(file.open(), graph, options, {});
+    CHECK(model->ledger().used(MemoryUse::weights_private) == planned.loaded.weights.private_);
+    const auto session = Session::open(model, {});
+    CHECK(feed(*session, tokens) == expected);
+    for (const uint32_t at : {30u, 69u}) {
+      session->rewind(at);
+      const std::vector<float> again = feed(*session, std::span(tokens).subspan(at));
+      CHECK(std::equal(again.begin(), again.end(), expected.begin() + at * 96));
+    }
+  };
+  for (const uint64_t kept : {1, 3, 5, 6}) {
+    options.expert_cache_bytes = kept * of_one + (kept == 3 ? of_one - 1 : 0);
+    check(kept);
+  }
+  options.expert_cache_bytes = of_one - 1;
+  const std::string least = "expert_cache_bytes: expected at least " + std::to_string(of_one);
+  expect_error<ValueError>([&] { CompiledModel::load(file.open(), graph, options, {}); },
+                           {least, "an expert of each weight", "found " + std::to_string(of_one - 1)});
+  options.expert_cache_bytes = 0;
+  // Without it, three fourths of what a limit leaves beside the rest.
+  const uint64_t rest = whole.loaded.total() - whole.experts;
+  options.memory_limit = whole.loaded.total();
+  CHECK(CompiledModel::plan_file(file.open(), graph, options, {}, 0).experts_kept == 6);
+  options.memory_limit = whole.loaded.total() - 1;
+  check(4);
+  options.memory_limit = rest + 2 * of_one;
+  check(1);
+  options.memory_limit = rest + of_one;  // one fits, but nothing beside it: a fourth is for contexts
+  CHECK(CompiledModel::plan_file(file.open(), graph, options, {}, 0).experts_kept == 1);
+  options.memory_limit = rest + of_one - 1;
+  expect_error<MemoryLimitError>([&] { CompiledModel::load(file.open(), graph, options, {}); },
+                                 {"needed " + std::to_string(rest + of_one)});
+}
+
 TEST_CASE("experts: a tensor of another shape is refused by name, with the shapes") {
   const Graph graph = tiny_graph(shape_of(4, 2));
   const auto refuse = [&](const std::function<void(Graph&)>& damage, const std::vector<std::string>& parts) {

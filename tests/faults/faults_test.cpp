@@ -72,6 +72,8 @@ struct World {
     ModelOptions options;
     options.device = {test::device(), 1};
     options.page_tokens = 8, options.slab_pages = 2, options.chunk_tokens = 16;
+    // Of three experts two are packed at once.
+    options.expert_cache_bytes = CompiledModel::plan_file(file().open(), graph(), options, {}, 0).experts * 2 / 3;
     model = CompiledModel::load(file().open(), graph(), options, {});
     session = Session::open(model, {16, 64, 0});
     forward(*session, ids(21));

@@ -58,7 +58,7 @@ Values fingerprinted(const test::FilesOfAKind& files) {
 
 TEST_CASE("faults: plans, loads and hashes of each kind of file fail with typed errors, and then succeed") {
   size_t faults = 0;
-  for (const test::Kind kind : {test::Kind::split, test::Kind::k_quant, test::Kind::directory}) {
+  for (const test::Kind kind : {test::Kind::split, test::Kind::k_quant, test::Kind::directory, test::Kind::arranged}) {
     const test::FilesOfAKind files(kind, graph());
     const auto before = CompiledModel::load(files.open(false), graph(), options(), {});
     const Values same = logits_of(before);

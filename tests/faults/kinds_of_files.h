@@ -1,21 +1,23 @@
 // A tiny model in files of each kind that a model comes in: a split GGUF file, one of K-quants, and tensors whose table
-// somebody else reads, as those of a Hugging Face directory.
+// somebody else reads, as those of a Hugging Face directory, and of one whose weights are arranged otherwise.
 #pragma once
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <random>
 
 #include "cpp/gguf_files.h"
 #include "cpp/tiny_llama.h"
+#include "files/arranged_files.h"
 #include "files/joined_files.h"
 #include "files/tensor_file.h"
 #include "formats/half.h"
 
 namespace foundry::test {
 
-enum class Kind { split, k_quant, directory };
+enum class Kind { split, k_quant, directory, arranged };
 
 class FilesOfAKind {
  public:
@@ -35,7 +37,7 @@ class FilesOfAKind {
   std::shared_ptr<WeightSource> open(bool header_only) const {
     std::vector<std::shared_ptr<const WeightSource>> parts;
     for (size_t part = 0; part < paths_.size(); ++part) {
-      if (kind_ != Kind::directory) {
+      if (!tables_are_apart()) {
         const auto file = header_only ? GgufFile::open_header(paths_[part]) : GgufFile::open(paths_[part]);
         if (paths_.size() == 1) return file;
         parts.push_back(file);
@@ -44,16 +46,30 @@ class FilesOfAKind {
       const auto file = std::make_shared<TensorFile>(paths_[part], header_only);
       if (file->read(0, 8).size() != 8) throw ModelFormatError("expected eight bytes, found fewer");
       for (const auto& [name, w] : tables_[part])  // norms are less one, as Gemma's are: they are copied
-        file->add(name, DType::f32, w.rows, w.cols, w.offset, w.rows == 1 ? 1.0f : 0.0f);
+        file->add(their_name(name), DType::f32, w.rows, w.cols, w.offset, w.rows == 1 ? 1.0f : 0.0f);
       parts.push_back(file);
     }
-    return std::make_shared<JoinedFiles>(std::move(parts));
+    const auto joined = std::make_shared<JoinedFiles>(std::move(parts));
+    if (kind_ != Kind::arranged) return joined;
+    const auto arranged = std::make_shared<ArrangedFiles>(joined);
+    for (const WeightRef& w : graph_.weights)  // rows of their columns, the last first
+      if (their_name(w.name) != w.name) {
+        std::vector<uint32_t> last_first(w.rows);
+        std::iota(last_first.rbegin(), last_first.rend(), 0u);
+        arranged->add(w.name, {{their_name(w.name)}, 1, true, std::move(last_first)});
+      }
+    return arranged;
   }
 
  private:
   struct Entry {
     uint64_t rows, cols, offset;
   };
+
+  bool tables_are_apart() const { return kind_ == Kind::directory || kind_ == Kind::arranged; }
+  std::string their_name(const std::string& name) const {
+    return kind_ == Kind::arranged && name.find("attn_q.") != std::string::npos ? "their " + name : name;
+  }
 
   /// Of the weights each count-th.
   std::string part_of(size_t part, size_t count) {
@@ -72,7 +88,7 @@ class FilesOfAKind {
         for (uint64_t j = 0; j < w.rows * w.cols / 256; ++j) q4_k(data);
       data.pad(32);
     }
-    if (kind_ == Kind::directory) return data.str();
+    if (tables_are_apart()) return data.str();
     spec.data = data.str();
     return spec.encode();
   }

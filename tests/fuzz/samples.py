@@ -27,7 +27,11 @@ class Sample:
         return folder / self.opened
 
 
-DIRECTORIES = {"qwen3": 1, "llama yarn": 3, "gemma2": 1, "phi3 long": 2, "smollm3": 1, "starcoder2": 2}
+# Of each with how many files.
+DIRECTORIES = {
+    **{"qwen3": 1, "llama yarn": 3, "gemma2": 1, "phi3 long": 2, "smollm3": 1, "starcoder2": 2},
+    **{"qwen3moe": 2, "granitemoe shared": 1, "gpt-oss": 2, "lfm2moe": 1, "qwen35": 1},
+}
 
 
 def groups() -> dict[str, list[Sample]]:

@@ -68,10 +68,11 @@ struct WeightData {
   uint64_t cols = 0;
   std::vector<std::byte> bytes;  // exactly as long as the tensor, so that a sanitizer sees a read past it
   uint64_t matrices = 1;         // of experts
+  uint64_t kept = 0;             // of them packed at once
 
   WeightView view() const {
     WeightView view{"weight", type, rows, cols, bytes.data(), bytes.size()};
-    view.matrices = matrices;
+    view.matrices = matrices, view.kept = kept;
     return view;
   }
   /// [cols] of one row.

@@ -177,7 +177,7 @@ RoutedInputs routed_inputs(const cases::Case& one) {
                  {}};
   if (one.number("own", 0) != 0) r.in_parts = r.used;
   r.weight = random_weight(random, one.type("type"), uint64_t{r.experts} * r.out, r.in);
-  r.weight.matrices = r.experts;
+  r.weight.matrices = r.weight.kept = r.experts;
   if (one.number("bias", 0) != 0)
     r.biases = weight_from(random_floats(random, uint64_t{r.experts} * r.out), r.experts, r.out);
   r.x = activations(random, uint64_t{r.rows} * r.in_parts * r.in);
@@ -188,13 +188,15 @@ RoutedInputs routed_inputs(const cases::Case& one) {
   return r;
 }
 
-std::vector<float> run_routed(TestDevice& device, const RoutedInputs& r, const std::string& who) {
-  const auto weight = prepare(*device, r.weight, WeightUse::linear);
+/// weight: prepared before; null: now.
+std::vector<float> run_routed(TestDevice& device, const RoutedInputs& r, const std::string& who,
+                              const Weight* weight = nullptr) {
+  const auto own = weight == nullptr ? prepare(*device, r.weight, WeightUse::linear) : nullptr;
+  if (weight == nullptr) weight = own.get();
   const auto biases = r.biases.rows == 0 ? nullptr : prepare(*device, r.biases, WeightUse::table);
   const Guarded x(*device, r.x), chosen(*device, r.chosen), out(*device, uint64_t{r.rows} * r.used * r.out * 4);
-  device.step(routed_shape(r.rows, r.experts, r.used, r.in), who, [&] {
-    device->linear_routed({r.params(), weight.get(), biases.get(), x.span(), chosen.span(), out.span()});
-  });
+  device.step(routed_shape(r.rows, r.experts, r.used, r.in), who,
+              [&] { device->linear_routed({r.params(), weight, biases.get(), x.span(), chosen.span(), out.span()}); });
   CHECK_MESSAGE(compare_bits(x.read<float>(), r.x) == "", who, ": the input was changed");
   return out.result(who);
 }
@@ -243,6 +245,33 @@ TEST_CASE("linear_routed: each expert's result has the bits of linear with its m
       last.chosen.assign(r.chosen.end() - r.used, r.chosen.end());
       off = compare_bits(run_routed(device, last, who), rows_of(expected, uint64_t{r.used} * r.out, r.rows - 1, 1));
       CHECK_MESSAGE(off == "", who, ": the last row alone: ", off);
+    }
+  }
+}
+
+TEST_CASE("linear_routed: the same bits whatever experts are packed at once, and whichever were before") {
+  for (const std::string& name : routing_devices()) {
+    TestDevice device(name, 3);
+    for (const cases::Case& one : cases_of("linear_routed", *device)) {
+      RoutedInputs r = routed_inputs(one);
+      const uint64_t wide = uint64_t{r.used} * r.out;
+      const std::vector<float> expected = run_routed(device, r, one.text);
+      const uint64_t all = device->prepared_bytes(r.weight.view(), WeightUse::linear);
+      for (const uint64_t kept : {uint64_t{1}, uint64_t{r.experts + 1} / 2}) {
+        r.weight.kept = kept;
+        const auto weight = prepare(*device, r.weight, WeightUse::linear);
+        if (name == "cpu") CHECK(weight->private_bytes == all / r.experts * kept);
+        for (const uint32_t row : {0u, r.rows - 1, r.rows, 0u, r.rows, r.rows / 2}) {  // one alone, or all
+          RoutedInputs some = r;
+          const uint32_t first = row == r.rows ? 0 : row, n = row == r.rows ? r.rows : 1;
+          some.rows = n;
+          some.x = rows_of(r.x, uint64_t{r.in} * r.in_parts, first, n);
+          some.chosen.assign(r.chosen.begin() + first * r.used, r.chosen.begin() + (first + n) * r.used);
+          const std::string off =
+              compare_bits(run_routed(device, some, one.text, weight.get()), rows_of(expected, wide, first, n));
+          CHECK_MESSAGE(off == "", name, ", ", one.text, ", ", kept, " kept, row ", row, ": ", off);
+        }
+      }
     }
   }
 }

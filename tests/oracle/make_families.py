@@ -32,8 +32,6 @@ torch.set_default_dtype(torch.float64)
 IDS = [int(i) for i in np.random.default_rng(23).integers(0, 256, 100)]
 SHORT = 12
 POSITIONS = [0, 1, 11, 23, 24, 33, 64, 99]
-JOINED = ("_exps.weight", "_exps.bias", "attn_sinks.weight")
-JOINED_SHARED = ("ffn_gate_shexp.weight", "ffn_up_shexp.weight")
 CLASSES = {
     "llama": "Llama",
     "qwen2": "Qwen2",
@@ -61,74 +59,8 @@ TEXT_CONFIGS = ("Qwen3_5", "Qwen3_5Moe")  # of which the others have images, too
 
 
 def their_weights(family: Family) -> dict[str, torch.Tensor]:
-    tensors = families.tensors_of(family)
-    joined = joined_experts(family, tensors)
-    if family.delta:
-        tensors, scalars = before_converting(family, tensors)
-        joined |= scalars
-    apart = JOINED if family.delta else JOINED + JOINED_SHARED
-    plain = {name: values for name, values in tensors.items() if not name.endswith(apart)}
-    theirs = hf_directories.their_tensors(family.arch, plain, HEADS, KV_HEADS) | joined
+    theirs = hf_directories.in_memory(family)
     return {name: torch.from_numpy(values).double() for name, values in theirs.items()}
-
-
-def before_converting(
-    family: Family, tensors: dict[str, families.Array]
-) -> tuple[dict[str, families.Array], dict[str, families.Array]]:
-    """Of delta nets: heads of V that share one of Q and K stand side by side there, where GGUF has them in turns. And
-    apart, by their names, what is no weight of a layer of theirs."""
-    k_heads, v_heads, head_k, head_v = family.delta
-    plain: dict[str, families.Array] = {}
-    apart: dict[str, families.Array] = {}
-
-    def side_by_side(values: families.Array, size: int) -> families.Array:
-        in_turns = values.reshape(v_heads // k_heads, k_heads, size, *values.shape[1:])
-        return np.ascontiguousarray(in_turns.swapaxes(0, 1)).reshape(values.shape)
-
-    for name, values in tensors.items():
-        at, _, weight = name.rpartition(".") if name.endswith("ssm_a") else name.removesuffix(".weight").rpartition(".")
-        theirs = f"model.layers.{at.split('.')[1]}.linear_attn." if at.startswith("blk.") else ""
-        if weight == "ssm_a":
-            apart[theirs + "A_log"] = np.log(-side_by_side(values, 1))
-        elif name.endswith("ssm_dt.bias"):
-            apart[theirs + "dt_bias"] = side_by_side(values, 1)
-        elif weight in ("ssm_conv1d", "attn_qkv"):
-            keys = 2 * k_heads * head_k
-            plain[name] = np.concatenate([values[:keys], side_by_side(values[keys:], head_v)])
-        elif weight in ("attn_gate", "ssm_beta", "ssm_alpha"):
-            plain[name] = side_by_side(values, head_v if weight == "attn_gate" else 1)
-        elif weight == "ssm_out":
-            plain[name] = np.ascontiguousarray(side_by_side(np.ascontiguousarray(values.T), head_v).T)
-        else:
-            plain[name] = values
-    return plain, apart
-
-
-def joined_experts(family: Family, tensors: dict[str, families.Array]) -> dict[str, families.Array]:
-    """By their names: gates and ups of experts are one tensor there, the gates first; of gpt-oss in turns, and each
-    is [experts, inputs, outputs]."""
-    block = {"granitemoe": "block_sparse_moe", "lfm2moe": "feed_forward"}.get(family.arch, "mlp")
-    found: dict[str, families.Array] = {}
-    for layer in range(family.dense, LAYERS if family.experts else 0):
-        ours, theirs = f"blk.{layer}.ffn_", f"model.layers.{layer}."
-        if family.arch == "gpt-oss":
-            for kind, end in (("weight", ""), ("bias", "_bias")):
-                both = np.stack([tensors[f"{ours}{part}_exps.{kind}"] for part in ("gate", "up")], axis=2)
-                both = both.reshape(family.experts, 2 * family.expert_ffn, *both.shape[3:])
-                down = tensors[f"{ours}down_exps.{kind}"]
-                if kind == "weight":
-                    both, down = both.swapaxes(1, 2), down.swapaxes(1, 2)
-                found[f"{theirs}mlp.experts.gate_up_proj{end}"] = np.ascontiguousarray(both)
-                found[f"{theirs}mlp.experts.down_proj{end}"] = np.ascontiguousarray(down)
-            found[f"{theirs}self_attn.sinks"] = tensors[f"blk.{layer}.attn_sinks.weight"]
-            continue
-        gate_up = [tensors[f"{ours}{part}_exps.weight"] for part in ("gate", "up")]
-        found[f"{theirs}{block}.experts.gate_up_proj"] = np.concatenate(gate_up, axis=1)
-        found[f"{theirs}{block}.experts.down_proj"] = tensors[f"{ours}down_exps.weight"]
-        if family.shared_ffn and not family.delta:
-            shared = [tensors[f"{ours}{part}_shexp.weight"] for part in ("gate", "up")]
-            found[f"{theirs}shared_mlp.input_linear.weight"] = np.concatenate(shared)
-    return found
 
 
 def config_of(name: str, family: Family) -> Any:

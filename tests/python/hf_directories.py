@@ -16,7 +16,7 @@ import numpy.typing as npt
 import safetensors.numpy
 import synthetic
 import tokenizers
-from families import HEADS, KV_HEADS, Array, Family
+from families import HEADS, KV_HEADS, LAYERS, Array, Family
 
 REORDERED = {"llama", "smollm3", "mistral3", "granite", "granitemoe", "internlm2"}  # Q and K, by converters
 LESS_ONE = {"gemma2", "gemma3", "qwen35", "qwen35moe"}  # scales of norms
@@ -91,6 +91,18 @@ OWN_NAMES = {
     "gpt-oss": {"ffn_gate_inp": "mlp.router", "post_attention_norm": "post_attention_layernorm"},
     "granitemoe": {"ffn_gate_inp": "block_sparse_moe.router", "ffn_down_shexp": "shared_mlp.output_linear"},
 }
+JOINED = ("_exps.weight", "_exps.bias", "attn_sinks.weight")
+JOINED_SHARED = ("ffn_gate_shexp.weight", "ffn_up_shexp.weight")
+OWN_EXPERTS = {
+    "qwen3moe": ("gate_proj", "up_proj", "down_proj"),
+    "qwen35moe": ("gate_proj", "up_proj", "down_proj"),
+    "lfm2moe": ("w1", "w3", "w2"),
+}
+GRANITE_ON_DISK = {
+    "block_sparse_moe.experts.gate_up_proj": "block_sparse_moe.input_linear.weight",
+    "block_sparse_moe.experts.down_proj": "block_sparse_moe.output_linear.weight",
+    "block_sparse_moe.router.weight": "block_sparse_moe.router.layer.weight",
+}
 CONFIGS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "oracle" / "hf_configs.json").read_text(encoding="utf-8")
 )
@@ -135,7 +147,7 @@ def their_tensors(arch: str, tensors: Mapping[str, Array], heads: int, kv_heads:
             values = as_it_was(values, heads if weight == "attn_q" else kv_heads)
         if arch in LESS_ONE and "norm" in weight and weight != "ssm_norm":
             values = values - 1
-        if weight in ("conv", "ssm_conv1d"):
+        if weight in ("conv", "ssm_conv1d") and values.ndim == 2:
             values = values[:, None]
         if weight == "ffn_gate_inp_shexp":
             values = values[None]
@@ -143,8 +155,104 @@ def their_tensors(arch: str, tensors: Mapping[str, Array], heads: int, kv_heads:
     return result
 
 
-def their_weights(family: Family) -> dict[str, Array]:
-    return their_tensors(family.arch, families.tensors_of(family), HEADS, KV_HEADS)
+def in_memory(family: Family) -> dict[str, Array]:
+    """As transformers 5 names them and holds them: gates and ups of experts are one tensor."""
+    tensors = families.tensors_of(family)
+    joined = joined_experts(family, tensors)
+    if family.delta:
+        tensors, scalars = before_converting(family, tensors)
+        joined |= scalars
+    apart = JOINED if family.delta else JOINED + JOINED_SHARED
+    plain = {name: values for name, values in tensors.items() if not name.endswith(apart)}
+    return their_tensors(family.arch, plain, HEADS, KV_HEADS) | joined
+
+
+def their_weights(family: Family, joined: bool = False) -> dict[str, Array]:
+    """As transformers writes them (conversion_mapping.py there): each expert has tensors of its own, but for Granite's
+    and gpt-oss's, whose names are others.
+
+    Args:
+        joined: as they are in memory, which some directories have.
+    """
+    theirs = in_memory(family)
+    if family.arch == "granitemoe":
+        return {_granites(name): values for name, values in theirs.items()}
+    if joined or family.arch not in OWN_EXPERTS:
+        return theirs
+    gate, up, down = OWN_EXPERTS[family.arch]
+    found: dict[str, Array] = {}
+    for name, values in theirs.items():
+        at, _, last = name.rpartition(".")
+        if not at.endswith("experts"):
+            found[name] = values
+            continue
+        for expert, one in enumerate(values):
+            parts = {down: one} if last == "down_proj" else dict(zip((gate, up), np.split(one, 2), strict=True))
+            found |= {f"{at}.{expert}.{part}.weight": np.ascontiguousarray(v) for part, v in parts.items()}
+    return found
+
+
+def _granites(name: str) -> str:
+    for ours, theirs in GRANITE_ON_DISK.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def before_converting(family: Family, tensors: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Of delta nets: heads of V that share one of Q and K stand side by side there, where GGUF has them in turns. And
+    apart, by their names, what is no weight of a layer of theirs."""
+    k_heads, v_heads, head_k, head_v = family.delta
+    plain: dict[str, Array] = {}
+    apart: dict[str, Array] = {}
+
+    def side_by_side(values: Array, size: int) -> Array:
+        in_turns = values.reshape(v_heads // k_heads, k_heads, size, *values.shape[1:])
+        return np.ascontiguousarray(in_turns.swapaxes(0, 1)).reshape(values.shape)
+
+    for name, values in tensors.items():
+        at, _, weight = name.rpartition(".") if name.endswith("ssm_a") else name.removesuffix(".weight").rpartition(".")
+        theirs = f"model.layers.{at.split('.')[1]}.linear_attn." if at.startswith("blk.") else ""
+        if weight == "ssm_a":
+            apart[theirs + "A_log"] = np.log(-side_by_side(values, 1))
+        elif name.endswith("ssm_dt.bias"):
+            apart[theirs + "dt_bias"] = side_by_side(values, 1)
+        elif weight in ("ssm_conv1d", "attn_qkv"):
+            keys = 2 * k_heads * head_k
+            plain[name] = np.concatenate([values[:keys], side_by_side(values[keys:], head_v)])
+        elif weight in ("attn_gate", "ssm_beta", "ssm_alpha"):
+            plain[name] = side_by_side(values, head_v if weight == "attn_gate" else 1)
+        elif weight == "ssm_out":
+            plain[name] = np.ascontiguousarray(side_by_side(np.ascontiguousarray(values.T), head_v).T)
+        else:
+            plain[name] = values
+    return plain, apart
+
+
+def joined_experts(family: Family, tensors: dict[str, Array]) -> dict[str, Array]:
+    """By their names: gates and ups of experts are one tensor there, the gates first; of gpt-oss in turns, and each
+    is [experts, inputs, outputs]."""
+    block = {"granitemoe": "block_sparse_moe", "lfm2moe": "feed_forward"}.get(family.arch, "mlp")
+    found: dict[str, Array] = {}
+    for layer in range(family.dense, LAYERS if family.experts else 0):
+        ours, theirs = f"blk.{layer}.ffn_", f"model.layers.{layer}."
+        if family.arch == "gpt-oss":
+            for kind, end in (("weight", ""), ("bias", "_bias")):
+                both = np.stack([tensors[f"{ours}{part}_exps.{kind}"] for part in ("gate", "up")], axis=2)
+                both = both.reshape(family.experts, 2 * family.expert_ffn, *both.shape[3:])
+                down = tensors[f"{ours}down_exps.{kind}"]
+                if kind == "weight":
+                    both, down = both.swapaxes(1, 2), down.swapaxes(1, 2)
+                found[f"{theirs}mlp.experts.gate_up_proj{end}"] = np.ascontiguousarray(both)
+                found[f"{theirs}mlp.experts.down_proj{end}"] = np.ascontiguousarray(down)
+            found[f"{theirs}self_attn.sinks"] = tensors[f"blk.{layer}.attn_sinks.weight"]
+            continue
+        gate_up = [tensors[f"{ours}{part}_exps.weight"] for part in ("gate", "up")]
+        found[f"{theirs}{block}.experts.gate_up_proj"] = np.concatenate(gate_up, axis=1)
+        found[f"{theirs}{block}.experts.down_proj"] = tensors[f"{ours}down_exps.weight"]
+        if family.shared_ffn and not family.delta:
+            shared = [tensors[f"{ours}{part}_shexp.weight"] for part in ("gate", "up")]
+            found[f"{theirs}shared_mlp.input_linear.weight"] = np.concatenate(shared)
+    return found
 
 
 def bf16(values: Array) -> npt.NDArray[np.uint16]:

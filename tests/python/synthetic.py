@@ -148,9 +148,11 @@ def write(path: Path, shape: Shape = Shape()) -> Path:
         writer.add_tensor(name, blocks if drawn == rows else np.resize(blocks, (rows, blocks.shape[1])), raw_dtype=kind)
 
     def experts(name: str, rows: int, cols: int) -> None:
-        values = (random.standard_normal((shape.experts * rows, cols)) / np.sqrt(cols)).astype(np.float32)
+        drawn = min(shape.experts * rows, shape.distinct_rows or shape.experts * rows)
+        values = (random.standard_normal((drawn, cols)) / np.sqrt(cols)).astype(np.float32)
         kind = TYPES[next(types)]
         blocks = quantisers.quantise(values, kind)
+        blocks = np.resize(blocks, (shape.experts * rows, blocks.shape[1]))
         writer.add_tensor(name, blocks.reshape(shape.experts, rows, -1), raw_dtype=kind)
 
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim

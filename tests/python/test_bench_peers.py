@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import foundry
 import numpy as np
 import pytest
 import synthetic
+from foundry.files import open_model
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench.peers.figures import better, ratio, share_of_limit
-from bench.peers.models import Model
+from bench.peers.models import SIZES, Model
 from bench.peers.rows import Row, smoke, table
 from bench.peers.tiling import tile_saved, tile_state
 
@@ -33,6 +35,22 @@ def test_a_tiled_history_is_restored_and_begins_as_the_computed_one(tmp_path: Pa
         assert np.isfinite(tiled.forward([9])).all()
         tiled.rewind(128)
         np.testing.assert_array_equal(tiled.forward([7, 8]), expected)
+
+
+def test_of_experts_what_a_token_reads_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file has them all, with the types that were counted."""
+    model = Model("moe-q4_0")
+    s = model.sizes
+    assert (s.experts, s.used) == (16, 4)
+    per_layer = 2 * s.hidden * s.heads * s.head_dim + 2 * s.hidden * s.kv_heads * s.head_dim + 4 * 3 * s.ffn * s.hidden
+    assert model.linear_operations == 2 * s.layers * per_layer
+    monkeypatch.setitem(SIZES, "moe", replace(s, layers=1, hidden=256, vocab=300, ffn=32))
+    path = model.file(tmp_path)
+    tensors = open_model(str(path)).tensors
+    assert tensors["blk.0.ffn_down_exps.weight"][:2] == ("Q4_0", (16 * 256, 32))
+    assert tensors["token_embd.weight"][0] == "Q6_K"
+    with foundry.CompiledModel.load(path).session() as session:
+        assert np.isfinite(session.forward([1, 2, 3])).all()
 
 
 def test_half_a_page_can_not_be_tiled(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import families
+import hf_directories
 import numpy as np
+import numpy.typing as npt
 import pytest
 from families import FAMILIES, HIDDEN
 from foundry import CompiledModel, ModelFormatError
@@ -147,6 +149,37 @@ def test_inspect_shows_what_is_routed(tmp_path: Path, capsys: pytest.CaptureFixt
         "sum_routed experts sum [n, 192], [n, 3] -> [n, 64]",
     ):
         assert line in shown
+
+
+def test_a_file_larger_than_memory_runs(tmp_path: Path) -> None:
+    """Of a file, and of a directory whose experts are put together: the same bits with fewer packed at once, as a limit
+    or the caller has it; plan and ledger agree, and the plan says how many."""
+    path, folder = families.write(tmp_path / "m.gguf", FAMILIES[MOE]), hf_directories.write(tmp_path / "hf", MOE)
+    ids = [int(i) for i in np.random.default_rng(4).integers(0, 256, 60)]
+    options: dict[str, Any] = {"device": "cpu", "threads": 2, "page_tokens": 8, "chunk_tokens": 16}
+
+    def logits(model: CompiledModel) -> npt.NDArray[np.float32]:
+        with model.session(max_new_tokens=0) as session:
+            return session.forward(ids, all_logits=True)
+
+    for one in (path, folder):
+        whole = CompiledModel.plan_file(one, **options)
+        assert (whole.experts_kept, whole.experts_count) == (8, 8) and "experts" not in str(whole)
+        expected = logits(CompiledModel.load(one, **options))
+        held = whole.weights + whole.workspace + whole.sampling
+        for bound in ({"expert_cache_bytes": whole.experts // 2}, {"memory_limit": held + whole.estimated - 1}):
+            planned = CompiledModel.plan_file(one, **options, **bound)
+            model = CompiledModel.load(one, **options, **bound)
+            assert 1 <= planned.experts_kept < 8 and planned.experts < whole.experts
+            assert planned.weights_private == model.memory()["weights_private"]
+            assert whole.weights_private - planned.weights_private == whole.experts - planned.experts
+            assert f"for {planned.experts_kept} of 8 experts" in str(planned)
+            if "memory_limit" not in bound:  # which has no room for the smallest slab of pages
+                assert np.array_equal(logits(model), expected)
+    with pytest.raises(ValueError, match=r"expert_cache_bytes: expected at least \d+, an expert of each .*, found 5"):
+        CompiledModel.load(path, **options, expert_cache_bytes=5)
+    with pytest.raises(ValueError, match="expert_cache_bytes"):
+        CompiledModel.load(path, **options, expert_cache_bytes=0)
 
 
 def test_the_plan_counts_every_expert(tmp_path: Path) -> None:

@@ -72,7 +72,11 @@ class Shadow final : public Device {
     const Reach::Open open(reach_);
     WeightView own = view;
     own.data = Span{copy.get(), 0}.as<std::byte>();
-    std::memcpy(Span{copy.get(), 0}.as<std::byte>(), view.data, view.bytes);
+    if (view.made == nullptr)
+      std::memcpy(Span{copy.get(), 0}.as<std::byte>(), view.data, view.bytes);
+    else
+      view.made->rows(0, view.rows, Span{copy.get(), 0}.as<std::byte>());
+    own.made = nullptr, own.release = nullptr;
     auto weight = inner_->prepare(own, use);
     weight->private_bytes += view.bytes;
     return weight;

@@ -48,19 +48,23 @@ std::vector<const CpuKernels*> available() {
 
 struct PackedWeight final : Weight {
   std::unique_ptr<Buffer> panels;
+  std::unique_ptr<cpu::Experts> experts;  // of a routed weight: who has the panels' room
 };
 
 class CpuDevice final : public Unified<Device> {
  public:
   CpuDevice(const CpuKernels& kernels, uint32_t threads)
-      : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {}
+      : kernels_(kernels), pool_(threads), info_{"cpu", kernels.isa, kLanes, threads} {
+    info_.makes_rows = true;
+  }
 
   const DeviceInfo& info() const override { return info_; }
   std::unique_ptr<Buffer> allocate(uint64_t bytes, MemoryKind kind) override { return make_host_buffer(bytes, kind); }
 
   uint64_t prepared_bytes(const WeightView& view, WeightUse use) const override {
     if (use != WeightUse::linear) return 0;
-    return view.matrices * panels_of(view.rows / view.matrices) * panel_bytes(view.type, view.cols);
+    if (routed(view)) return cpu::Experts::bytes(kernels_, view, info_.threads);
+    return panels_of(view.rows) * panel_bytes(view.type, view.cols);
   }
 
   std::unique_ptr<Weight> prepare(const WeightView& view, WeightUse use) override {
@@ -73,10 +77,14 @@ class CpuDevice final : public Unified<Device> {
     if (weight->private_bytes == 0) return weight;
     weight->panels = arena_.allocate(weight->private_bytes);
     const uint64_t size = panel_bytes(view.type, view.cols), row = row_bytes(view.type, view.cols);
-    const uint64_t of_matrix = view.rows / view.matrices, panels = panels_of(of_matrix);
-    pool_.parallel_for(view.matrices * panels, [&](uint64_t panel, uint32_t) {
-      const uint64_t first = panel % panels * kLanes, n = std::min<uint64_t>(kLanes, of_matrix - first);
-      const std::byte* from = view.data + (panel / panels * of_matrix + first) * row;
+    if (routed(view)) {
+      weight->experts = std::make_unique<cpu::Experts>(kernels_, view, Span{weight->panels.get(), 0}.as<std::byte>());
+      return weight;
+    }
+    std::vector<std::byte> rooms(view.made == nullptr ? 0 : info_.threads * kLanes * row);
+    pool_.parallel_for(panels_of(view.rows), [&](uint64_t panel, uint32_t thread) {
+      const uint64_t first = panel * kLanes, n = std::min<uint64_t>(kLanes, view.rows - first);
+      const std::byte* from = view.at(first, n, rooms.data() + thread * kLanes * row);
       kernels_.pack({static_cast<uint32_t>(view.type), static_cast<uint32_t>(n), view.cols, from},
                     Span{weight->panels.get(), panel * size}.as<std::byte>());
     });
@@ -150,8 +158,8 @@ class CpuDevice final : public Unified<Device> {
   }
 
   void linear_routed(const LinearRoutedArgs& args) override {
-    const Buffer& panels = *static_cast<const PackedWeight*>(args.weight)->panels;
-    cpu::linear_routed(args, reinterpret_cast<const std::byte*>(panels.address()), kernels_, pool_, routed_scratch_);
+    cpu::Experts& experts = *static_cast<const PackedWeight*>(args.weight)->experts;
+    cpu::linear_routed(args, experts, kernels_, pool_, routed_scratch_);
   }
 
   void sum_routed(const SumRoutedArgs& args) override {
@@ -330,6 +338,7 @@ class CpuDevice final : public Unified<Device> {
   uint64_t panel_bytes(DType type, uint64_t cols) const {
     return kernels_.panel_bytes(static_cast<uint32_t>(type), cols);
   }
+  static bool routed(const WeightView& view) { return view.matrices > 1 || view.kept != 0; }
   static uint64_t panels_of(uint64_t outputs) { return (outputs + kLanes - 1) / kLanes; }
   uint64_t routed_at(const StepShape& shape) const {
     return round_up(rope_at(shape) + rope_bytes(shape) + cpu::attention_scratch_bytes(info_.threads), 64);

@@ -18,7 +18,7 @@ uint64_t lists_bytes(uint64_t n_experts, uint64_t n) { return round_up((2 * n_ex
 /// A call, and its room. A part is one expert's place in a row: row * n_used + i.
 class Routed {
  public:
-  Routed(const LinearRoutedArgs& args, const std::byte* panels, const CpuKernels& kernels, std::byte* scratch)
+  Routed(const LinearRoutedArgs& args, Experts& experts, const CpuKernels& kernels, std::byte* scratch)
       : args_(args),
         p_(args.p),
         n_(uint64_t{p_.n_rows} * p_.n_used),
@@ -26,7 +26,7 @@ class Routed {
         quantised_(block_elements(args.weight->type) != 1),
         of_expert_((uint64_t{p_.out_features} + kLanes - 1) / kLanes),
         panel_bytes_(kernels.panel_bytes(type_, p_.in_features)),
-        panels_(panels),
+        experts_(experts),
         kernels_(kernels),
         ends_(reinterpret_cast<uint32_t*>(scratch)),
         active_(ends_ + p_.n_experts),
@@ -41,11 +41,15 @@ class Routed {
   void run(ThreadPool& pool) {
     sort_by_expert();
     for_rows(pool, n_, p_.in_features, [&](uint64_t i) { lay(i); });
-    const uint64_t panels = n_active_ * of_expert_, step = std::max<uint64_t>(1, panels / (uint64_t{pool.size()} * 8));
-    pool.parallel_for((panels + step - 1) / step, [&](uint64_t task, uint32_t) {
-      for (uint64_t i = task * step; i < std::min(panels, (task + 1) * step); ++i)
-        multiply(active_[i / of_expert_], i % of_expert_);
-    });
+    for (uint32_t done = 0; done < n_active_;) {
+      const uint32_t *experts = active_ + done, n = experts_.pack(active_ + done, n_active_ - done, pool);
+      const uint64_t panels = n * of_expert_, step = std::max<uint64_t>(1, panels / (uint64_t{pool.size()} * 8));
+      pool.parallel_for((panels + step - 1) / step, [&](uint64_t task, uint32_t) {
+        for (uint64_t i = task * step; i < std::min(panels, (task + 1) * step); ++i)
+          multiply(experts[i / of_expert_], i % of_expert_);
+      });
+      done += n;
+    }
   }
 
  private:
@@ -87,7 +91,7 @@ class Routed {
     panel.type = type_;
     panel.in_features = p_.in_features;
     panel.n_outputs = static_cast<uint32_t>(std::min<uint64_t>(kLanes, p_.out_features - first_output));
-    panel.panel = panels_ + (expert * of_expert_ + index) * panel_bytes_;
+    panel.panel = experts_.panels(expert) + index * panel_bytes_;
     panel.bias = biases == nullptr ? nullptr : biases + uint64_t{expert} * p_.out_features + first_output;
     panel.out = tile;
     panel.out_stride = kLanes;
@@ -110,7 +114,7 @@ class Routed {
   bool quantised_;
   uint64_t of_expert_;  // panels
   uint64_t panel_bytes_;
-  const std::byte* panels_;
+  Experts& experts_;
   const CpuKernels& kernels_;
   uint32_t n_active_ = 0;
   uint32_t *ends_, *active_, *order_;
@@ -127,9 +131,9 @@ uint64_t routed_scratch_bytes(const StepShape& shape) {
   return lists_bytes(shape.n_experts, n) + n * round_up(shape.max_routed_in, kBlock) * sizeof(float);
 }
 
-void linear_routed(const LinearRoutedArgs& args, const std::byte* panels, const CpuKernels& kernels, ThreadPool& pool,
+void linear_routed(const LinearRoutedArgs& args, Experts& experts, const CpuKernels& kernels, ThreadPool& pool,
                    std::byte* scratch) {
-  Routed(args, panels, kernels, scratch).run(pool);
+  Routed(args, experts, kernels, scratch).run(pool);
 }
 
 }  // namespace foundry::cpu

@@ -15,7 +15,7 @@ from typing import Any
 
 from foundry.errors import ModelFormatError
 from foundry.models import architectures, naming_of
-from foundry.models.naming import KEYS, Naming
+from foundry.models.naming import KEYS, Naming, whole_number
 
 MOST_LAYERS = MOST_DIMS = 1 << 16
 # They change no logit, or what they say is told by the weights that are there.
@@ -29,7 +29,7 @@ HARMLESS = frozenset((
     "qkv_bias", "tie_word_embeddings", "torchscript", "problem_type", "id2label", "label2id",
     "chunk_size_feed_forward", "is_decoder", "use_mrope", "rope_interleaved", "no_rope_layer_interval",
     "cache_implementation", "mlp_hidden_act", "name_or_path", "max_window_layers", "use_sliding_window",
-    "tokenizer_class", "layer_norm_eps",
+    "tokenizer_class", "layer_norm_eps", "output_router_logits", "router_aux_loss_coef",
 ))
 # fmt: on
 HARMLESS_BEGINNINGS = ("_", "unsloth", "transformers.js")
@@ -49,11 +49,16 @@ OFF: Mapping[str, tuple[Any, ...]] = {
     "parallel_attn": (False,),
     "alibi": (False,),
     "norm_type": ("layer_norm",),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
+    "attn_output_gate": (True,),
+    "tie_embedding": (True,),
+    "swiglu_alpha": (1.702,),
 }
 # fmt: off
 READ_HERE = frozenset((
     "head_dim", "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
-    "sliding_window", "layer_types", "original_max_position_embeddings", "query_pre_attn_scalar",
+    "sliding_window", "layer_types", "quantization_config", "original_max_position_embeddings", "query_pre_attn_scalar",
 ))
 # fmt: on
 
@@ -67,6 +72,7 @@ class Configuration:
     metadata: GGUF's keys and values.
     tables: name -> values of what GGUF files have as tensors and a configuration computes.
     tied: the output's weights are the embedding's.
+    theirs: the keys of config.json, with the family's defaults.
     has_images: there are parts that see images, which are left out.
     """
 
@@ -76,36 +82,46 @@ class Configuration:
     tables: dict[str, tuple[float, ...]]
     tied: bool
     has_images: bool
+    theirs: Mapping[str, Any]
 
 
 def read_configuration(whole: Mapping[str, Any]) -> Configuration:
     """Raises ModelFormatError for a model that is not read, by what it is and the nearest that is."""
-    if whole.get("quantization_config") is not None:
-        how = whole["quantization_config"]
-        method = how.get("quant_method") if isinstance(how, Mapping) else how
-        raise ModelFormatError(
-            f"config.json: quantization_config: expected weights in F32, F16 or BF16, found {method!r}; of quantised"
-            " models the GGUF files are read"
-        )
     text = whole.get("text_config", whole)
     if not isinstance(text, Mapping):
         raise ModelFormatError(f"config.json: text_config: expected keys and values, found {text!r}")
     architecture, naming = _family(text, whole)
+    _refuse_quantised(whole, naming)
     config = {**naming.defaults, **text}
     _refuse_others(config, naming)
     keys = _plain_keys(config, naming)
     dim = _head_dim(config)
     keys["attention.key_length"] = keys["attention.value_length"] = dim
-    rope, tables = _rope(config, dim)
-    keys |= rope | _windows(config)
+    rope, tables = _rope(config, dim, naming.whole_pairs)
+    keys |= rope | dict(naming.constant)
+    keys |= _windows(config) if not naming.other_layers else {}
+    if naming.computed is not None:
+        keys |= naming.computed(config)
     if (scalar := config.get("query_pre_attn_scalar")) is not None:
         keys["attention.scale"] = _number("query_pre_attn_scalar", scalar) ** -0.5
     tied = text.get("tie_word_embeddings", whole.get("tie_word_embeddings"))
     metadata = {"general.architecture": architecture}
     metadata |= {f"{architecture}.{key}": value for key, value in keys.items()}
     return Configuration(
-        architecture, naming, metadata, tables, naming.tied if tied is None else bool(tied), text is not whole
+        architecture, naming, metadata, tables, naming.tied if tied is None else bool(tied), text is not whole, config
     )
+
+
+def _refuse_quantised(whole: Mapping[str, Any], naming: Naming) -> None:
+    if (how := whole.get("quantization_config")) is None:
+        return
+    method = how.get("quant_method") if isinstance(how, Mapping) else how
+    if not naming.quantised or method != naming.quantised:
+        wanted = f" or {naming.quantised}" if naming.quantised else ""
+        raise ModelFormatError(
+            f"config.json: quantization_config: expected weights in F32, F16 or BF16{wanted}, found {method!r}; of"
+            " quantised models the GGUF files are read"
+        )
 
 
 def _family(text: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[str, Naming]:
@@ -131,6 +147,8 @@ def _refuse_others(config: Mapping[str, Any], naming: Naming) -> None:
     unknown = []
     for key, value in config.items():
         if key in naming.keys or key in KEYS or key in READ_HERE or key in HARMLESS or value is None:
+            continue
+        if key in naming.harmless:
             continue
         if key in OFF:
             if value not in OFF[key]:
@@ -167,9 +185,7 @@ def _number(key: str, value: Any, least: float = 0.0) -> float:
 
 
 def _whole(key: str, value: Any, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ModelFormatError(f"config.json: {key}: expected a whole number from 1 to {most}, found {value!r}")
-    return value
+    return whole_number({key: value}, key, most)
 
 
 def _head_dim(config: Mapping[str, Any]) -> int:
@@ -203,7 +219,9 @@ def _windows(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"attention.sliding_window": window, "attention.sliding_window_pattern": sliding}
 
 
-def _rope(config: Mapping[str, Any], head_dim: int) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
+def _rope(
+    config: Mapping[str, Any], head_dim: int, whole_pairs: bool
+) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
         raise ModelFormatError(f"config.json: rope_parameters: expected keys and values, found {given!r}")
@@ -239,6 +257,9 @@ def _rope(config: Mapping[str, Any], head_dim: int) -> tuple[dict[str, Any], dic
     factor = given.get("factor")
     if factor is None:
         factor = context / trained
+    if kind == "yarn" and given.get("truncate", True) is not whole_pairs:
+        expected, found = str(whole_pairs).lower(), str(given.get("truncate", True)).lower()
+        raise ModelFormatError(f"config.json: truncate: expected {expected}, found {found}, which is not supported")
     more, tables = _SCALINGS[kind](given, _number("factor", factor), trained, keys["rope.freq_base"], dims)
     return keys | more, tables
 
@@ -251,8 +272,6 @@ def _linear(given: Mapping[str, Any], factor: float, trained: int, base: float, 
 
 
 def _yarn(given: Mapping[str, Any], factor: float, trained: int, base: float, dims: int) -> _Scaling:
-    if given.get("truncate", True) is not True:
-        raise ModelFormatError("config.json: truncate: expected true, found false, which is not supported")
     keys = {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
     for key in ("beta_fast", "beta_slow"):
         if given.get(key) is not None:

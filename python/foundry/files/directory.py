@@ -10,6 +10,7 @@ from typing import Any
 from foundry import _core
 from foundry.errors import ModelFormatError
 from foundry.files import bounded_json, safetensors
+from foundry.files.arranging import Arranging, Role
 from foundry.files.configuration import Configuration, read_configuration
 from foundry.models.naming import LAYER, ONCE
 
@@ -48,39 +49,55 @@ def open_weights(
     """
     shards, known = _shards(folder)
     files, tensors, n_of_images = [], {}, 0
+    arranging = Arranging(config)
     for shard in shards:
         file = _opened(os.path.join(folder, shard), header_only)
         table = safetensors.read_table(file)
         if missing := [name for name, where in known.items() if where == shard and name not in table]:
             raise ModelFormatError(f"{file.path}: expected tensor {missing[0]!r}, as {INDEX} has it, found none")
         for name, entry in table.items():
-            ours = our_name(name, config)
+            role = arranging.take(name, PREFIXES.sub("", name, count=1), entry)
+            ours = name if role else our_name(name, config)
             if ours is None:
                 n_of_images += IMAGES.match(name) is not None
                 continue
-            if entry.type in safetensors.READABLE and entry.bytes:
-                plus = 1.0 if config.naming.norms_less_one and ours.endswith("norm.weight") else 0.0
+            if role is Role.bytes and entry.type == "U8" and entry.bytes:
+                file.add_bytes(name, entry.bytes, entry.offset)
+            elif role is not Role.bytes and entry.type in safetensors.READABLE and entry.bytes:
+                plus = 1.0 if _less_one(ours, config) else 0.0
                 kind = safetensors.READABLE[entry.type]
                 file.add(ours, kind, entry.rows, entry.cols, entry.offset, plus)
             else:
                 raise ModelFormatError(
-                    f"{file.path}: tensor {name[:80]!r}: expected {', '.join(safetensors.READABLE)}, found {entry.type}"
-                    f" of {entry.bytes} bytes"
+                    f"{file.path}: tensor {name[:80]!r}: expected"
+                    f" {'U8' if role is Role.bytes else ', '.join(safetensors.READABLE)}, found {entry.type} of"
+                    f" {entry.bytes} bytes"
                 )
-            tensors[ours] = entry.type, (entry.rows, entry.cols), entry.bytes
+            if not role:
+                tensors[ours] = entry.type, (entry.rows, entry.cols), entry.bytes
         files.append(file)
     if not config.tied and "output.weight" not in tensors:
         raise ModelFormatError(
             f"{folder}: expected lm_head.weight, for by config.json the output's weights are not the embedding's, found"
             " no tensor of that name"
         )
-    return (files[0] if len(files) == 1 else _core.JoinedFiles(files)), tensors, n_of_images
+    weights, of_made = arranging.made_of(files[0] if len(files) == 1 else _core.JoinedFiles(files))
+    return weights, tensors | of_made, n_of_images
+
+
+def _less_one(ours: str, config: Configuration) -> bool:
+    naming = config.naming
+    if not naming.norms_less_one or not ours.endswith("norm.weight"):
+        return False
+    return not ours.endswith(tuple(f"{name}.weight" for name in naming.norms_whole))
 
 
 def our_name(theirs: str, config: Configuration) -> str | None:
     """GGUF's name of a weight; None for what is left out. What has none keeps its own, and no graph knows it."""
     naming = config.naming
     if LEFT_OUT.search(theirs) or (config.has_images and IMAGES.match(theirs)):
+        return None
+    if naming.left_out and re.search(naming.left_out, theirs):
         return None
     stem, _, kind = PREFIXES.sub("", theirs, count=1).rpartition(".")
     if stem == "lm_head" and kind == "weight" and config.tied:

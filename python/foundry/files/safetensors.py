@@ -26,10 +26,11 @@ READABLE = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor: its type as the file has it, rows and columns (dimensions before the last are rows), where it begins
-    in the file, and its bytes."""
+    """A tensor: its type as the file has it, its dimensions, rows and columns (dimensions before the last are rows),
+    where it begins in the file, and its bytes."""
 
     type: str
+    shape: tuple[int, ...]
     rows: int
     cols: int
     offset: int
@@ -82,7 +83,7 @@ def _entry(place: str, about: Any, begin: int) -> Entry:
         raise ModelFormatError(
             f"{place}: data_offsets: expected {rows * cols * SIZES[kind]} bytes, {kind} of {shape}, found {n_bytes}"
         )
-    return Entry(kind, rows, cols, begin + offsets[0], n_bytes)
+    return Entry(kind, tuple(shape), rows, cols, begin + offsets[0], n_bytes)
 
 
 def _counts(values: Any) -> bool:

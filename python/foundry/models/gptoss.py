@@ -19,24 +19,53 @@ from foundry.models.decoder import Emitter
 from foundry.models.experts import Experts, mixture
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
-from foundry.models.naming import Naming
+from foundry.models.naming import Made, Naming, even, odd
 from foundry.models.rope import HALF_ROTATED, read_rope
 from foundry.models.windows import expect_windows_like_the_rest, read_windows
 
+GATE_UP, DOWN = "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
 ALPHA, LIMIT = 1.702, 7.0  # of the gate; files do not say
 
 
 class GptOss:
-    hub = Naming(("gpt_oss",), refused="its experts are in MXFP4 of another layout there")
+    # There a matrix of an expert is [inputs, outputs], in MXFP4 [outputs, inputs], and gate and up take turns among the
+    # outputs.
+    hub = Naming(
+        ("gpt_oss",),
+        keys={
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "intermediate_size": "expert_feed_forward_length",
+            "swiglu_limit": "swiglu_clamp_exp",
+        },
+        defaults={"rope_theta": 150000.0, "head_dim": 64},
+        layer={"mlp.router": "ffn_gate_inp", "post_attention_layernorm": "post_attention_norm"},
+        made=(
+            Made("self_attn.sinks", "attn_sinks.weight"),
+            Made(GATE_UP, "ffn_gate_exps.weight", rows=even, stacked=True, transposed=True),
+            Made(GATE_UP, "ffn_up_exps.weight", rows=odd, stacked=True, transposed=True),
+            Made(DOWN, "ffn_down_exps.weight", stacked=True, transposed=True),
+            Made(f"{GATE_UP}_blocks", "ffn_gate_exps.weight", rows=even, stacked=True, scales=f"{GATE_UP}_scales"),
+            Made(f"{GATE_UP}_blocks", "ffn_up_exps.weight", rows=odd, stacked=True, scales=f"{GATE_UP}_scales"),
+            Made(f"{DOWN}_blocks", "ffn_down_exps.weight", stacked=True, scales=f"{DOWN}_scales"),
+            Made(f"{GATE_UP}_bias", "ffn_gate_exps.bias", cols=even),
+            Made(f"{GATE_UP}_bias", "ffn_up_exps.bias", cols=odd),
+            Made(f"{DOWN}_bias", "ffn_down_exps.bias"),
+        ),
+        quantised="mxfp4",
+        whole_pairs=False,
+        harmless=("experts_per_token", "initial_context_length"),
+    )
 
     def __init__(self, header: Header) -> None:
-        self.header, self.hp = header, Hyperparameters.read(header)
+        self.header, self.hp = header, Hyperparameters.read(header, ffn_size=1)  # of layers without experts: none
         self.windows = read_windows(header, self.hp, every=2)
         self.rope = read_rope(header, self.hp, HALF_ROTATED, base=150000.0, whole_pairs=False)
         self.experts = Experts.read(header, self.hp)
         header.expect("attention.scale", 0, 1 / math.sqrt(self.hp.head_dim))
         header.expect("rope.freq_base_swa", self.rope.base)
         header.expect("swiglu_clamp_exp", 0, LIMIT)
+        header.expect("hidden_activation", "silu")
         expect_windows_like_the_rest(header, self.hp, self.rope)
 
     def build(self, graph: Graph) -> None:

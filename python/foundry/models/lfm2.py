@@ -11,6 +11,9 @@ Keys as llama.cpp's converter writes them: ``attention.head_count_kv`` is 0 for 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from foundry._core import Graph
 from foundry.errors import ModelFormatError
@@ -19,7 +22,7 @@ from foundry.models.decoder import Emitter, Layer
 from foundry.models.experts import Experts, mixture
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
-from foundry.models.naming import Naming
+from foundry.models.naming import KEYS_OF_EXPERTS, Made, Naming, attending, of_experts, whole_number
 from foundry.models.rope import HALF_ROTATED, read_rope
 
 MOST_TAPS = 8  # as the graph has them
@@ -35,8 +38,71 @@ def convolution(layer: Layer, y: int, taps: int, number: int) -> int:
     return layer.linear(mixed, "shortconv.out_proj", hidden, hidden)
 
 
+ADJUSTING = ("block_auto_adjust_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of")
+# How the first of these models were trained, or what other keys say again.
+UNREAD = (
+    *("block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale", "block_use_swiglu"),
+    *("block_use_xavier_init", "conv_dim", "conv_dim_out", "conv_use_xavier_init"),
+)
+
+
+def computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of config.json: which layers attend, and how wide the dense networks are."""
+
+    layers, attends = whole_number(config, "num_hidden_layers", 1 << 16), attending(config, "conv")
+    if attends is None and isinstance(which := config.get("full_attn_idxs"), list):
+        attends = [number in which for number in range(layers)]
+    heads = config.get("num_key_value_heads")
+    keys: dict[str, Any] = {"attention.head_count_kv": [heads if one else 0 for one in attends or [True] * layers]}
+    if config.get("block_auto_adjust_ff_dim", False):
+        given = "block_ff_dim" if config.get("block_ff_dim") is not None else "intermediate_size"
+        width = 2 * whole_number(config, given) // 3
+        if (times := config.get("block_ffn_dim_multiplier")) is not None:
+            if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times < 1e3:
+                raise ModelFormatError(
+                    f"config.json: block_ffn_dim_multiplier: expected a number above 0, found {times!r}"
+                )
+            multiple = whole_number(config, "block_multiple_of")
+            width = -(-int(times * width) // multiple) * multiple
+        keys["feed_forward_length"] = width
+    return keys
+
+
 class Lfm2:
-    hub = Naming(("lfm2",), refused="the taps of its convolutions have a dimension more there, which is not read")
+    hub = Naming(
+        ("lfm2",),
+        keys={
+            "norm_eps": "attention.layer_norm_rms_epsilon",
+            "conv_L_cache": "shortconv.l_cache",
+            "block_ff_dim": "feed_forward_length",
+        },
+        defaults={
+            "rope_theta": 1e6,
+            "norm_eps": 1e-5,
+            "conv_L_cache": 3,
+            "block_auto_adjust_ff_dim": True,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_multiple_of": 256,
+        },
+        once={"embedding_norm": "token_embd_norm"},
+        layer={
+            "operator_norm": "attn_norm",
+            "ffn_norm": "ffn_norm",
+            "self_attn.out_proj": "attn_output",
+            "self_attn.q_layernorm": "attn_q_norm",
+            "self_attn.k_layernorm": "attn_k_norm",
+            "conv.in_proj": "shortconv.in_proj",
+            "conv.conv": "shortconv.conv",
+            "conv.out_proj": "shortconv.out_proj",
+            "feed_forward.w1": "ffn_gate",
+            "feed_forward.w3": "ffn_up",
+            "feed_forward.w2": "ffn_down",
+        },
+        tied=True,
+        computed=computed,
+        other_layers="conv",
+        harmless=("full_attn_idxs", "conv_bias", "num_heads", "theta", "use_pos_enc", *ADJUSTING, *UNREAD),
+    )
 
     def __init__(self, header: Header) -> None:
         self.header = header
@@ -53,6 +119,7 @@ class Lfm2:
         self.taps = header.integer("shortconv.l_cache", least=2, most=MOST_TAPS + 1)
         self.attention_scale = 1 / math.sqrt(self.hp.head_dim)
         header.expect("attention.sliding_window", 0)
+        header.expect("hidden_activation", "silu")
         header.ignore(*windows.KEYS)
 
     def ffn(self, layer: Layer, number: int, y: int) -> int:
@@ -81,7 +148,25 @@ class Lfm2:
 
 
 class Lfm2Moe(Lfm2):
-    hub = Naming(("lfm2_moe",), refused="its experts are tensors of their own there, which are not joined")
+    hub = replace(
+        Lfm2.hub,
+        types=("lfm2_moe",),
+        keys={
+            **Lfm2.hub.keys,
+            **KEYS_OF_EXPERTS,
+            "num_dense_layers": "leading_dense_block_count",
+            "norm_topk_prob": "expert_weights_norm",
+            "routed_scaling_factor": "expert_weights_scale",
+        },
+        defaults={"rope_theta": 1e6, "norm_eps": 1e-5, "conv_L_cache": 3, "num_dense_layers": 2},
+        layer={**Lfm2.hub.layer, "feed_forward.gate": "ffn_gate_inp"},
+        made=(
+            *of_experts("feed_forward.experts", "w1", "w3", "w2"),
+            Made("feed_forward.expert_bias", "exp_probs_b.bias"),
+        ),
+        constant={"expert_gating_func": 2},
+        harmless=(*Lfm2.hub.harmless, "use_expert_bias"),
+    )
 
     def __init__(self, header: Header) -> None:
         super().__init__(header)

@@ -15,7 +15,9 @@ in turns, ``ssm_a`` is -e^A_log, norms' scales have their 1. Layers behind the o
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from foundry._core import Graph
 from foundry.errors import ModelFormatError
@@ -24,14 +26,52 @@ from foundry.models.decoder import NO_WEIGHT, Emitter, Layer
 from foundry.models.experts import Experts, mixture
 from foundry.models.header import Header
 from foundry.models.hyperparameters import Hyperparameters
-from foundry.models.naming import Naming
+from foundry.models.naming import KEYS_OF_EXPERTS, Made, Naming, attending, of_experts, whole_number
 from foundry.models.rope import HALF_ROTATED, read_rope
 
 MOST_TAPS, MOST_DIM = 8, 256  # as the graph has them
 MOST_HEADS = 1 << 12
 INTERVAL = 4  # each so many layers one attends
 LENGTH_EPS = 1e-6  # under the root of the lengths of q and k
-REFUSED = "its heads of V stand in another order there, and its decays and convolutions are kept otherwise"
+
+
+DRAFTING = ("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
+
+
+def in_turns(n: int, config: Mapping[str, Any]) -> Sequence[int]:
+    """Heads of V that share one of Q and K stand side by side there, and here in turns with those of the others."""
+    k_heads, v_heads = _heads(config)
+    size = n // v_heads
+    if n != v_heads * size:
+        raise ModelFormatError(f"config.json: linear_num_value_heads: expected a divisor of {n}, found {v_heads}")
+    each = v_heads // k_heads
+    return [(k * each + v) * size + i for v in range(each) for k in range(k_heads) for i in range(size)]
+
+
+def behind_keys(n: int, config: Mapping[str, Any]) -> Sequence[int]:
+    """The same where heads of Q and K stand before them."""
+    n_keys = 2 * _heads(config)[0] * whole_number(config, "linear_key_head_dim", MOST_DIM)
+    return [*range(min(n, n_keys)), *(n_keys + one for one in in_turns(max(n - n_keys, 0), config))]
+
+
+def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
+    k_heads = whole_number(config, "linear_num_key_heads", MOST_HEADS)
+    v_heads = whole_number(config, "linear_num_value_heads", MOST_HEADS)
+    if v_heads % k_heads:
+        raise ModelFormatError(
+            f"config.json: linear_num_value_heads: expected a multiple of the {k_heads} heads of Q and K, found"
+            f" {v_heads}"
+        )
+    return k_heads, v_heads
+
+
+def computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of config.json: the values of all heads of V together, and which layers attend."""
+    values = _heads(config)[1] * whole_number(config, "linear_value_head_dim", MOST_DIM)
+    keys: dict[str, Any] = {"ssm.inner_size": values}
+    if (attends := attending(config, "linear_attention")) is not None:
+        keys["attention.recurrent_layers"] = [not one for one in attends]
+    return keys
 
 
 class Delta:
@@ -107,7 +147,45 @@ class Delta:
 
 
 class Qwen35:
-    hub = Naming(("qwen3_5_text", "qwen3_5"), refused=REFUSED)
+    hub = Naming(
+        ("qwen3_5_text", "qwen3_5"),
+        keys={
+            "linear_conv_kernel_dim": "ssm.conv_kernel",
+            "linear_num_key_heads": "ssm.group_count",
+            "linear_num_value_heads": "ssm.time_step_rank",
+            "linear_key_head_dim": "ssm.state_size",
+            "full_attention_interval": "full_attention_interval",
+        },
+        defaults={
+            "head_dim": 256,
+            "partial_rotary_factor": 0.25,
+            "linear_conv_kernel_dim": 4,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+        },
+        layer={
+            "post_attention_layernorm": "post_attention_norm",
+            "linear_attn.norm": "ssm_norm",
+        },
+        made=(
+            Made("linear_attn.in_proj_qkv.weight", "attn_qkv.weight", rows=behind_keys),
+            Made("linear_attn.in_proj_z.weight", "attn_gate.weight", rows=in_turns),
+            Made("linear_attn.in_proj_b.weight", "ssm_beta.weight", rows=in_turns),
+            Made("linear_attn.in_proj_a.weight", "ssm_alpha.weight", rows=in_turns),
+            Made("linear_attn.conv1d.weight", "ssm_conv1d.weight", rows=behind_keys),
+            Made("linear_attn.A_log", "ssm_a", cols=in_turns, minus_exp=True),
+            Made("linear_attn.dt_bias", "ssm_dt.bias", cols=in_turns),
+            Made("linear_attn.out_proj.weight", "ssm_out.weight", cols=in_turns),
+        ),
+        norms_less_one=True,
+        norms_whole=("ssm_norm",),
+        left_out=r"^mtp\.",  # layers that draft tokens
+        computed=computed,
+        other_layers="linear_attention",
+        harmless=("linear_value_head_dim", "mamba_ssm_dtype", *DRAFTING),
+    )
     ffn_size: int | None = None  # where the file does not say
 
     def __init__(self, header: Header) -> None:
@@ -132,6 +210,7 @@ class Qwen35:
         # Sections of time, height and width, whose positions are all the same where there is text alone.
         header.ignore("rope.dimension_sections")
         header.expect("attention.sliding_window", 0)
+        header.expect("hidden_activation", "silu")
         header.ignore(*windows.KEYS)
 
     @staticmethod
@@ -169,7 +248,24 @@ class Qwen35:
 
 
 class Qwen35Moe(Qwen35):
-    hub = Naming(("qwen3_5_moe_text", "qwen3_5_moe"), refused=REFUSED)
+    hub = replace(
+        Qwen35.hub,
+        types=("qwen3_5_moe_text", "qwen3_5_moe"),
+        keys={
+            **Qwen35.hub.keys,
+            **KEYS_OF_EXPERTS,
+            "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+        },
+        layer={
+            **Qwen35.hub.layer,
+            "mlp.gate": "ffn_gate_inp",
+            "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+            "mlp.shared_expert.up_proj": "ffn_up_shexp",
+            "mlp.shared_expert.down_proj": "ffn_down_shexp",
+            "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+        },
+        made=(*Qwen35.hub.made, *of_experts("mlp.experts")),
+    )
     ffn_size = 1  # of layers without experts, of which there are none
 
     def __init__(self, header: Header) -> None:

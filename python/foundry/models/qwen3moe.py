@@ -9,12 +9,18 @@ from __future__ import annotations
 from foundry.models.decoder import Layer
 from foundry.models.experts import Experts, mixture
 from foundry.models.header import Header
-from foundry.models.naming import Naming
+from foundry.models.naming import KEYS_OF_EXPERTS, Naming, of_experts
 from foundry.models.qwen3 import Qwen3
 
 
 class Qwen3Moe(Qwen3):
-    hub = Naming(("qwen3_moe",), refused="its experts are tensors of their own there, which are not joined")
+    hub = Naming(
+        ("qwen3_moe",),
+        keys=KEYS_OF_EXPERTS | {"num_local_experts": "expert_count", "norm_topk_prob": "expert_weights_norm"},
+        defaults={"use_sliding_window": False, "norm_topk_prob": False},
+        layer={"mlp.gate": "ffn_gate_inp"},
+        made=of_experts("mlp.experts"),
+    )
 
     def __init__(self, header: Header) -> None:
         super().__init__(header)
