@@ -1,6 +1,6 @@
 // gated_delta: the gated delta rule (arXiv:2412.06464), whose formula is params.h's. A state's columns, values of V, do
-// not see each other: a few lanes have one between them, in registers, and go through the rows with it. Then the norm of
-// what comes out and its gate. A row reads the state once: o = kept S^T q + (k q) delta.
+// not see each other: a few lanes have one between them, in registers, and go through the rows with it. Then the norm
+// of what comes out and its gate. A row goes over the state once before it writes it: o = kept S^T q + (k q) delta.
 #include "kernel.h"
 using namespace metal;
 #include "gates.h"

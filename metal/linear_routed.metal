@@ -1,6 +1,6 @@
-// linear_routed: y = x W_e^T (+ bias_e) for each expert e that a row has chosen; and sum_routed, what then comes of a row.
+// linear_routed: y = x W_e^T (+ bias_e) for each expert e that a row has chosen; and sum_routed, what comes of a row.
 // A part is one expert's place in a row, and a threadgroup's own: each is summed as linear.metal sums a row, so it has
-// the same bits whoever else is in the step. The host does not know the choice; matrices that nobody chose are not read.
+// the same bits whoever else is in the step. The host does not know the choice; what nobody chose is not read.
 #include "kernel.h"
 using namespace metal;
 #include "formats.h"

@@ -1,6 +1,6 @@
-// route: which experts a row goes through, and what each counts. cpp/device/route.cpp is the definition, in double: what
-// it compares are scores as they are, or, where a bias or groups decide, gates in two floats, of equals the lower number
-// first. Gates below 1e-38 are 0 here.
+// route: which experts a row goes through, and what each counts. cpp/device/route.cpp is the definition, in double.
+// Compared are scores as they are, or, where a bias or groups decide, gates in two floats; of equals the lower number
+// is first. Gates below 1e-38 are 0 here.
 #include "kernel.h"
 using namespace metal;
 #include "two_floats.h"

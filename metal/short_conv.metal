@@ -1,5 +1,5 @@
-// short_conv: as LFM2 has it (arXiv:2511.23404), c * conv(b * x), or conv(x) alone, or silu of it. A row's sum is one, in
-// the order of its taps, whether a value comes from a row of the step or from the state before it.
+// short_conv: as LFM2 has it (arXiv:2511.23404), c * conv(b * x), or conv(x) alone, or silu of it. A row's sum is one,
+// in the order of its taps, whether a value comes from a row of the step or from the state before it.
 #include "kernel.h"
 using namespace metal;
 #include "gates.h"

@@ -10,8 +10,8 @@ struct Run {
 };
 static_assert(sizeof(Run) == 24, "Run is StateRun");
 
-/// Whether a run begins with the state that the one before it ends with, and its rows with the row behind: then both are
-/// one thread's, in their order. Runs that do not may be taken at the same time.
+/// Whether a run begins with the state that the one before it ends with, and so with the row behind that one's last:
+/// then both are one thread's, in their order. Runs that do not may be taken at the same time.
 METAL_FUNC bool goes_on(device const Run* runs, uint i) {
   return i != 0 && runs[i].from != nullptr && runs[i].from == runs[i - 1].to;
 }

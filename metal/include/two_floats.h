@@ -1,5 +1,5 @@
-// Numbers as the sum of two floats, some 46 bits of them (Dekker, Numerische Mathematik 18, 1971), for where the rounding
-// of one float would decide something. Kernels have no double.
+// Numbers as the sum of two floats, some 46 bits of them (Dekker, Numerische Mathematik 18, 1971), for where the
+// rounding of one float would decide something. Kernels have no double.
 #pragma once
 
 struct TwoFloats {

@@ -1,5 +1,6 @@
 // Mixtures of experts: route against choices worked out here, linear_routed against linear with one expert's matrix, to
-// the bit (on GPUs, where kernels of linear are several, within what roundings do), and sum_routed against the reference.
+// the bit (on GPUs, which have several kernels of linear, within what roundings do), and sum_routed against the
+// reference.
 #include <doctest/doctest.h>
 
 #include <algorithm>

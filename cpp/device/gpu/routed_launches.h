@@ -5,8 +5,8 @@
 namespace foundry {
 
 Dispatch route_launch(const RouteArgs& args);
-/// Of a weight in the file's order. Each expert's place in a row is a threadgroup's own, which reads its matrix: of many
-/// rows the same matrix is read once for each that chose it.
+/// Of a weight in the file's order. Each expert's place in a row is a threadgroup's own, which reads its matrix: of
+/// many rows the same matrix is read once for each that chose it.
 Dispatch linear_routed_launch(const LinearRoutedArgs& args);
 Dispatch sum_routed_launch(const SumRoutedArgs& args);
 
