@@ -245,12 +245,16 @@ kernel void attention_decode(device const float* q [[buffer(0)]], device const S
   }
 }
 
-/// Grid: (n_heads, rows). Threads: 32 at least, any number.
+constant bool has_sinks [[function_constant(0)]];
+
+/// Grid: (n_heads, rows). Threads: 32 at least, any number. A sink is one more score of a head, behind all, without a
+/// value.
 template <uint kThreads>
 kernel void attention_merge(device const float* partials [[buffer(0)]], device float* out [[buffer(1)]],
                             constant KvParams& kv [[buffer(2)]], constant AttentionParams& p [[buffer(3)]],
                             constant SplitParams& split [[buffer(4)]], device const Sequence* sequences [[buffer(5)]],
-                            uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+                            device const float* sinks [[buffer(6)]], uint3 group [[threadgroup_position_in_grid]],
+                            uint index [[thread_index_in_threadgroup]]) {
   if (sequence_of(sequences, p.n_sequences, split.first_row + group.y).sequence->n_rows >= split.prefill_rows) return;
   device const float* from = partials + (ulong(group.y) * p.n_heads + group.x) * split.n_splits * (kv.head_dim + 2);
   float joint = -INFINITY;
@@ -263,6 +267,7 @@ kernel void attention_merge(device const float* partials [[buffer(0)]], device f
       total = fma(one[1], weight, total);
       value = one[1] > 0.0f ? fma(one[2 + d], weight, value) : value;
     }
+    if (has_sinks) total += precise::exp(sinks[group.x] - joint);
     out[(ulong(split.first_row + group.y) * p.n_heads + group.x) * kv.head_dim + d] = value / total;
   }
 }

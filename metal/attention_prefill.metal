@@ -85,6 +85,8 @@ struct IsCopied<F16> {
   static constant constexpr bool value = !kFewRegisters;
 };
 
+constant bool has_sinks [[function_constant(0)]];  // one more score of each head, without a value
+
 /// Grid: (groups of kSimdgroups strips, n_kv_heads, sequences). A strip is kRows rows of a head: strip u is head u %
 /// group of rows u / group * kRows. Sequences of fewer than split.prefill_rows rows are left to attention_decode. In
 /// narrow strips V is read behind K, into the same place: half the registers that hold what is under way.
@@ -92,7 +94,8 @@ template <class Format, uint kDim, uint kKeys, uint kRows>
 kernel void attention_prefill(device const float* q [[buffer(0)]], device const Sequence* sequences [[buffer(1)]],
                               device float* out [[buffer(2)]], constant KvParams& kv [[buffer(3)]],
                               constant AttentionParams& p [[buffer(4)]], constant SplitParams& split [[buffer(5)]],
-                              uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]],
+                              device const float* sinks [[buffer(6)]], uint3 group [[threadgroup_position_in_grid]],
+                              uint index [[thread_index_in_threadgroup]],
                               uint simdgroup [[simdgroup_index_in_threadgroup]],
                               uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint kTiles = kDim / 16, kKeyTiles = kKeys / 16, kStride = kDim + 8, kWords = kKeys * kStride / 8;
@@ -265,7 +268,10 @@ kernel void attention_prefill(device const float* q [[buffer(0)]], device const 
   }
 
   UNROLL
-  for (uint h = 0; h < kOwn; ++h) total[h] = tile_row_sum(total[h]);
+  for (uint h = 0; h < kOwn; ++h) {
+    total[h] = tile_row_sum(total[h]);
+    if (has_sinks) total[h] += fast::exp2(fma(sinks[head], kLog2E, -most[h]));
+  }
   UNROLL
   for (uint t = 0; t < kTiles; ++t) {
     float x[kElements];

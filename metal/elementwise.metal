@@ -1,4 +1,4 @@
-// embed, rope, swiglu, geglu, gelu, add, scale, resize_heads, select_rows.
+// embed, rope, swiglu, geglu, swiglu_clamped, sigmoid_gate, gelu, add, scale, resize_heads, select_rows.
 #include "kernel.h"
 using namespace metal;
 #include "formats.h"
@@ -71,6 +71,30 @@ kernel void gated(device const float* gate [[buffer(0)]], device const float* up
 
 /// Grid: groups of kThreads values.
 template <uint unused>
+kernel void swiglu_clamped(device const float* gate [[buffer(0)]], device const float* up [[buffer(1)]],
+                           device float* out [[buffer(2)]], constant ulong& n [[buffer(3)]],
+                           constant float& alpha [[buffer(4)]], constant float& limit [[buffer(5)]],
+                           uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i >= n) return;
+  const float g = gate[i] > limit ? limit : gate[i];  // NaN stays
+  const float u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
+  out[i] = g / (1.0f + precise::exp(-alpha * g)) * (u + 1.0f);
+}
+
+/// Grid: groups of kThreads values.
+template <uint unused>
+kernel void sigmoid_gate(device const float* in [[buffer(0)]], device const float* gate [[buffer(1)]],
+                         device float* out [[buffer(2)]], constant SigmoidGateParams& p [[buffer(3)]],
+                         uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
+  const ulong i = ulong(group.x) * kThreads + index;
+  if (i >= ulong(p.n_rows) * p.n_heads * p.width) return;
+  const ulong head = i / p.width, own = p.of_head == 1 ? 0 : p.of_head - p.width + i % p.width;
+  out[i] = in[i] / (1.0f + precise::exp(-gate[head * p.of_head + own]));
+}
+
+/// Grid: groups of kThreads values.
+template <uint unused>
 kernel void gelu(device const float* in [[buffer(0)]], device float* out [[buffer(1)]], constant ulong& n [[buffer(2)]],
                  uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {
   const ulong i = ulong(group.x) * kThreads + index;
@@ -122,5 +146,6 @@ kernel void select_rows(device const int* rows [[buffer(0)]], device const float
 FOUNDRY_FORMATS(instantiate_embed)
 of_part(rest, instantiate_kernel("rope", rope, 0); instantiate_kernel("swiglu", gated, Silu);
         instantiate_kernel("geglu", gated, Gelu); instantiate_kernel("gelu", gelu, 0);
+        instantiate_kernel("swiglu_clamped", swiglu_clamped, 0); instantiate_kernel("sigmoid_gate", sigmoid_gate, 0);
         instantiate_kernel("add", add, 0); instantiate_kernel("scale", scale, 0);
         instantiate_kernel("resize_heads", resize_heads, 0); instantiate_kernel("select_rows", select_rows, 0);)

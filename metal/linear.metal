@@ -5,22 +5,7 @@
 using namespace metal;
 #include "formats.h"
 #include "gates.h"
-
-/// `Eight` reads eight neighbours of k at a time, where rows allow it.
-struct Eight {
-  enum : uint { kStep = LinearLaunch::kNeighbours };
-  template <class Format>
-  static METAL_FUNC void weights(device const uchar* row, uint k, thread float* w) {
-    Format::eight(row, k, w);
-  }
-};
-struct Single {
-  enum : uint { kStep = 1 };
-  template <class Format>
-  static METAL_FUNC void weights(device const uchar* row, uint k, thread float* w) {
-    w[0] = Format::value(row, k);
-  }
-};
+#include "linear_steps.h"
 
 constant bool has_bias [[function_constant(0)]];
 constant bool has_residual [[function_constant(1)]];

@@ -64,29 +64,11 @@ Graph verified(const Graph& graph) {
   return graph;
 }
 
-/// What of an op GPUs don't have, or null.
-const char* only_on_the_host(const Op& op) {
-  if (op.is<RouteOp>() || op.is<LinearRoutedOp>() || op.is<SumRoutedOp>()) return "a mixture of experts";
-  if (op.is<AttentionOp>() && !op.weights.empty()) return "sinks";
-  if (op.is<ShortConvOp>() || op.is<GatedDeltaOp>()) return "a recurrent layer";
-  if (op.is<SigmoidGateOp>()) return "a gate by sigmoid";
-  return op.is<SwigluClampedOp>() ? "a clamped gate" : nullptr;
-}
-
-/// ModelFormatError for a graph with ops that the device does not have.
-const Graph& runnable(const Graph& graph, const DeviceInfo& device) {
-  for (const Op& op : graph.ops)
-    if (const char* what = only_on_the_host(op); device.gpu && what != nullptr)
-      throw ModelFormatError(op.name + " (" + op.kind_name() + "): " + what +
-                             ": expected device cpu or reference, found " + device.name);
-  return graph;
-}
-
 }  // namespace
 
 CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
-      graph_(verified(runnable(graph, device_->info()))),
+      graph_(verified(graph)),
       fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses}))),
       ledger_(limit_of(options, *device_)),
       weights_(std::move(file), graph_),

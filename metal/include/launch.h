@@ -7,8 +7,8 @@
 namespace foundry {
 #endif
 
-/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu, gelu, add, scale and resize_heads: kThreads
-/// values.
+/// embed, rope and select_rows: a row to a threadgroup. swiglu, geglu, swiglu_clamped, sigmoid_gate, gelu, add, scale,
+/// resize_heads and sum_routed: kThreads values.
 struct ElementwiseLaunch {
   enum : u32 { kThreads = 256 };
 };
@@ -32,6 +32,16 @@ struct LayerNormLaunch {
 /// at a time; the instances "single", for rows that are not whole kNeighbours, one.
 struct LinearLaunch {
   enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kOutputs = 2, kRows = 4, kNeighbours = 8 };
+};
+
+/// A row to a threadgroup, which is a simdgroup.
+struct RouteLaunch {
+  enum : u32 { kThreads = 32 };
+};
+
+/// kOutputs of one expert in a row to a simdgroup. Lanes take kNeighbours of k at a time, or the instances "single" one.
+struct LinearRoutedLaunch {
+  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kOutputs = 2, kNeighbours = LinearLaunch::kNeighbours };
 };
 
 /// Few rows on GPUs whose matrix tiles take halves, up to kMostRows: kRows to a threadgroup, whose simdgroups share k
@@ -83,6 +93,17 @@ struct AttentionPrefillLaunch {
   enum : u32 { kWideRows = 32, kWideTo = 128 };
 };
 
+/// kThreads channels to a threadgroup.
+struct ShortConvLaunch {
+  enum : u32 { kThreads = 256 };
+};
+
+/// Columns of a head's state, each of which so many lanes have as the instance says (FOUNDRY_DELTA_SLICES), and a lane
+/// kKeys of its keys at most.
+struct GatedDeltaLaunch {
+  enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kKeys = 32, kNormThreads = 32 };
+};
+
 /// A row to a threadgroup.
 struct SampleLaunch {
   enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
@@ -94,6 +115,8 @@ struct SampleLaunch {
 #define FOUNDRY_FEW_SHAPES(each, ...) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 16) FOUNDRY_FEW_ROWS(each, __VA_ARGS__, 32)
 #define FOUNDRY_WIDE(each) each(f16, F16, 1) each(bf16, BF16, 1) each(q5_k, Q5_K, 1)
 #define FOUNDRY_ARRANGED(each) each(q8_0, Q8_0) each(q4_0, Q4_0) each(q4_k, Q4_K) each(q6_k, Q6_K)
+// Lanes that a column of a delta net's state has, ascending.
+#define FOUNDRY_DELTA_SLICES(each) each(4) each(8)
 // Formats that attention has instances of its own for, where K and V both are of the format. Others, and mixtures, take
 // the instances "any".
 #define FOUNDRY_DECODE_FORMATS(each) each(f16, F16) each(q8_0, Q8_0)

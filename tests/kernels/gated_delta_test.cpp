@@ -116,7 +116,7 @@ struct InDouble {
 }  // namespace
 
 TEST_CASE("gated_delta agrees with the rule in double, and so do its states") {
-  for (const std::string& name : recurrent_devices()) {
+  for (const std::string& name : all_devices()) {
     TestDevice device(name, 2);
     for (const cases::Case& one : cases_of("gated_delta")) {
       const Delta d(one);
@@ -146,7 +146,7 @@ TEST_CASE("gated_delta agrees with the rule in double, and so do its states") {
 }
 
 TEST_CASE("gated_delta: the same bits however rows are cut, beside others, and on any threads") {
-  for (const std::string& name : recurrent_devices())
+  for (const std::string& name : all_devices())
     for (const cases::Case& one : cases_of("gated_delta")) {
       const Delta d(one);
       check_cuts(name, d, d.values(), run, one.text);
@@ -154,7 +154,7 @@ TEST_CASE("gated_delta: the same bits however rows are cut, beside others, and o
 }
 
 TEST_CASE("gated_delta: a state that is another page's stays as it is") {
-  for (const std::string& name : recurrent_devices()) {
+  for (const std::string& name : all_devices()) {
     TestDevice device(name, 2);
     for (const cases::Case& one : cases_of("gated_delta")) {
       Delta d(one);

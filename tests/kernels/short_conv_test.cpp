@@ -51,7 +51,7 @@ RecurrentResults run(TestDevice& device, const Convolution& c, uint32_t cut, con
 }  // namespace
 
 TEST_CASE("short_conv agrees with a sum in double, and keeps its last values") {
-  for (const std::string& name : recurrent_devices()) {
+  for (const std::string& name : all_devices()) {
     TestDevice device(name, 2);
     for (const cases::Case& one : cases_of("short_conv")) {
       const Convolution c(one);
@@ -94,7 +94,7 @@ TEST_CASE("short_conv agrees with a sum in double, and keeps its last values") {
 }
 
 TEST_CASE("short_conv: the same bits however rows are cut, beside others, and on any threads") {
-  for (const std::string& name : recurrent_devices())
+  for (const std::string& name : all_devices())
     for (const cases::Case& one : cases_of("short_conv")) {
       const Convolution c(one);
       check_cuts(name, c, c.p.channels, run, one.text);

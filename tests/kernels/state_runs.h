@@ -8,13 +8,6 @@
 
 namespace foundry::kernel_tests {
 
-/// GPUs have no recurrent layers yet.
-inline std::vector<std::string> recurrent_devices() {
-  std::vector<std::string> names = all_devices();
-  std::erase_if(names, [](const std::string& name) { return make_device({name, 1, {}})->info().gpu; });
-  return names;
-}
-
 struct StateSequence {
   uint32_t rows;
   std::vector<float> before;  // its state; none: nothing has come before

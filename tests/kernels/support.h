@@ -44,7 +44,6 @@ inline std::vector<cases::Case> cases_of(const std::string& op) {
 
 /// Whether the device has what the case asks for (formats.def has formats that GPUs do not read).
 inline bool readable(const cases::Case& one, Device& device) {
-  if (device.info().gpu && (one.has("sinks") || one.op == "swiglu_clamped" || one.op == "sigmoid_gate")) return false;
   const auto use = one.op == "embed" ? &Format::table : one.has("k_type") ? &Format::kv : &Format::linear;
   for (const char* key : {"type", "k_type", "v_type"})
     for (const DType type : one.has(key) ? one.types(key) : std::vector<DType>{})

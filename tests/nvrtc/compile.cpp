@@ -27,7 +27,7 @@ Dispatch named(const char* base, const std::vector<const char*>& parts, uint32_t
   return launch;
 }
 
-constexpr uint32_t kPlain = 0, kBiasAndResidual = 3, kNormAndGate = 12;
+constexpr uint32_t kPlain = 0, kBias = 1, kSinks = 1, kBiasAndResidual = 3, kNormAndGate = 12;
 
 /// A gate takes 32 outputs.
 constexpr uint32_t few_constants(uint32_t outputs) { return outputs == 32 ? kNormAndGate : kPlain; }
@@ -39,6 +39,8 @@ void add_format(std::vector<Dispatch>& all, const char* name, bool is_linear, bo
     if (is_linear) all.push_back(named("linear", {name}, constants));
   if (is_linear && is_plain) all.push_back(named("linear", {name, "single"}, kNormAndGate));
   if (is_linear) all.push_back(named("linear_tiles", {name}, kBiasAndResidual));
+  if (is_linear) all.push_back(named("linear_routed", {name}, kBias));
+  if (is_linear && is_plain) all.push_back(named("linear_routed", {name, "single"}, kBias));
 #define FOUNDRY_FEW_ONE(part, outputs, rows) \
   if (is_plain) all.push_back(named("linear_few", {part, #outputs, #rows}, few_constants(outputs)));
   FOUNDRY_FEW_SHAPES(FOUNDRY_FEW_ONE, name)
@@ -85,9 +87,16 @@ std::vector<Dispatch> every_kernel() {
   FOUNDRY_PREFILL_FORMAT(any, AnyFormat)
   all.push_back(named("rms_norm", {"narrow"}));
   all.push_back(named("rms_norm", {"wide"}));
-  for (const char* name : {"attention_merge", "layer_norm", "rope", "swiglu", "geglu", "gelu", "add", "scale",
-                           "resize_heads", "select_rows", "sample", "split_rows"})
+  for (const char* name : {"attention_merge", "layer_norm", "rope", "swiglu", "geglu", "swiglu_clamped", "sigmoid_gate",
+                           "gelu", "add", "scale", "resize_heads", "select_rows", "sum_routed", "short_conv_state",
+                           "gated_delta_norm", "sample", "split_rows"})
     all.push_back(named(name, {}));
+  all.push_back(named("attention_merge", {}, kSinks));
+  all.push_back(named("attention_prefill", {"f16", "64"}, kSinks));
+  for (const char* name : {"route", "short_conv"})
+    for (const uint32_t constants : {kPlain, kBias}) all.push_back(named(name, {}, constants));
+#define FOUNDRY_DELTA_ONE(slices) all.push_back(named("gated_delta", {#slices}));
+  FOUNDRY_DELTA_SLICES(FOUNDRY_DELTA_ONE)
   return all;
 }
 

@@ -11,6 +11,8 @@
 #include "device/gpu/gpu_weight.h"
 #include "device/gpu/launch_sizes.h"
 #include "device/gpu/linear_launches.h"
+#include "device/gpu/recurrent_launches.h"
+#include "device/gpu/routed_launches.h"
 #include "formats/dtype.h"
 #include "launch.h"
 
@@ -47,8 +49,8 @@ class GpuDevice final : public Device {
     auto weight = std::make_unique<GpuWeight>();
     weight->rows = view.rows, weight->cols = view.cols, weight->type = view.type, weight->mapped = view.data;
     weight->private_bytes = queue_->copied_bytes(view.place(), view.bytes);
-    weight->arranged =
-        use == WeightUse::linear && queue_->narrow_tiles() && can_arrange(view.type, view.rows, view.cols);
+    weight->arranged = use == WeightUse::linear && view.matrices == 1 && queue_->narrow_tiles() &&
+                       can_arrange(view.type, view.rows, view.cols);
     weight->buffer = weight->arranged ? arranged(view) : queue_->wrap(view.data, view.bytes);
     return weight;
   }
@@ -128,14 +130,35 @@ class GpuDevice final : public Device {
     if (args.gate != LinearArgs::Gate::none) gate_of(args);
   }
 
-  // Refused with the graph (engine/model.cpp).
-  void route(const RouteArgs&) override { throw ConsistencyError("a GPU was given a route"); }
-  void linear_routed(const LinearRoutedArgs&) override { throw ConsistencyError("a GPU was given a linear_routed"); }
-  void sum_routed(const SumRoutedArgs&) override { throw ConsistencyError("a GPU was given a sum_routed"); }
-  void short_conv(const ShortConvArgs&) override { throw ConsistencyError("a GPU was given a short_conv"); }
-  void gated_delta(const GatedDeltaArgs&) override { throw ConsistencyError("a GPU was given a gated_delta"); }
-  void sigmoid_gate(const SigmoidGateArgs&) override { throw ConsistencyError("a GPU was given a sigmoid_gate"); }
-  void swiglu_clamped(const ClampedGateArgs&) override { throw ConsistencyError("a GPU was given a swiglu_clamped"); }
+  void route(const RouteArgs& args) override { queue_->dispatch(route_launch(args)); }
+  void linear_routed(const LinearRoutedArgs& args) override {
+    if (!gpu_weight(args.weight).arranged) return queue_->dispatch(linear_routed_launch(args));
+    LinearArgs one;  // expert, which all rows go through
+    one.in = args.in;
+    one.outputs = {{{args.p.n_rows, args.p.in_features, args.p.out_features}, args.weight, args.bias, args.out}};
+    linear(one);
+  }
+  void sum_routed(const SumRoutedArgs& args) override { queue_->dispatch(sum_routed_launch(args)); }
+
+  void short_conv(const ShortConvArgs& args) override {
+    in_order(args, [&](const SomeRuns& runs) {
+      queue_->dispatch(short_conv_launch(args, runs));
+      queue_->dispatch(short_conv_state_launch(args, runs));
+    });
+  }
+  void gated_delta(const GatedDeltaArgs& args) override {
+    in_order(args, [&](const SomeRuns& runs) { queue_->dispatch(gated_delta_launch(args, runs)); });
+    queue_->dispatch(gated_delta_norm_launch(args));
+  }
+  void sigmoid_gate(const SigmoidGateArgs& args) override {
+    const uint64_t n = uint64_t{args.p.n_rows} * args.p.n_heads * args.p.width;
+    queue_->dispatch(Dispatch("sigmoid_gate", {groups(n, kThreads)}, kThreads)
+                         .buffer(args.in)
+                         .buffer(args.gate)
+                         .buffer(args.out)
+                         .value(args.p)
+                         .costs(moved(1, n, 3)));
+  }
 
   void rope(const RopeArgs& args) override {
     const std::vector<float>& turns = turns_of(args);
@@ -165,6 +188,7 @@ class GpuDevice final : public Device {
     const uint32_t per_kv_head = args.p.n_heads / args.kv.n_kv_heads;
     const uint32_t prefill = prefill_rows(args.kv, info_.half_tiles);
     const AttentionCall call = attention_call(args, prefill);
+    const Span sinks = args.sinks == nullptr ? args.q : span_of(args.sinks);  // then never read
     if (call.prefills != 0) {
       const SplitParams split{0, 0, 0, prefill};
       const uint32_t strip = prefill_strip(args.kv, queue_->few_registers());
@@ -174,6 +198,7 @@ class GpuDevice final : public Device {
       launch.of(kv_format(args.kv, false)).of(std::to_string(args.kv.head_dim).c_str()).buffer(args.q);
       sequences(launch, args.sequences, args.p.n_sequences);
       launch.buffer(args.out).value(args.kv).value(args.p).value(split);
+      launch.buffer(sinks).constant(0, args.sinks != nullptr);
       queue_->dispatch(
           launch.costs(call.prefill_seen * call.bytes_of_seen / strip, call.prefill_seen * call.products_of_seen));
     }
@@ -203,12 +228,25 @@ class GpuDevice final : public Device {
       Dispatch merge("attention_merge", {args.p.n_heads, rows}, AttentionMergeLaunch::kThreads);
       merge.buffer(room_).buffer(args.out).value(args.kv).value(args.p).value(split);
       sequences(merge, args.sequences, args.p.n_sequences);
+      merge.buffer(sinks).constant(0, args.sinks != nullptr);
       queue_->dispatch(merge.costs(double{1} * rows * row_partials(args.p.n_heads, args.kv.head_dim)));
     }
   }
 
   void swiglu(const GatedArgs& args) override { gated("swiglu", args); }
   void geglu(const GatedArgs& args) override { gated("geglu", args); }
+
+  void swiglu_clamped(const ClampedGateArgs& args) override {
+    const uint64_t n = uint64_t{args.n_rows} * args.width;
+    queue_->dispatch(Dispatch("swiglu_clamped", {groups(n, kThreads)}, kThreads)
+                         .buffer(args.gate)
+                         .buffer(args.up)
+                         .buffer(args.out)
+                         .value(n)
+                         .value(args.alpha)
+                         .value(args.limit)
+                         .costs(moved(1, n, 3)));
+  }
 
   void add(const AddArgs& args) override {
     const uint64_t n = uint64_t{args.n_rows} * args.width;
@@ -306,6 +344,13 @@ class GpuDevice final : public Device {
                          .buffer(args.out)
                          .value(n)
                          .costs(moved(1, n, 3)));
+  }
+
+  /// All runs of a recurrent op, as many at a time as can be bound.
+  template <class Args, class Run>
+  static void in_order(const Args& args, const Run& run) {
+    for (uint32_t first = 0; first < args.n_runs; first += kMostRuns)
+      run(SomeRuns{args.runs + first, std::min(args.n_runs - first, kMostRuns)});
   }
 
   /// Few are bound as they are (Metal takes 4 KiB so); many are put into scratch, once a step for each group.
