@@ -288,8 +288,9 @@ TEST_CASE(
 }
 
 TEST_CASE("linear_routed: the same bits whatever experts are packed at once, and whichever were before") {
-  for (const std::string& name : routing_devices()) {
+  for (const std::string& name : all_devices()) {
     TestDevice device(name, 3);
+    if (device->info().gpu) continue;  // experts are packed on the host alone
     for (const cases::Case& one : cases_of("linear_routed", *device)) {
       RoutedInputs r = routed_inputs(one);
       const uint64_t wide = uint64_t{r.used} * r.out;
