@@ -56,7 +56,8 @@ class GpuDevice final : public Device {
   }
   uint64_t scratch_bytes(const StepShape& shape) const override {
     const uint64_t partials = wave_rows(shape) * row_partials(shape.n_heads, shape.head_dim);
-    const uint64_t split = wide_tiles() ? SplitRows::bytes(shape.max_rows, shape.max_in_features) : 0;
+    const uint64_t width = std::max(shape.max_in_features, shape.max_routed_in);  // one expert alone is a linear
+    const uint64_t split = wide_tiles() ? SplitRows::bytes(shape.max_rows, width) : 0;
     return sequences_bytes(shape) + std::max(partials, split);
   }
 
