@@ -90,6 +90,7 @@ CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& gr
 }
 
 void CompiledModel::keep_experts(const ModelOptions& options) {
+  if (device_->info().gpu) return;  // which have each as the file has it
   uint64_t needed = 0;
   if (options.expert_cache_bytes != 0) {
     if (!weights_.keep_experts(*device_, options.expert_cache_bytes, &needed))

@@ -53,12 +53,12 @@ class WeightStore {
   struct Entry {
     WeightView view;
     WeightUse use;
-    std::unique_ptr<Weight> weight;
     bool routed = false;          // of experts
     std::vector<float> own = {};  // what the view shows where it is not the file's as it lies
     WeightView of_file = {};      // what `own` is made of when it is loaded; no columns: it is the graph's
     // Of rows that are made, where the device reads them in place.
     std::unique_ptr<std::byte, PagesGo> copy = nullptr;
+    std::unique_ptr<Weight> weight = nullptr;  // the last one, for it may read the others' bytes as long as it lives
     uint64_t own_bytes() const { return own.size() * sizeof(float); }
     void show_own();
     void read_own();  // from the file

@@ -27,8 +27,7 @@ class WeightSource {
   virtual std::vector<std::string_view> names() const = 0;
   virtual bool has(std::string_view name) const = 0;
   /// rows x cols; one dimension n is [1, n], and dimensions past the second are counted into the rows, and
-  /// into the matrices. Without bytes where the header
-  /// alone was opened. ModelFormatError if there is no such tensor or its type is not supported.
+  /// into the matrices. Without bytes where the header alone was opened. ModelFormatError if there is no such tensor or its type is not supported.
   virtual WeightView view(std::string_view name) const = 0;
   /// Those that were given this name.
   virtual std::optional<FileBytes> bytes_of(std::string_view) const { return std::nullopt; }

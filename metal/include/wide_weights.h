@@ -1,8 +1,7 @@
 // Rows of W as linear_wide's right operands: kWideStep halves of each of kOutputs rows, in the order of wide_tile.h, by
 // kThreads threads; behind them, where a value takes kHalves of two, what is left for a second one. A value is `scale`
 // times that, plus `minimum`: both of each block of 32, [2][kOutputs] of scales and then of minima; or, with
-// kSixteens, scales of each 16, [4][kOutputs]. What a thread reads
-// for a step it holds until it puts it down.
+// kSixteens, scales of each 16, [4][kOutputs]. What a thread reads for a step it holds until it puts it down.
 #pragma once
 #include "arranged_super.h"
 #include "lift.h"

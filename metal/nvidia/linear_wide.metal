@@ -12,7 +12,7 @@ constant bool has_residual [[function_constant(1)]];
 constant constexpr uint kSplitThreads = SplitRowsLaunch::kThreads;
 
 /// A row to a threadgroup. halves: [2][n_rows][padded] of high and of low ones, zeros from `width` on. factors: the power
-/// of two that a row's halves are to be multiplied by, [n_rows]; and the halves' sums in blocks of 32,
+/// of two that a row's halves are to be multiplied by, [n_rows]; and sums of what is halved, in blocks of 32,
 /// [padded / 32][n_rows].
 template <int>
 kernel void split_rows(device const float* in [[buffer(0)]], device uint4* halves [[buffer(1)]],

@@ -68,7 +68,7 @@ def instances() -> set[str]:
 
 
 def line(kernel: str, found: dict[str, Counts]) -> str:
-    counts = (count for one in WHOLE for count in found[one].get(kernel, ("?", "?")))
+    counts = (count for one in WHOLE for count in found[one].get(kernel, ("-", "-")))
     return " ".join([kernel, *map(str, counts)])
 
 
@@ -77,7 +77,8 @@ def read_table() -> dict[str, Counts]:
     for text in TABLE.read_text(encoding="utf-8").splitlines():
         kernel, *counts = text.split()
         for i, one in enumerate(WHOLE):
-            table[one][kernel] = (int(counts[2 * i]), int(counts[2 * i + 1]))
+            if counts[2 * i] != "-":  # other GPUs than Hopper's are not given wide tiles
+                table[one][kernel] = (int(counts[2 * i]), int(counts[2 * i + 1]))
     return table
 
 

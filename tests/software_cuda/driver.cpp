@@ -293,29 +293,33 @@ Result cuGraphDestroy(Graph graph) {
   delete graph;
   return call.refusal;
 }
-Result cuGraphAddKernelNode_v2(GraphNode* node, Graph graph, const GraphNode*, size_t n_behind,
+/// Behind nodes of the graph, by their indices.
+static bool put_behind(Graph graph, CUgraphNode_st& node, const GraphNode* from, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    const auto found =
+        std::find_if(graph->nodes.begin(), graph->nodes.end(), [&](const auto& one) { return one.get() == from[i]; });
+    if (found == graph->nodes.end()) return false;
+    node.behind.push_back(static_cast<size_t>(found - graph->nodes.begin()));
+  }
+  return true;
+}
+Result cuGraphAddKernelNode_v2(GraphNode* node, Graph graph, const GraphNode* behind, size_t n_behind,
                                const KernelNode* kernel) {
   const Call call("cuGraphAddKernelNode");
   if (call.refusal != kSuccess) return call.refusal;
   auto made = std::make_unique<CUgraphNode_st>();
-  if (!set(*made, *kernel)) return kInvalidValue;
-  if (n_behind != 0) return kInvalidValue;  // the device adds edges itself
+  if (!set(*made, *kernel) || !put_behind(graph, *made, behind, n_behind)) return kInvalidValue;
   *node = made.get();
   graph->nodes.push_back(std::move(made));
   return kSuccess;
 }
-Result cuGraphAddDependencies_v2(Graph graph, const GraphNode* from, const GraphNode* to, const GraphEdge*, size_t n) {
+Result cuGraphAddDependencies_v2(Graph graph, const GraphNode* from, const GraphNode* to, const GraphEdge* edges,
+                                 size_t n) {
   const Call call("cuGraphAddDependencies");
   if (call.refusal != kSuccess) return call.refusal;
-  const auto index_of = [&](GraphNode node) {
-    const auto& nodes = graph->nodes;
-    return static_cast<size_t>(
-        std::find_if(nodes.begin(), nodes.end(), [&](const auto& one) { return one.get() == node; }) - nodes.begin());
-  };
   for (size_t i = 0; i < n; ++i) {
-    const size_t first = index_of(from[i]), second = index_of(to[i]);
-    if (first >= second || second == graph->nodes.size()) return kInvalidValue;
-    graph->nodes[second]->behind.push_back(first);
+    if (edges[i].from_port != 1 || edges[i].type != 1) return kInvalidValue;  // only such are asked for
+    if (from[i] == to[i] || !put_behind(graph, *to[i], &from[i], 1)) return kInvalidValue;
   }
   return kSuccess;
 }

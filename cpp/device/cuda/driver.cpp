@@ -20,12 +20,16 @@ Found find() {
     found.why = "no driver (" + std::string(kLibrary) + ")";
     return found;
   }
-  const auto get = [&](auto& member, const char* name) {
+  const auto get = [&](auto& member, const char* name, bool needed = true) {
     member = reinterpret_cast<std::remove_reference_t<decltype(member)>>(dlsym(library, name));
-    if (member == nullptr && found.why.empty()) found.why = "a driver that is too old, without " + std::string(name);
+    if (needed && member == nullptr && found.why.empty())
+      found.why = "a driver that is too old, without " + std::string(name);
   };
 #define FOUNDRY_FIND(member, name, parameters) get(found.driver.member, #name);
   FOUNDRY_CUDA_DRIVER(FOUNDRY_FIND)
+#undef FOUNDRY_FIND
+#define FOUNDRY_FIND(member, name, parameters) get(found.driver.member, #name, false);
+  FOUNDRY_CUDA_NEWER_DRIVER(FOUNDRY_FIND)
 #undef FOUNDRY_FIND
   if (!found.why.empty()) return found;
   if (const Result result = found.driver.init(0); result != kSuccess)

@@ -26,7 +26,7 @@ using GraphExec = struct CUgraphExec_st*;
 struct GraphEdge {
   unsigned char from_port, to_port, type, reserved[5];
 };
-inline constexpr GraphEdge kWhenEnded{0, 0, 0, {}}, kWhenLet{1, 0, 1, {}};
+inline constexpr GraphEdge kWhenLet{1, 0, 1, {}};
 
 /// CUDA_KERNEL_NODE_PARAMS_v2
 struct KernelNode {
@@ -77,8 +77,6 @@ inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
   FUNCTION(destroy_graph, cuGraphDestroy, (Graph graph))                                                              \
   FUNCTION(add_kernel, cuGraphAddKernelNode_v2,                                                                       \
            (GraphNode * node, Graph graph, const GraphNode* behind, size_t n_behind, const KernelNode* kernel))       \
-  FUNCTION(add_edges, cuGraphAddDependencies_v2,                                                                      \
-           (Graph graph, const GraphNode* from, const GraphNode* to, const GraphEdge* edges, size_t n))               \
   FUNCTION(instantiate, cuGraphInstantiateWithFlags, (GraphExec * exec, Graph graph, unsigned long long flags))       \
   FUNCTION(set_kernel, cuGraphExecKernelNodeSetParams_v2, (GraphExec exec, GraphNode node, const KernelNode* kernel)) \
   FUNCTION(launch_graph, cuGraphLaunch, (GraphExec exec, Stream stream))                                              \
@@ -91,9 +89,15 @@ inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTime = 2;
   FUNCTION(record, cuEventRecord, (Event event, Stream stream))                                                       \
   FUNCTION(wait_for_event, cuEventSynchronize, (Event event))
 
+// Those that older drivers lack (before CUDA 12.3), and then are null.
+#define FOUNDRY_CUDA_NEWER_DRIVER(FUNCTION)      \
+  FUNCTION(add_edges, cuGraphAddDependencies_v2, \
+           (Graph graph, const GraphNode* from, const GraphNode* to, const GraphEdge* edges, size_t n))
+
 struct Driver {
 #define FOUNDRY_MEMBER(member, name, parameters) Result(*member) parameters = nullptr;
   FOUNDRY_CUDA_DRIVER(FOUNDRY_MEMBER)
+  FOUNDRY_CUDA_NEWER_DRIVER(FOUNDRY_MEMBER)
 #undef FOUNDRY_MEMBER
   /// "CUDA_ERROR_ILLEGAL_ADDRESS"
   std::string name_of(Result error) const;

@@ -112,17 +112,18 @@ void Launches::make(const std::vector<Launch>& launches) {
     made->launches = launches;
     made->nodes.reserve(launches.size());
     // Launches beside each other are a set; each waits for all of the set before.
-    const bool begins_early = gpu_->properties().major >= 9;  // wait_for_inputs() of metal/translate/cuda
-    const GraphEdge edge = begins_early ? kWhenLet : kWhenEnded;
+    // Early, where kernels wait for their inputs (metal/translate/cuda) and the driver has such edges.
+    const bool begins_early = gpu_->properties().major >= 9 && driver.add_edges != nullptr;
     std::vector<GraphNode> before, set;
     for (Launch& one : made->launches) {
       if (!one.is_beside) before = std::exchange(set, {});
       void* parameters[] = {&one.arguments};
       const KernelNode kernel = node_of(one, parameters);
       GraphNode node = nullptr;
-      gpu_->check(driver.add_kernel(&node, made->graph, nullptr, 0, &kernel), "a graph's launch");
-      for (const GraphNode ahead : before)
-        gpu_->check(driver.add_edges(made->graph, &ahead, &node, &edge, 1), "a graph's order");
+      const size_t behind = begins_early ? 0 : before.size();
+      gpu_->check(driver.add_kernel(&node, made->graph, before.data(), behind, &kernel), "a graph's launch");
+      for (size_t i = 0; begins_early && i < before.size(); ++i)
+        gpu_->check(driver.add_edges(made->graph, &before[i], &node, &kWhenLet, 1), "a graph's order");
       made->nodes.push_back(node);
       set.push_back(node);
     }

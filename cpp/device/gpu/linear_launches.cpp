@@ -46,7 +46,7 @@ void bind_fused(Dispatch& launch, const LinearArgs& args, const LinearArgs::Outp
 }
 
 /// Of a value of the weight, as wide tiles have it; 0: they don't.
-uint32_t wide_halves(const Weight* weight) {
+uint32_t halves_of_value(const Weight* weight) {
   if (gpu_weight(weight).arranged) return 1;
   switch (weight->type) {
 #define FOUNDRY_HALVES(name, Name, halves) \
@@ -79,7 +79,7 @@ bool suits_narrow_tiles(const Weight* weight) {
   return gpu_weight(weight).arranged || block_elements(weight->type) == 1;
 }
 
-bool suits_wide_tiles(const Weight* weight) { return wide_halves(weight) != 0; }
+bool suits_wide_tiles(const Weight* weight) { return halves_of_value(weight) != 0; }
 
 uint64_t SplitRows::bytes(uint64_t rows, uint64_t width) {
   return factors_at(rows, width) + (1 + padded(width) / 32) * rows * sizeof(float);
@@ -97,7 +97,7 @@ Dispatch split_rows_launch(const SplitRowsParams& p, Span in, Span room) {
 Dispatch linear_wide_launch(const LinearArgs& args, const LinearArgs::Output& output, Span split) {
   const bool narrow = output.p.n_rows <= LinearWideLaunch::kNarrow;
   constexpr uint32_t kSide = LinearWideLaunch::kSide, kNarrow = LinearWideLaunch::kNarrow;
-  const uint32_t side = narrow ? kNarrow : kSide, halves = wide_halves(output.weight);
+  const uint32_t side = narrow ? kNarrow : kSide, halves = halves_of_value(output.weight);
   const uint32_t row_groups = groups(output.p.n_rows, side);
   Dispatch launch("linear_wide", {row_groups * groups(output.p.out_features, side)}, side * 2);
   of_format(launch, output);
