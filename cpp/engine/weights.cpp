@@ -112,7 +112,7 @@ WeightStore::Entry WeightStore::find(const Op& op, const WeightRef& ref, WeightU
     view.bytes = (row_part ? ref.rows : ref.cols) * each;
   }
   const bool as_it_lies = view.type == DType::f32 && view.plus == 0 && !view.minus_exp && view.made == nullptr;
-  if (!vector || as_it_lies) return {std::move(view), use, nullptr};
+  if (!vector || as_it_lies) return {std::move(view), use};
   Entry entry{};
   entry.use = use, entry.own.resize(view.rows * view.cols), entry.view.name = view.name;
   entry.of_file = std::move(view);

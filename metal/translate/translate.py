@@ -169,6 +169,9 @@ def lint(source: Source, found: list[Kernel]) -> None:
     for match in re.finditer(r"^[^#\n]*\bthreadgroup\s+[\w:<>, ]+?\s+\w+\s*\[[^\]]*\]\s*;", source.code, re.M):
         if not any(kernel.body < match.start() < kernel.end for kernel in found):
             source.fail(match.start(), "a threadgroup array outside a kernel's body")
+    waits = [kernel for kernel in found if "WAIT_FOR_INPUTS()" in source.code[kernel.body : kernel.end]]
+    if 0 < len(waits) < len(found):
+        source.fail(waits[0].begin, "WAIT_FOR_INPUTS() in some kernels of a file: it is in all of them or in none")
     lint_pointers(source)
 
 

@@ -112,6 +112,11 @@ FAULTS = {
     "a static method that calls itself": Fault(
         "recursion", outside="struct Bad { static METAL_FUNC uint f(uint x) { return x == 0 ? 0 : Bad::f(x - 1); } };"
     ),
+    "a kernel that waits for its inputs beside one that doesn't": Fault(
+        "in all of them or in none",
+        "WAIT_FOR_INPUTS();",
+        outside="kernel void other(device float* out [[buffer(0)]]) { out[0] = 0.0f; }",
+    ),
     "a lambda": Fault("no lambdas", "shared[0] = [](float x) { return x; }(in[0]);"),
     "an exception": Fault("no exceptions", "if (n == 0) throw 1;"),
     "memory from new": Fault("no exceptions, no new", "thread float* x = new float[4]; x[0] = 1.0f;"),
