@@ -25,13 +25,15 @@ void TensorFile::fail(const std::string& name, const std::string& expected, cons
   throw ModelFormatError(path() + ": tensor \"" + name + "\": expected " + expected + ", found " + found);
 }
 
-/// The bytes from there on, which nobody else has.
-void TensorFile::take(const std::string& name, uint64_t bytes, uint64_t offset) {
+void TensorFile::fail_past_end(const std::string& name, const std::string& what, uint64_t offset) const {
+  fail(name, what + " inside the file of " + std::to_string(file_bytes()) + " bytes", "byte " + std::to_string(offset));
+}
+
+/// The bytes from there on, which nobody else has; `what` they are.
+void TensorFile::take(const std::string& name, const std::string& what, uint64_t bytes, uint64_t offset) {
   if (has(name) || bytes_.count(name) != 0) fail(name, "each name once", "it twice");
   const auto end = checked_add(offset, bytes);
-  if (!end || *end > file_bytes())
-    fail(name, std::to_string(bytes) + " bytes inside the file of " + std::to_string(file_bytes()),
-         "byte " + std::to_string(offset));
+  if (!end || *end > file_bytes()) fail_past_end(name, what, offset);
   const auto next = by_offset_.lower_bound(offset);
   const Taken* beside = nullptr;
   if (next != by_offset_.end() && next->first < *end) beside = &next->second;
@@ -48,12 +50,12 @@ void TensorFile::add(const std::string& name, DType type, uint64_t rows, uint64_
     fail(name, "rows of whole blocks of " + std::string(dtype_name(type)), shape());
   const auto row = checked_mul(cols / format.block_elements, format.block_bytes);
   const auto bytes = row ? checked_mul(rows, *row) : std::nullopt;
-  if (!bytes) fail(name, "what a file could hold", shape());
+  if (!bytes) fail_past_end(name, shape(), offset);
   // Safetensors' writers put the wider types first, so that every value lies where its type wants it.
   if (offset % std::min<uint32_t>(format.block_bytes, 4) != 0 && format.block_elements == 1)
     fail(name, "it at a multiple of " + std::to_string(format.block_bytes) + " bytes",
          "at byte " + std::to_string(offset));
-  take(name, *bytes, offset);
+  take(name, shape(), *bytes, offset);
 
   WeightView view;
   view.name = name, view.type = type, view.rows = rows, view.cols = cols, view.bytes = *bytes, view.offset = offset;
@@ -64,7 +66,7 @@ void TensorFile::add(const std::string& name, DType type, uint64_t rows, uint64_
 
 void TensorFile::add_bytes(const std::string& name, uint64_t bytes, uint64_t offset) {
   if (bytes == 0) fail(name, "bytes", "none");
-  take(name, bytes, offset);
+  take(name, std::to_string(bytes) + " bytes", bytes, offset);
   bytes_.emplace(name, FileBytes{header_only_ ? nullptr : file_.data() + offset, bytes});
 }
 

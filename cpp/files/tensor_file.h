@@ -36,7 +36,8 @@ class TensorFile final : public WeightSource {
     std::string name;
     uint64_t bytes;
   };
-  void take(const std::string& name, uint64_t bytes, uint64_t offset);
+  void take(const std::string& name, const std::string& what, uint64_t bytes, uint64_t offset);
+  [[noreturn]] void fail_past_end(const std::string& name, const std::string& what, uint64_t offset) const;
   [[noreturn]] void fail(const std::string& name, const std::string& expected, const std::string& found) const;
   MappedFile file_;
   bool header_only_;
