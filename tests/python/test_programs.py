@@ -330,4 +330,4 @@ def test_some_programs(tiny_path: Callable[..., Path], of: int, prefix_cache_byt
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 30_000])
 @pytest.mark.parametrize("of", range(len(MODELS)))
 def test_thousands_of_programs(tiny_path: Callable[..., Path], of: int, prefix_cache_bytes: int) -> None:
-    run(tiny_path, int(os.environ.get("FOUNDRY_PROGRAMS", "400")), of, prefix_cache_bytes)
+    run(tiny_path, int(os.environ.get("FOUNDRY_PROGRAMS", "200")), of, prefix_cache_bytes)
