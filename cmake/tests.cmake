@@ -51,7 +51,7 @@ endforeach()
 add_test(NAME needed_devices COMMAND foundry_tests "--test-case=add*")
 set_tests_properties(needed_devices PROPERTIES LABELS unit TIMEOUT 900 WILL_FAIL TRUE ENVIRONMENT FOUNDRY_NEEDS_DEVICES=none)
 
-set(engine_tests engine generation scheduler threads consistency limits recurrent)
+set(engine_tests engine embedding generation scheduler threads consistency limits recurrent)
 list(TRANSFORM engine_tests PREPEND "*/")
 list(TRANSFORM engine_tests APPEND "_test.cpp")
 list(JOIN engine_tests "," engine_tests)

@@ -50,6 +50,7 @@ ENGINE_RUNGS = [
     ["model"],
     ["saved"],
     ["generation", "session", "batch"],
+    ["embedding"],
 ]
 PYTHON_ORDER = [
     "_core",
@@ -72,6 +73,7 @@ PYTHON_ORDER = [
     "choices",
     "asynchronous",
     "token_ids",
+    "embedding",
     "session",
     "model",
     "contexts",

@@ -24,6 +24,20 @@ nanobind::ndarray<nanobind::numpy, T, nanobind::c_contig> array_of(std::unique_p
   return nanobind::ndarray<nanobind::numpy, T, nanobind::c_contig>(raw, shape, owner);
 }
 
+/// Bytes of logits, or of embeddings, held by a call, promised like any memory.
+class LogitsCharge {
+ public:
+  LogitsCharge(Admission& admission, uint64_t bytes) : admission_(admission), bytes_(bytes) {
+    admission_.charge(MemoryUse::logits, bytes);
+  }
+  ~LogitsCharge() { admission_.credit(MemoryUse::logits, bytes_); }
+  LogitsCharge(const LogitsCharge&) = delete;
+
+ private:
+  Admission& admission_;
+  uint64_t bytes_;
+};
+
 /// Signals are looked at, at most every 20 ms; the callback, which may be None, is called when `done` has changed.
 Hooks hooks_of(const nanobind::object& callback);
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/heap.h"
 #include "bindings/calls.h"
+#include "engine/embedding.h"
 #include "formats/table.h"
 
 namespace nb = nanobind;
@@ -70,6 +71,20 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
   nb::list result;
   for (auto& one : logits) result.append(array_of(std::move(one), {vocab}));
   return result;
+}
+
+Floats embed_texts(const std::shared_ptr<CompiledModel>& model, const std::vector<Ids>& texts, Pooling pooling,
+                   const nb::object& callback) {
+  const ForkGuarded::Inside inside(model->forks());
+  const size_t width = model->arch().hidden_size;
+  const LogitsCharge charge(model->memory().admission(),
+                            texts.size() * width * sizeof(float) + embedding_room_bytes(*model, pooling));
+  std::unique_ptr<float[]> rows(new float[texts.size() * width]);
+  std::vector<std::span<const int32_t>> ids;
+  for (const Ids& text : texts) ids.push_back(span_of(text));
+  const Hooks hooks = hooks_of(callback);
+  without_gil([&] { embed(model, ids, pooling, rows.get(), hooks); });
+  return array_of(std::move(rows), {texts.size(), width});
 }
 
 /// Gives the pages of cached prefixes back, but for those that sessions hold, and to the system what has been freed.
@@ -182,6 +197,7 @@ void bind_model(nb::module_& m) {
       },
       "gguf"_a, "graph"_a, "options"_a, "initial_tokens"_a, "reserved_tokens"_a, "all_logits_rows"_a = 0,
       nb::call_guard<Released>());
+  nb::enum_<Pooling>(m, "Pooling").value("mean", Pooling::mean).value("cls", Pooling::cls).value("last", Pooling::last);
   nb::class_<CompiledModel>(m, "Model")
       .def(nb::new_([](std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options,
                        const nb::object& callback) {
@@ -216,7 +232,8 @@ void bind_model(nb::module_& m) {
           },
           "initial_tokens"_a, "reserved_tokens"_a, "growth_tokens"_a = 0)
       .def("restore", &Session::restore, "path"_a, "more_tokens"_a, "growth_tokens"_a = 0, nb::call_guard<Released>())
-      .def("forward", &forward_batch, "batch"_a, "allow_nonfinite"_a = false);
+      .def("forward", &forward_batch, "batch"_a, "allow_nonfinite"_a = false)
+      .def("embed", &embed_texts, "texts"_a, "pooling"_a, "progress"_a = nb::none());
 }
 
 }  // namespace foundry

@@ -20,20 +20,6 @@ using namespace nb::literals;
 namespace foundry {
 namespace {
 
-/// Bytes of logits held by a call, promised like any memory.
-class LogitsCharge {
- public:
-  LogitsCharge(Admission& admission, uint64_t bytes) : admission_(admission), bytes_(bytes) {
-    admission_.charge(MemoryUse::logits, bytes);
-  }
-  ~LogitsCharge() { admission_.credit(MemoryUse::logits, bytes_); }
-  LogitsCharge(const LogitsCharge&) = delete;
-
- private:
-  Admission& admission_;
-  uint64_t bytes_;
-};
-
 Floats forward(Session& session, const Ids& ids, bool all_logits, const nb::object& callback, bool allow_nonfinite) {
   const ForkGuarded::Inside inside(session.model().forks());
   const size_t vocab = session.model().arch().vocab_size, rows = all_logits ? ids.size() : 1;

@@ -40,7 +40,7 @@ void Session::run(Request& request, const std::vector<Session*>& sessions, const
 }
 
 void Session::forward(CompiledModel& model, std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
-                      const Hooks& hooks, Undrawable undrawable) {
+                      const Hooks& hooks, Undrawable undrawable, Gives gives) {
   const ForkGuarded::Inside inside(model.forks());
   model.scheduler().refuse_callback();
   if (items.empty()) return;
@@ -71,7 +71,7 @@ void Session::forward(CompiledModel& model, std::span<const BatchItem> items, Lo
     item.session->validate(item.tokens);
     request.items.push_back(item.session->item_of(item.tokens, rows.emplace_back()));
   }
-  request.which = which, request.sink = sink, request.undrawable = undrawable;
+  request.which = which, request.gives = gives, request.sink = sink, request.undrawable = undrawable;
   request.check = model.checks_every_step();
   run(request, sessions, heard);
   for (Session* session : sessions) session->end_generation();

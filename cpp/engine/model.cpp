@@ -86,7 +86,7 @@ CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& gr
                                             options.prefix_cache_bytes, options.estimated_bytes);
   runner_ = std::make_unique<StepRunner>(*device_, fused_, weights_, std::move(kv), rows, std::min(rows, kMaxSelected));
   keep_experts(options);
-  scheduler_ = std::make_unique<Scheduler>(*runner_, forks_, graph_.arch.vocab_size);
+  scheduler_ = std::make_unique<Scheduler>(*runner_, forks_);
 }
 
 void CompiledModel::keep_experts(const ModelOptions& options) {

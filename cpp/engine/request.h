@@ -1,4 +1,4 @@
-// What a call asks of the scheduler: rows of one or several sequences, and what becomes of their logits.
+// What a call asks of the scheduler: rows of one or several sequences, and what becomes of what they give.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/fair_lock.h"
+#include "engine/step.h"
 #include "kv/sequence.h"
 
 namespace foundry {
@@ -23,11 +24,12 @@ struct Hooks {
   Poll interrupt;     // at least every 20 ms, and between the layers of steps that its thread runs
 };
 
-/// Receives logits [vocab] of one row of one item (those that are replayed not counted), in ascending order. It may
-/// run on another caller's thread.
+/// Receives logits [vocab], or what else the request gives, of one row of one item (those that are replayed not
+/// counted), in ascending order. It may run on another caller's thread.
 using LogitsSink = std::function<void(size_t item, size_t row, std::span<const float> logits)>;
 enum class LogitsOf : uint32_t { last, all };
-/// What a row of logits that no token can be drawn from (a NaN, +infinity, nothing but -infinity) does to the call.
+/// What a row of logits that no token can be drawn from (a NaN, +infinity, nothing but -infinity) does to the call, and a
+/// hidden state that is not finite.
 enum class Undrawable : uint32_t { refuse, give };  // NumericError, and nothing commits; or the row as it is
 
 /// All of its items or none: once it has run its owner commits the reservations, or lets them undo themselves.
@@ -42,6 +44,7 @@ struct Request {
   };
   std::vector<Item> items;
   LogitsOf which = LogitsOf::last;
+  Gives gives = Gives::logits;
   LogitsSink sink;
   Undrawable undrawable = Undrawable::refuse;
   bool check = false;  // the consistency asserts, before each step
@@ -61,6 +64,6 @@ struct Request {
 };
 
 /// Of the row at this position, of an item of a request.
-NumericError undrawable_error(size_t item, uint64_t position);
+NumericError undrawable_error(size_t item, uint64_t position, Gives gives = Gives::logits);
 
 }  // namespace foundry

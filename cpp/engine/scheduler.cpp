@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "base/sample.h"
@@ -27,10 +28,17 @@ struct CallingOut {
   const Scheduler* outer;
 };
 
+bool usable(std::span<const float> row, Gives gives) {
+  if (gives == Gives::logits) return drawable(row);
+  return std::all_of(row.begin(), row.end(), [](float value) { return std::isfinite(value); });
+}
+
 }  // namespace
 
-NumericError undrawable_error(size_t item, uint64_t position) {
-  return NumericError("the logits at position " + std::to_string(position) +
+NumericError undrawable_error(size_t item, uint64_t position, Gives gives) {
+  const std::string at = " at position " + std::to_string(position);
+  if (gives == Gives::hidden) return NumericError("the hidden state" + at + " is not finite", item, position);
+  return NumericError("the logits" + at +
                           " hold a NaN or +infinity, or nothing but -infinity: no token can be drawn from them; "
                           "the session is where it was before this call",
                       item, position);
@@ -259,7 +267,7 @@ std::exception_ptr Scheduler::step(Request* own, const Poll& interrupt) {
 void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
   std::vector<RowRun> runs;
   std::vector<Origin> origins;
-  std::vector<int32_t> selected;
+  std::vector<int32_t> selected[2];  // by what they give
   for (size_t p = 0; p < parts.size(); ++p) {
     Request& r = *parts[p].request;
     if (parts[p].error != nullptr) continue;
@@ -274,7 +282,7 @@ void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
                       of.reservation->state_runs(start, start + n)});
       for (size_t i = 0; i < n; ++i) {
         if ((r.which == LogitsOf::all && offset + i >= of.replayed) || offset + i + 1 == of.tokens.size())
-          selected.push_back(static_cast<int32_t>(origins.size()));
+          selected[static_cast<size_t>(r.gives)].push_back(static_cast<int32_t>(origins.size()));
         origins.push_back({p, item, offset + i});
       }
       left -= static_cast<uint32_t>(n);
@@ -284,26 +292,34 @@ void Scheduler::run_parts(std::vector<Part>& parts, const Poll& poll) {
   }
   if (runs.empty()) return;
   runner_.run_body(runs, poll);
-  for (size_t at = 0; at < selected.size(); at += runner_.max_selected()) {
-    const size_t n = std::min<size_t>(runner_.max_selected(), selected.size() - at);
+  for (const Gives gives : {Gives::logits, Gives::hidden})
+    tell_rows(parts, selected[static_cast<size_t>(gives)], origins, gives, poll);
+  runner_.finish();
+}
+
+/// What these rows give, to the sinks of those whose they are.
+void Scheduler::tell_rows(std::vector<Part>& parts, std::span<const int32_t> rows, std::span<const Origin> origins,
+                          Gives gives, const Poll& poll) {
+  const uint32_t width = runner_.width(gives);
+  for (size_t at = 0; at < rows.size(); at += runner_.max_selected()) {
+    const size_t n = std::min<size_t>(runner_.max_selected(), rows.size() - at);
     if (at != 0) poll();
-    const float* logits = runner_.run_head(std::span(selected).subspan(at, n));
+    const float* results = runner_.run_head(rows.subspan(at, n), gives);
     for (size_t i = 0; i < n; ++i) {
-      const Origin& origin = origins[static_cast<size_t>(selected[at + i])];
+      const Origin& origin = origins[static_cast<size_t>(rows[at + i])];
       Part& part = parts[origin.part];
       if (part.error != nullptr) continue;
-      const std::span values(logits + i * vocab_size_, vocab_size_);
+      const std::span values(results + i * width, width);
       try {
         const Request::Item& item = part.request->items[origin.item];
-        if (part.request->undrawable == Undrawable::refuse && !drawable(values))
-          throw undrawable_error(origin.item, item.reservation->start() + origin.row);
+        if (part.request->undrawable == Undrawable::refuse && !usable(values, gives))
+          throw undrawable_error(origin.item, item.reservation->start() + origin.row, gives);
         part.request->sink(origin.item, origin.row - item.replayed, values);
       } catch (...) {
         part.error = std::current_exception();
       }
     }
   }
-  runner_.finish();
 }
 
 void Scheduler::remember(const Sequence* decoder) {

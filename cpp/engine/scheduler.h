@@ -25,8 +25,8 @@ class Scheduler {
     uint64_t decode_steps = 0, decode_rows = 0;  // steps with rows that were a request of their own, and those rows
   };
 
-  Scheduler(StepRunner& runner, const ForkGuarded& forks, uint32_t vocab_size)
-      : runner_(runner), forks_(forks), vocab_size_(vocab_size), chunk_(runner.max_rows()), ahead_(runner) {}
+  Scheduler(StepRunner& runner, const ForkGuarded& forks)
+      : runner_(runner), forks_(forks), chunk_(runner.max_rows()), ahead_(runner) {}
   Scheduler(const Scheduler&) = delete;
 
   /// Runs the request's rows, in steps shared with others. What ends it early, or what it failed of, is thrown; no step has rows of it
@@ -93,12 +93,13 @@ class Scheduler {
   /// Pages for all of its rows, before its first ones run.
   void begin(Request& request);
   void run_parts(std::vector<Part>& parts, const Poll& poll);
+  void tell_rows(std::vector<Part>& parts, std::span<const int32_t> rows, std::span<const Origin> origins, Gives gives,
+                 const Poll& poll);
   void remember(const Sequence* decoder);
   void finish_parts(const std::vector<Part>& parts, double seconds);
 
   StepRunner& runner_;
   const ForkGuarded& forks_;
-  uint32_t vocab_size_;
   mutable RankedMutex mutex_{LockRank::scheduler};
   std::condition_variable changed_;
   std::list<Request*> queue_;  // in the order of their turns

@@ -74,7 +74,7 @@ class Session {
   /// Rows of several sessions of a model, ragged. All items or none: positions commit together at the end. Generations under way in
   /// these sessions end.
   static void forward(CompiledModel& model, std::span<const BatchItem> items, LogitsOf which, const LogitsSink& sink,
-                      const Hooks& hooks, Undrawable undrawable = Undrawable::refuse);
+                      const Hooks& hooks, Undrawable undrawable = Undrawable::refuse, Gives gives = Gives::logits);
   /// The same for this one alone.
   void forward(std::span<const int32_t> tokens, LogitsOf which, const LogitsSink& sink, const Hooks& hooks,
                Undrawable undrawable = Undrawable::refuse);

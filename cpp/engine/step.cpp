@@ -24,6 +24,7 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
       weights_(weights),
       kv_(std::move(kv)),
       max_selected_(max_selected),
+      hidden_(graph.hidden()),
       sequences_(graph.groups.size()) {
   shape_.max_rows = max_rows;
   shape_.max_sequences = max_rows;
@@ -50,8 +51,9 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
   selected_at_ = 2 * positions_at_;
   ahead_at_ = selected_at_ + round_up(uint64_t{max_selected} * sizeof(int32_t), kAlign);
   inputs_bytes_ = ahead_at_ + taken_.size() * kPlaceBytes;
-  logits_room_at_ = (taken_.size() + 1) * kAlign;
-  shared_bytes_ = logits_room_at_ + device.room_bytes(uint64_t{max_selected} * graph.arch.vocab_size * sizeof(float));
+  results_room_at_ = (taken_.size() + 1) * kAlign;
+  const uint64_t widest = std::max(width(Gives::logits), width(Gives::hidden));
+  shared_bytes_ = results_room_at_ + device.room_bytes(max_selected * widest * sizeof(float));
   scratch_at_ = round_up(buffers_.bytes, kAlign);
   device_bytes_ = scratch_at_ + device.scratch_bytes(shape_);
 }
@@ -129,18 +131,28 @@ void StepRunner::run_body(std::span<const RowRun> runs, const Poll& poll) {
   last_ = newest_ = device_.submit();
 }
 
-const float* StepRunner::run_head(std::span<const int32_t> rows) {
+const float* StepRunner::run_head(std::span<const int32_t> rows, Gives gives) {
   n_selected_ = static_cast<uint32_t>(rows.size());
   begin_step(inputs());
   std::memcpy(now_.selected.host<int32_t>(), rows.data(), rows.size_bytes());
   wrote(now_.selected, n_selected_);
-  for (size_t i = head_begin_; i < graph_.ops.size(); ++i) encode(graph_.ops[i], Poll{});
+  const size_t end = gives == Gives::logits ? graph_.ops.size() : head_begin_ + 1;
+  for (size_t i = head_begin_; i < end; ++i) encode(graph_.ops[i], Poll{});
+  if (gives == Gives::hidden) encode_last_norm();
   last_ = newest_ = device_.submit();
   finish();
-  const Span logits = at(graph_.logits);
-  std::byte* seen = device_.window(logits, {shared_.get(), logits_room_at_});
-  device_.download(logits, {seen, rows.size() * graph_.arch.vocab_size * sizeof(float)});
+  const Span results = at(result_of(gives));
+  std::byte* seen = device_.window(results, {shared_.get(), results_room_at_});
+  device_.download(results, {seen, rows.size() * width(gives) * sizeof(float)});
   return reinterpret_cast<const float*>(seen);
+}
+
+void StepRunner::encode_last_norm() {
+  const Op& op = graph_.ops[head_begin_ + 1];
+  const auto* joined = op.as<FusedLinearOp>();
+  if (joined == nullptr) return encode(op, Poll{});
+  const Weight* w = table(op.weights[2 * joined->n_linears]);
+  device_.rms_norm({norm_params(op.inputs[0], *w, joined->norm->eps), w, at(op.inputs[0]), at(op.rooms[0])});
 }
 
 void StepRunner::wait_out(uint64_t step) noexcept {

@@ -17,6 +17,9 @@
 
 namespace foundry {
 
+/// What is made of a row at the end: logits [vocab], or the hidden state behind the last norm [hidden_size].
+enum class Gives : uint32_t { logits, hidden };
+
 /// A run of rows of one sequence. `globals` is the sequence's own encoding, one per layer group (Sequence::encode).
 struct RowRun {
   std::span<const SequenceParams> globals;
@@ -41,8 +44,14 @@ class StepRunner {
   /// At most max_rows() rows in all. K and V of each row are in the pages once finish() has returned. The poll is called between
   /// layers.
   void run_body(std::span<const RowRun> runs, const Poll& poll);
-  /// Logits [rows.size(), vocab] of rows of the last body; valid until the next call. At most max_selected() rows.
-  const float* run_head(std::span<const int32_t> rows);
+  /// Of rows of the last body what they give, [rows.size(), width(gives)]; valid until the next call. At most
+  /// max_selected() rows. For hidden states no logit is computed.
+  const float* run_head(std::span<const int32_t> rows, Gives gives = Gives::logits);
+  /// Values of a row; 0 where the graph has no such thing.
+  uint32_t width(Gives gives) const {
+    const ValueId value = result_of(gives);
+    return value == kNone ? 0 : width_of(value);
+  }
   /// Until the last body and head have completed.
   void finish() { device_.wait(last_); }
   /// The same, whatever comes of it, and of what was encoded meanwhile: then nothing that a failed call wrote to, or
@@ -109,6 +118,9 @@ class StepRunner {
   void encode(const Op& op, const SigmoidGateOp& gate);
   uint64_t state_at_bytes(uint32_t layer, uint32_t part) const;
   void encode(const Op& op, const SelectRowsOp& select);
+  /// The norm behind select_rows, by itself where the device has joined it with the linear of the logits.
+  void encode_last_norm();
+  ValueId result_of(Gives gives) const { return gives == Gives::logits ? graph_.logits : hidden_; }
   RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
   LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
   uint32_t width_of(ValueId value) const { return graph_.values[static_cast<size_t>(value)].width; }
@@ -131,11 +143,12 @@ class StepRunner {
   StepShape shape_;
   uint32_t max_selected_;
   size_t head_begin_ = 0;  // ops[head_begin_] is select_rows
+  ValueId hidden_;
   BufferPlan buffers_;
   // The workspace. Mirrored: inputs of the host's steps | of places of steps ahead. Shared: tokens drawn, a place each |
-  // room for logits. Of the device: values | scratch.
+  // room for logits or hidden states. Of the device: values | scratch.
   uint64_t positions_at_ = 0, selected_at_ = 0, ahead_at_ = 0, inputs_bytes_ = 0;
-  uint64_t logits_room_at_ = 0, shared_bytes_ = 0, scratch_at_ = 0, device_bytes_ = 0;
+  uint64_t results_room_at_ = 0, shared_bytes_ = 0, scratch_at_ = 0, device_bytes_ = 0;
   std::unique_ptr<Buffer> told_, shared_, own_;
 
   uint64_t last_ = 0, newest_ = 0;            // of the host's steps, of all

@@ -192,4 +192,14 @@ ValueId Graph::select_rows(ValueId x, const std::string& name) {
   return y;
 }
 
+ValueId Graph::hidden() const {
+  for (size_t i = 1; i < ops.size(); ++i) {
+    const Op& op = ops[i];
+    if (!ops[i - 1].is<SelectRowsOp>() || op.inputs != ops[i - 1].outputs) continue;
+    if (op.is<RmsNormOp>() || op.is<LayerNormOp>()) return op.outputs[0];
+    if (const auto* linear = op.as<FusedLinearOp>(); linear != nullptr && linear->norm) return op.rooms[0];
+  }
+  return kNone;
+}
+
 }  // namespace foundry

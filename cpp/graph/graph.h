@@ -118,6 +118,10 @@ class Graph {
   ValueId sigmoid_gate(ValueId x, ValueId gate, const SigmoidGateOp& op, const std::string& name);
   ValueId select_rows(ValueId x, const std::string& name);
 
+  /// The hidden state behind the last norm, [selected, hidden], from which the logits are made: what the norm right
+  /// behind select_rows gives, in a fused graph too. kNone where there is no such norm.
+  ValueId hidden() const;
+
   /// ValueError for a fused graph.
   std::string serialize() const;
   /// Throws ModelFormatError with the line.

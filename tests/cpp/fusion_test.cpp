@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cpp/devices.h"
+#include "cpp/fusing_device.h"
 #include "cpp/graphs.h"
 #include "engine/step.h"
 
@@ -195,14 +196,16 @@ TEST_CASE("fusion: an add is folded only where nothing else needs the linear's r
   }
 }
 
-TEST_CASE("fusion: fusing changes no bit of the logits") {
-  const Graph graphs[] = {tiny(2), fuse(tiny(2), {})};
+TEST_CASE("fusion: fusing changes no bit of the logits, nor of the hidden states before them") {
+  const Fusion all{true, true};
+  const Graph graphs[] = {tiny(2), fuse(tiny(2), {}), fuse(tiny(2), all)};
   const test::TinyFile file(graphs[0]);
   const std::vector<int32_t> tokens{3, 1, 4, 1, 5}, rows{0, 4};
   for (const std::string& name : test::devices()) {
-    std::vector<float> logits[2];
-    for (size_t i = 0; i < 2; ++i) {
-      const auto device = make_device({name, 2, {}});
+    std::vector<float> logits[3], hidden[3];
+    for (size_t i = 0; i < 3; ++i) {
+      auto device = make_device({name, 2, {}});
+      if (i == 2) device = std::make_unique<test::FusingDevice>(std::move(device), all);
       MemoryLedger ledger(UINT64_MAX);
       WeightStore weights(file.open(), graphs[0]);
       weights.load(*device, ledger, {});
@@ -219,11 +222,14 @@ TEST_CASE("fusion: fusing changes no bit of the logits") {
       runner.run_body({&run, 1}, {});
       const float* out = runner.run_head(rows);
       logits[i].assign(out, out + rows.size() * 96);
+      REQUIRE(runner.width(Gives::hidden) == 32);
+      out = runner.run_head(rows, Gives::hidden);
+      hidden[i].assign(out, out + rows.size() * 32);
     }
-    size_t different = 0;
-    for (size_t i = 0; i < logits[0].size(); ++i)
-      if (logits[0][i] != logits[1][i]) ++different;
-    CHECK_MESSAGE(different == 0, name);
+    for (size_t one = 1; one < 3; ++one) {
+      CHECK_MESSAGE(logits[0] == logits[one], name);
+      CHECK_MESSAGE(hidden[0] == hidden[one], name);
+    }
   }
 }
 

@@ -21,6 +21,7 @@
 #include "base/input_file.h"
 #include "cpp/devices.h"
 #include "cpp/tiny_llama.h"
+#include "engine/embedding.h"
 #include "engine/model.h"
 #include "engine/session.h"
 
@@ -141,6 +142,14 @@ const std::vector<Named>& calls() {
              [&](size_t, size_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); },
              {});
          return logits;
+       }},
+      {"embed",
+       [](World& w) {
+         const std::vector<int32_t> a = ids(9, 7), b = ids(30, 8);
+         const std::array<std::span<const int32_t>, 2> texts{a, b};
+         std::vector<float> rows(2 * w.model->arch().hidden_size);
+         embed(w.model, texts, Pooling::mean, rows.data(), {});
+         return rows;
        }},
       {"score", [](World& w) { return w.session->score(ids(20, 4), {}); }},
       {"generate",
