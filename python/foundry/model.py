@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foundry import _core, machine
+from foundry import _core, embedding, machine
 from foundry.capacity import CapacityDecision, CapacityPolicy
 from foundry.checks import MOST_BYTES, is_default, text, whole
 from foundry.errors import ModelFormatError
@@ -20,7 +20,8 @@ from foundry.hub import kernel_library, kernels_dir, telling_how_to_mend
 from foundry.memory import MemoryPlan, default_memory_limit, estimated_bytes
 from foundry.models import build_graph
 from foundry.models.overrides import override
-from foundry.session import Session
+from foundry.models.pooling import pooling_of
+from foundry.session import Progress, Session
 from foundry.token_ids import TokenIds, as_ids, named
 from foundry.tokenizer import Tokenizer, check_size
 
@@ -344,7 +345,9 @@ class CompiledModel:
 
         Raises:
             MemoryLimitError: that can't be promised; the message has the figures.
+            ValueError: a directory of an embedding model that has no weights for text.
         """
+        self._require_text()
         decision = _decide(self.arch, policy, prompt_tokens, max_new_tokens)
         session = Session(self, self._core.session(decision.initial, decision.reserved, decision.step))
         session.check_consistency()
@@ -369,6 +372,7 @@ class CompiledModel:
                 that step. Or the model's own file was written to since it was loaded.
             MemoryLimitError: its pages can't be promised.
         """
+        self._require_text()
         path = existing(path)
         decision = _decide(self.arch, policy, 0, max_new_tokens)
         session = Session(self, self._core.restore(path, decision.reserved, decision.step))
@@ -387,6 +391,52 @@ class CompiledModel:
         sessions = [session for session, _ in batch]
         with named(*sessions):
             return self._core.forward([(session._core, as_ids(ids)) for session, ids in batch], allow_nonfinite)
+
+    @property
+    def pooling(self) -> str | None:
+        """How the files say that embeddings are pooled: "mean", "cls" or "last"; None where they do not."""
+        return pooling_of(self._files.metadata)
+
+    def embed(
+        self,
+        texts: embedding.Texts,
+        *,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        pooling: str | None = None,
+        progress: Progress | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """A row of numbers for each text, pooled of the hidden states behind the last norm: [texts, hidden] float32.
+
+        A row depends on its text alone, and not on the texts beside it; on GPUs as logits do. Texts run together, in
+        steps shared with all sessions, and what they hold of memory is given back.
+
+        Args:
+            texts: a text, token ids, or a list of either. A text gets BOS and EOS as its file says, token ids nothing.
+            normalize: rows are 1 long. By default as the files say: they are, but for a directory whose modules.json
+                has no Normalize.
+            dimensions: of each row the first so many, normalised without the others, as Matryoshka models are trained.
+            pooling: "mean", "cls" (the first token's) or "last" in place of the files', of any model here.
+            progress: called with (tokens done, tokens in all) as they run.
+
+        Raises:
+            ValueError: the model names no pooling, or a text has no token, or an id outside the vocabulary.
+            ContextOverflowError: a text is longer than ``max_seq_len``. Nothing is cut.
+            MemoryLimitError: the pages of a text can't be had.
+            NumericError: a hidden state is not finite; ``session`` is the text's place.
+        """
+        how = embedding.pooling_for(self._files.metadata, pooling)
+        if dimensions is not None:
+            whole("dimensions", dimensions, 1, self.arch.hidden_size)
+        rows = self._core.embed(embedding.ids_of(texts, lambda: self.tokenizer), how, progress)
+        return embedding.finished(rows, dimensions, self._files.normalises if normalize is None else normalize)
+
+    def _require_text(self) -> None:
+        if not self._files.makes_text:
+            raise ValueError(
+                "session: expected a model that makes text, found one that makes embeddings alone: it has no"
+                " lm_head.weight, and by config.json the output's weights are not the embedding's"
+            )
 
     def __repr__(self) -> str:
         return f"CompiledModel({self.arch!r}, device='{self.device}', threads={self.threads})"

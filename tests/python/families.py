@@ -439,10 +439,11 @@ def write(
     keys: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Array | None] | None = None,
     tokenizer: Mapping[str, Any] | None = None,
+    around: tuple[bool, bool] = (False, False),
 ) -> Path:
     """The file, with these keys (without the architecture's name) and tensors in place of its own; None: without.
 
-    ``tokenizer`` is metadata in place of the bytes' vocabulary.
+    ``tokenizer`` is metadata in place of the bytes' vocabulary, which puts BOS and EOS ``around`` a text.
     """
     writer = synthetic.Writer(str(path), family.arch)
     metadata = metadata_of(family) | {f"{family.arch}.{key}": value for key, value in (keys or {}).items()}
@@ -458,7 +459,7 @@ def write(
         elif value is not None:
             writer.add_uint32(name, value)
     if tokenizer is None:
-        synthetic.add_byte_tokenizer(writer)
+        synthetic.add_byte_tokenizer(writer, around=around)
     vocab_size = synthetic.VOCAB if tokenizer is None else len(tokenizer["tokenizer.ggml.tokens"])
     for name, values in (tensors_of(family, vocab_size) | dict(tensors or {})).items():
         if values is not None:

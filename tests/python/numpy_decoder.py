@@ -43,6 +43,11 @@ class NumpyDecoder:
 
     def forward(self, ids: Sequence[int]) -> Array:
         """[n, vocab]: the logits of every position."""
+        tied = "output.weight" not in self._weights
+        return self.hidden_states(ids) @ self.weight("token_embd.weight" if tied else "output.weight").T
+
+    def hidden_states(self, ids: Sequence[int]) -> Array:
+        """[n, hidden], behind the last norm."""
         embedding = self.weight("token_embd.weight")
         x = embedding[np.asarray(ids)] * (np.sqrt(self.hidden) if self._gemma else 1)
         for layer in range(self.layers):
@@ -56,8 +61,7 @@ class NumpyDecoder:
                 gate = self._linear(y, at + "ffn_gate")
                 y = self._linear(self._activation(gate) * self._linear(y, at + "ffn_up"), at + "ffn_down")
             x = x + (self._norm(y, at + "post_ffw_norm.weight") if self._gemma else y)
-        tied = "output.weight" not in self._weights
-        return self._norm(x, "output_norm.weight") @ (embedding if tied else self.weight("output.weight")).T
+        return self._norm(x, "output_norm.weight")
 
     def _experts(self, y: Array, at: str) -> Array:
         """Softmax over all, the best, divided by their sum."""

@@ -91,8 +91,8 @@ def merged_tokens(n: int) -> list[tuple[str, str]]:
     return pairs
 
 
-def add_byte_tokenizer(writer: Writer, vocab: int = 0) -> None:
-    """A vocabulary of bytes, ChatML's tokens and, up to ``vocab``, merges."""
+def add_byte_tokenizer(writer: Writer, vocab: int = 0, around: tuple[bool, bool] = (False, False)) -> None:
+    """A vocabulary of bytes, ChatML's tokens and, up to ``vocab``, merges; ``around`` a text it puts BOS and EOS."""
     tokens = byte_tokens()
     merges = merged_tokens(max(0, vocab - len(tokens)))
     writer.add_tokenizer_model("gpt2")
@@ -104,7 +104,9 @@ def add_byte_tokenizer(writer: Writer, vocab: int = 0) -> None:
     writer.add_key_value("tokenizer.ggml.merges", spelled, array, sub_type=gguf.GGUFValueType.STRING)
     writer.add_bos_token_id(257)
     writer.add_eos_token_id(258)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(around[0])
+    if around[1]:
+        writer.add_add_eos_token(True)
     writer.add_chat_template(CHATML)
 
 

@@ -40,9 +40,10 @@ def read_config(folder: str) -> Configuration:
 
 
 def open_weights(
-    folder: str, config: Configuration, header_only: bool
+    folder: str, config: Configuration, header_only: bool, embeds: bool = False
 ) -> tuple[_core.WeightSource, dict[str, tuple[str, tuple[int, int], int]], int]:
-    """The weights by GGUF's names; of each (type, (rows, cols), bytes); and how many see images and are left out.
+    """The weights by GGUF's names; of each (type, (rows, cols), bytes); and how many see images and are left out. One
+    that ``embeds`` need not have those of the logits.
 
     Raises:
         ModelFormatError: a file is missing or damaged, or a weight's type is not read.
@@ -76,7 +77,7 @@ def open_weights(
             if not role:
                 tensors[ours] = entry.type, (entry.rows, entry.cols), entry.bytes
         files.append(file)
-    if not config.tied and "output.weight" not in tensors:
+    if not config.tied and not embeds and "output.weight" not in tensors:
         raise ModelFormatError(
             f"{folder}: expected lm_head.weight, for by config.json the output's weights are not the embedding's, found"
             " no tensor of that name"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foundry import _core
-from foundry.files import directory, split
+from foundry.files import directory, sentence_transformers, split
+from foundry.models.pooling import key_of
 
 Tensors = Mapping[str, tuple[str, tuple[int, int], int]]
 
@@ -25,6 +26,8 @@ class ModelFiles:
         version: of GGUF.
         folder: where tokenizer.json is; None of GGUF files, whose metadata has the tokenizer.
         tables, reordered: see ``models.header.Header``.
+        normalises: embeddings are made 1 long where the caller does not say.
+        makes_text: there are weights for logits.
     """
 
     kind: str
@@ -35,6 +38,8 @@ class ModelFiles:
     folder: str | None = None
     tables: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reordered: bool = True
+    normalises: bool = True
+    makes_text: bool = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -68,9 +73,12 @@ def open_model(path: str, header_only: bool = False) -> ModelFiles:
 
 def _directory(path: str, header_only: bool) -> ModelFiles:
     config = directory.read_config(path)
-    weights, tensors, n_of_images = directory.open_weights(path, config, header_only)
+    modules = sentence_transformers.read_modules(path)
+    weights, tensors, n_of_images = directory.open_weights(path, config, header_only, modules is not None)
     left_out = f", without its {n_of_images} weights that see images" if n_of_images else ""
     metadata = {"general.name": os.path.basename(os.path.abspath(path)), **config.metadata}
+    if modules is not None:
+        metadata[key_of(metadata)] = modules.pooling
     return ModelFiles(
         f"Hugging Face directory{left_out}",
         weights,
@@ -79,4 +87,6 @@ def _directory(path: str, header_only: bool) -> ModelFiles:
         folder=path,
         tables=config.tables,
         reordered=False,
+        normalises=modules is None or modules.normalises,
+        makes_text=config.tied or "output.weight" in tensors,
     )

@@ -71,8 +71,9 @@ class Tokenizer:
         User-defined ones are tokens always.
         """
         ids = self.encode_prompt(text, add_special_tokens, parse_special=parse_special)
-        if add_special_tokens and self._vocabulary.adds_eos and ids[-1:] != [self.eos_id] and self.eos_id is not None:
-            ids.append(self.eos_id)
+        end = self.eos_id if self._vocabulary.closing_id is None else self._vocabulary.closing_id
+        if add_special_tokens and self._vocabulary.adds_eos and ids[-1:] != [end] and end is not None:
+            ids.append(end)
         return ids
 
     def encode_prompt(self, text: str, begins: bool = True, *, parse_special: bool = True) -> list[int]:

@@ -100,6 +100,7 @@ def read_directory(folder: str) -> tuple[Vocabulary, LibraryModel, str | None]:
     # Of a file that says nothing this is where SentencePiece has its EOS: here it is one only by its spelling.
     numbered = _ids(vocabulary.eos_id) - _ids(special["eos"])
     ends |= vocabulary.end_ids - {i for i in numbered if tokens[i] not in ENDS}
+    behind = vocabulary.ids.get(_around(described.get("post_processor"))[1] or "")
     return (
         replace(
             vocabulary,
@@ -111,6 +112,7 @@ def read_directory(folder: str) -> tuple[Vocabulary, LibraryModel, str | None]:
             adds_bos=vocabulary.adds_bos and special["bos"] is not None,
             adds_eos=vocabulary.adds_eos and special["eos"] is not None,
             strips=strips,
+            closing_id=behind,  # Qwen3-Embedding's is not what its tokenizer_config.json calls EOS
         ),
         model,
         _template(folder, config),

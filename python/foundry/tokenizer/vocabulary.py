@@ -55,6 +55,7 @@ class Vocabulary:
     byte_level: tokens are spelled as byte-level BPE spells bytes.
     strips: tokens that take spaces beside them along.
     pre: of BPE.
+    closing_id: what stands behind a text in place of EOS.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Vocabulary:
     byte_level: bool
     strips: Strips
     pre: PreTokenizer | None
+    closing_id: int | None = None
 
     @cached_property
     def text_ids(self) -> dict[str, int]:
