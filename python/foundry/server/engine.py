@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from foundry.capacity import CapacityDecision, CapacityPolicy
+from foundry.errors import CancelledError
 from foundry.generate import TokenLogprobs
 from foundry.memory import format_bytes
 from foundry.model import CompiledModel
@@ -177,6 +182,37 @@ class Engine:
             return await beside(session, lambda: session.score_top(ids, top))
         finally:
             await asyncio.to_thread(room.close)
+            self.admission.leave(1)
+
+    async def embed(self, texts: list[list[int]], dimensions: int | None) -> npt.NDArray[np.float32]:
+        """Rows of length 1. It begins when the longest text's K/V can be had; a task that is cancelled ends the call
+        with the step that runs.
+
+        Raises:
+            Refusal: 400 for what can never fit; 429 and 503 as ``Admission.enter`` says.
+        """
+        longest = max(map(len, texts))
+        self.check_memory(longest, 0)
+        await self.admission.enter(1, lambda: self.model._core.session(0, longest).close())  # it may make no text
+        given_up = threading.Event()
+
+        def told(done: int, total: int) -> None:
+            if given_up.is_set() or self._stopping:
+                raise CancelledError("the embeddings were given up")
+
+        def call() -> npt.NDArray[np.float32]:
+            return self.model.embed(texts, normalize=True, dimensions=dimensions, progress=told)
+
+        running = asyncio.ensure_future(asyncio.to_thread(call))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            given_up.set()
+            await asyncio.wait([running])
+            running.exception()
+            raise
+        finally:
+            self.used = time.monotonic()
             self.admission.leave(1)
 
     async def matcher(self, params: SamplingParams) -> Matcher | None:

@@ -1,4 +1,4 @@
-"""/health, /metrics, /v1/models, and what there is not."""
+"""/health, /metrics, /v1/models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from foundry.server.library import unknown
 from foundry.server.metrics import CONTENT_TYPE
-from foundry.server.refusals import JsonResponse, Refusal
+from foundry.server.refusals import JsonResponse
 from foundry.server.state import state_of
 
 _page = functools.cache(lambda: Path(__file__).with_name("page.html").read_bytes())
@@ -53,7 +53,3 @@ async def drop_cache(request: Request) -> Response:
     engines = state_of(request).library.engines
     dropped = {engine.name: await asyncio.to_thread(engine.model.drop_prefixes) for engine in engines}
     return JsonResponse({"dropped_bytes": dropped})
-
-
-async def embeddings(request: Request) -> Response:
-    raise Refusal(400, "embeddings: expected a model that makes them; this one makes text", "model", "no_embeddings")
