@@ -11,6 +11,7 @@ import foundry
 import hf_directories
 import numpy as np
 import pytest
+import test_embedding_directories
 from foundry import CompiledModel, ModelFormatError, hub
 from foundry.cli import main
 from foundry.hub.choosing import choose, directory_in
@@ -53,6 +54,18 @@ def test_a_directory_is_fetched_and_run(there: Hub, local: Path, capsys: pytest.
     assert json.loads(capsys.readouterr().out) == {"path": str(path), "bytes": total}
     assert len(there.asked) == len(READ)
     assert main(["generate", "Hi", "-m", f"{REPO}:config.json", "-n", "3", "--json"]) == 0
+
+
+def test_an_embedding_models_modules_come_with_it(played: Hub, tmp_path: Path) -> None:  # noqa: F811
+    local = test_embedding_directories.write(tmp_path / "local")
+    files = {str(path.relative_to(local)): path.read_bytes() for path in local.rglob("*") if path.is_file()}
+    more = {"2_Normalize/config.json": b"{}", "onnx/1_Pooling/config.json": b"{}", "README.md": b"x"}
+    played.repositories[REPO] = files | more
+    played.small = {name for name in files if name.endswith(".json")}
+    model = CompiledModel.load(foundry.pull(REPO))
+    assert {"modules.json", "1_Pooling/config.json"} <= {name for name, _ in played.asked} <= set(files)
+    assert model.pooling == "last"
+    assert np.array_equal(model.embed("One"), CompiledModel.load(local).embed("One"))
 
 
 def test_what_was_cut_is_gone_on_with(there: Hub) -> None:
