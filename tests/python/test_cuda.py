@@ -23,6 +23,7 @@ from foundry import CompiledModel, _core
 from foundry.cli.answers import closing_line
 from foundry.hardware import compiler_for
 from numpy.typing import NDArray
+from test_embeddings import check_a_gpus_rows
 
 needs_cuda = pytest.mark.skipif("cuda" not in [*_core.device_names(), *needed_devices()], reason="no NVIDIA GPU here")
 needs_software = pytest.mark.skipif("FOUNDRY_SOFTWARE_CUDA" not in os.environ, reason="no software driver here")
@@ -118,6 +119,11 @@ def test_the_strict_mode_has_bits_of_its_own_whatever_the_chunks(tiny_path: Tiny
 
     first = rows(100)
     assert all(np.array_equal(rows(chunk), first) for chunk in (1, 33))
+
+
+@needs_cuda
+def test_embeddings(tiny_path: Tiny) -> None:
+    check_a_gpus_rows(tiny_path(), "cuda")
 
 
 @needs_cuda

@@ -50,6 +50,18 @@ def off(found: Floats, expected: list[float]) -> float:
     return float(np.abs(found - np.asarray(expected)).max() / np.ptp(expected))
 
 
+def check_a_gpus_rows(path: Path, device: str) -> None:
+    """They are the reference's, and in the strict mode a row is its text's alone."""
+    texts = [list(text.encode()) for text in TEXTS if text]
+    for way in WAYS:
+        strict = load(path, f"{device}:strict")
+        rows = strict.embed(texts, pooling=way)
+        assert np.array_equal(rows, np.concatenate([strict.embed(text, pooling=way) for text in texts])), way
+        expected = load(path, "reference").embed(texts, pooling=way)
+        for found in (rows, load(path, device).embed(texts, pooling=way)):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * float(np.abs(expected).max()))
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> CompiledModel:
     return load(write(tmp_path / "m.gguf"))

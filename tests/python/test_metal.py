@@ -18,6 +18,7 @@ import synthetic
 from conftest import Tiny, needed_devices
 from foundry import CancelledError, CompiledModel, ConsistencyError, MemoryLimitError, _core
 from numpy.typing import NDArray
+from test_embeddings import check_a_gpus_rows
 
 METAL = os.environ.get("FOUNDRY_METAL", "metal")
 pytestmark = pytest.mark.skipif(
@@ -273,6 +274,10 @@ def test_the_strict_mode_has_bits_of_its_own_whatever_the_chunks(tiny_path: Tiny
 
     first = rows(100)
     assert all(np.array_equal(rows(chunk), first) for chunk in (1, 33))
+
+
+def test_embeddings(tiny_path: Tiny) -> None:
+    check_a_gpus_rows(tiny_path(), METAL)
 
 
 def test_more_than_the_gpu_has_is_refused(tiny_path: Tiny) -> None:
