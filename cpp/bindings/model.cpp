@@ -73,8 +73,8 @@ nb::typed<nb::list, Floats> forward_batch(CompiledModel& model,
   return result;
 }
 
-Floats embed_texts(const std::shared_ptr<CompiledModel>& model, const std::vector<Ids>& texts, Pooling pooling,
-                   const nb::object& callback) {
+Floats embed(const std::shared_ptr<CompiledModel>& model, const std::vector<Ids>& texts, Pooling pooling,
+             const nb::object& callback) {
   const ForkGuarded::Inside inside(model->forks());
   const size_t width = model->arch().hidden_size;
   const LogitsCharge charge(model->memory().admission(),
@@ -83,7 +83,7 @@ Floats embed_texts(const std::shared_ptr<CompiledModel>& model, const std::vecto
   std::vector<std::span<const int32_t>> ids;
   for (const Ids& text : texts) ids.push_back(span_of(text));
   const Hooks hooks = hooks_of(callback);
-  without_gil([&] { embed(model, ids, pooling, rows.get(), hooks); });
+  without_gil([&] { embed_texts(model, ids, pooling, rows.get(), hooks); });
   return array_of(std::move(rows), {texts.size(), width});
 }
 
@@ -233,7 +233,7 @@ void bind_model(nb::module_& m) {
           "initial_tokens"_a, "reserved_tokens"_a, "growth_tokens"_a = 0)
       .def("restore", &Session::restore, "path"_a, "more_tokens"_a, "growth_tokens"_a = 0, nb::call_guard<Released>())
       .def("forward", &forward_batch, "batch"_a, "allow_nonfinite"_a = false)
-      .def("embed", &embed_texts, "texts"_a, "pooling"_a, "progress"_a = nb::none());
+      .def("embed", &embed, "texts"_a, "pooling"_a, "progress"_a = nb::none());
 }
 
 }  // namespace foundry

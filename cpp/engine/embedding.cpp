@@ -75,7 +75,8 @@ uint64_t embedding_room_bytes(const CompiledModel& model, Pooling pooling) {
   return pooling == Pooling::mean ? model.arch().hidden_size * sizeof(double) : 0;
 }
 
-void embed(const std::shared_ptr<CompiledModel>& model, Texts texts, Pooling pooling, float* out, const Hooks& hooks) {
+void embed_texts(const std::shared_ptr<CompiledModel>& model, Texts texts, Pooling pooling, float* out,
+                 const Hooks& hooks) {
   const ForkGuarded::Inside inside(model->forks());
   model->scheduler().refuse_callback();
   const uint32_t width = model->runner().width(Gives::hidden);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,8 @@ def pooling_for(metadata: Mapping[str, Any], asked: str | None) -> _core.Pooling
 
 def ids_of(texts: Texts, tokenizer: Callable[[], Tokenizer]) -> list[npt.NDArray[np.int32]]:
     """Of each text; the tokenizer, which puts BOS and EOS around a text as its file says, is asked for texts alone."""
-    listed: Sequence[Any] = [texts] if isinstance(texts, str) or _is_one_row(texts) else cast("Sequence[Any]", texts)
     made = []
-    for place, one in enumerate(listed):
+    for place, one in enumerate(_listed(texts)):
         try:
             made.append(as_ids(tokenizer().encode(one) if isinstance(one, str) else one))
         except ValueError as error:
@@ -46,11 +45,15 @@ def ids_of(texts: Texts, tokenizer: Callable[[], Tokenizer]) -> list[npt.NDArray
     return made
 
 
-def _is_one_row(texts: Any) -> bool:
-    """It is the token ids of one text."""
-    if isinstance(texts, np.ndarray):
-        return texts.ndim == 1
-    return len(texts) > 0 and not isinstance(texts[0], str) and np.ndim(texts[0]) == 0
+def _listed(texts: Any) -> list[Any]:
+    if isinstance(texts, str):
+        return [texts]
+    try:
+        listed = list(texts)
+    except TypeError:
+        raise ValueError(f"texts: expected a text, token ids or a list of either, found {texts!r:.80}") from None
+    of_one = bool(listed) and not isinstance(listed[0], str) and np.ndim(listed[0]) == 0  # the token ids of one text
+    return [texts if isinstance(texts, np.ndarray) else listed] if of_one else listed
 
 
 def finished(rows: Rows, dimensions: int | None, normalize: bool) -> Rows:

@@ -409,7 +409,8 @@ class CompiledModel:
         """A row of numbers for each text, pooled of the hidden states behind the last norm: [texts, hidden] float32.
 
         A row depends on its text alone, and not on the texts beside it; on GPUs as logits do. Texts run together, in
-        steps shared with all sessions, and what they hold of memory is given back.
+        steps shared with all sessions: a long one alone, of short ones as many as a step has rows and memory has room
+        for. What they hold of it is given back.
 
         Args:
             texts: a text, token ids, or a list of either. A text gets BOS and EOS as its file says, token ids nothing.

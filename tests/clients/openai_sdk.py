@@ -1,5 +1,5 @@
 # requires: openai>=2
-"""The ``openai`` package: chat, stream, tools, schema, and responses."""
+"""The ``openai`` package: chat, stream, tools, schema, responses, and embeddings."""
 
 import json
 import sys
@@ -42,6 +42,18 @@ response = client.responses.create(**asked)
 assert response.output_text
 with client.responses.stream(**asked) as stream:
     assert "".join(e.delta for e in stream if e.type == "response.output_text.delta") == response.output_text
+rows = client.embeddings.create(model="embedding", input=["One", "Two"]).data  # it asks for base64
+plain_rows = client.embeddings.create(model="embedding", input=["One", "Two"], encoding_format="float")
+assert [one.embedding for one in rows] == [one.embedding for one in plain_rows.data]
+assert abs(sum(value * value for value in rows[1].embedding) - 1) < 1e-5 and rows[0].embedding != rows[1].embedding
+assert plain_rows.usage.prompt_tokens == plain_rows.usage.total_tokens == 8
+assert len(client.embeddings.create(model="embedding", input="One", dimensions=8).data[0].embedding) == 8
+try:
+    client.embeddings.create(model=MODEL, input="One")
+except openai.BadRequestError as error:
+    assert error.code == "no_embeddings", error
+else:
+    raise AssertionError("a model that makes text made an embedding")
 try:
     client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "long " * 9000}])
 except openai.BadRequestError as error:

@@ -13,21 +13,31 @@ import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import foundry
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MODEL = "smollm2"
+EMBEDDING = "embedding"  # a tiny model beside it, by this name for every client
 SCORED = {  # contexts, and continuations of each
     "The capital of France is": [" Paris, and that of Norway is Oslo.", " Oslo.", " made of stone"],
     "Two and two are": [" four", " five, for we say so: 日本 é"],
 }
 
 
+def write_embedding_model(folder: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tests" / "python"))
+    import families
+
+    families.write(folder / f"{EMBEDDING}.gguf", families.FAMILIES["qwen3"], {"pooling_type": 3}, around=(False, True))
+
+
 @contextmanager
-def server() -> Iterator[str]:
-    command = [sys.executable, "-m", "foundry", "serve", "--alias", MODEL, "--port", "0", "--json"]
+def server(folder: Path) -> Iterator[str]:
+    write_embedding_model(folder)
+    command = [sys.executable, "-m", "foundry", "serve", "--alias", MODEL, "--port", "0", "--json", "--models", folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -66,7 +76,7 @@ def main() -> int:
         clients = [path for path in clients if path.stem in names]
     failed = []
     score = json.dumps(expected())
-    with server() as url:
+    with TemporaryDirectory() as folder, server(Path(folder)) as url:
         for client in clients:
             found = subprocess.run([environment(client), "-I", client, url, MODEL, score], cwd=ROOT / "build")
             print(f"{client.stem}: {'ok' if found.returncode == 0 else 'FAILED'}", flush=True)

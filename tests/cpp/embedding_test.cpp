@@ -41,7 +41,7 @@ std::vector<float> embedded(const std::shared_ptr<CompiledModel>& model, const T
                             const Hooks& hooks = {}) {
   std::vector<std::span<const int32_t>> spans(texts.begin(), texts.end());
   std::vector<float> rows(texts.size() * kHidden);
-  embed(model, spans, pooling, rows.data(), hooks);
+  embed_texts(model, spans, pooling, rows.data(), hooks);
   return rows;
 }
 

@@ -148,7 +148,7 @@ const std::vector<Named>& calls() {
          const std::vector<int32_t> a = ids(9, 7), b = ids(30, 8);
          const std::array<std::span<const int32_t>, 2> texts{a, b};
          std::vector<float> rows(2 * w.model->arch().hidden_size);
-         embed(w.model, texts, Pooling::mean, rows.data(), {});
+         embed_texts(w.model, texts, Pooling::mean, rows.data(), {});
          return rows;
        }},
       {"score", [](World& w) { return w.session->score(ids(20, 4), {}); }},

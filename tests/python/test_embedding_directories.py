@@ -142,6 +142,16 @@ def test_modules_that_are_not_done_and_places_elsewhere_are_refused(tmp_path: Pa
         load(folder)
 
 
+def test_a_prompt_that_would_stand_before_each_text_is_warned_of(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m")
+    prompts = {"prompts": {"query": "Instruct: find\n", "document": ""}, "default_prompt_name": None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    load(folder)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({**prompts, "default_prompt_name": "query"}))
+    with pytest.warns(UserWarning, match="the prompt 'query' is not put before texts"):
+        load(folder)
+
+
 def test_a_plan_is_of_the_header_as_ever(tmp_path: Path) -> None:
     folder = write(tmp_path / "m")
     model = load(folder)

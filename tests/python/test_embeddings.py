@@ -148,6 +148,7 @@ def test_what_may_be_given(model: CompiledModel) -> None:
         assert np.array_equal(model.embed(texts), row)
     assert np.array_equal(model.embed(["One", ids]), np.concatenate([row, row]))
     assert model.embed([]).shape == (0, HIDDEN)
+    assert np.array_equal(model.embed(text for text in ["One"]), row)  # type: ignore[arg-type]
     assert model.embed(np.array([ids, ids])).shape == (2, HIDDEN)
 
 
@@ -193,6 +194,8 @@ def test_what_can_not_be_done_is_refused_by_name_and_nothing_runs(model: Compile
         (["One", [0.5]], {}, "texts: text 1: token_ids: expected one row of whole numbers"),
         (["One", "\ud800"], {}, "texts: text 1: text: expected Unicode"),
         ([None], {}, "texts: text 0: token_ids: expected"),
+        (None, {}, "texts: expected a text, token ids or a list of either, found None"),
+        (7, {}, "texts: expected a text, token ids or a list of either, found 7"),
     ]
     for texts, options, told in bad:
         with pytest.raises(ValueError, match=told):

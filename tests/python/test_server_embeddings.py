@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tiny
+from conftest import Tiny, room_of
 from foundry.server.settings import Settings
 from served import Served, leave, serve, until
 from test_embeddings import write
@@ -39,6 +39,7 @@ def test_an_answer_has_openais_shape_and_the_librarys_rows(served: Served) -> No
     assert [(one["object"], one["index"]) for one in found["data"]] == [("embedding", i) for i in range(3)]
     assert np.array_equal(np.float32([one["embedding"] for one in found["data"]]), expected)
     tokens = sum(len(served.model.tokenizer.encode(text)) for text in TEXTS)
+    assert served.metric("prompt_tokens_total") == tokens
     assert found["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
     coded = served.ok(PATH, {"input": TEXTS, "encoding_format": "base64"})
     rows = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in coded["data"]]
@@ -91,6 +92,17 @@ def test_a_text_over_the_context_is_refused_with_figures_and_never_cut(path: Pat
         assert error["code"] == "context_length_exceeded"
         assert (error["needed_tokens"], error["available_tokens"]) == (41, 32)
         assert small.ok(PATH, {"input": "a" * 31})["usage"]["prompt_tokens"] == 32
+
+
+def test_a_text_whose_memory_there_never_is_is_refused_with_figures(served: Served, path: Path) -> None:
+    served.idle()
+    limit = room_of(served.model) + served.model.plan(8, 0).kv
+    with serve(path, memory_limit=limit + (64 << 10), prefix_cache_bytes=0) as enough:  # and page tables
+        assert len(enough.ok(PATH, {"input": [[1] * 8] * 20})["data"]) == 20
+    with serve(path, memory_limit=limit - 4096, prefix_cache_bytes=0) as tight:
+        answer = tight.post(PATH, {"input": [[1] * 8]})
+        refused(answer, 400, "memory")
+        assert answer.json()["error"]["code"] == "memory_limit"
 
 
 def test_models_without_a_pooling_are_refused_as_ever(tiny_path: Tiny) -> None:

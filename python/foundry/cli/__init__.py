@@ -1,4 +1,4 @@
-"""The command ``foundry``: generate, chat, plan, inspect, pull, list, rm, serve."""
+"""The command ``foundry``: generate, chat, embed, plan, inspect, pull, list, rm, serve."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         )
     chat.add_argument("--no-history", action="store_true", help="don't keep what is typed for the next chat")
 
+    _embed(commands.add_parser("embed", help="texts as rows of numbers, a line each"))
     plan = commands.add_parser("plan", help="the memory that a run will take, from the file's header alone")
     _model(plan)
     plan.add_argument("model", nargs="?", default=argparse.SUPPRESS, help="the same as --model")
@@ -90,6 +91,16 @@ def parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return top
+
+
+def _embed(embed: argparse.ArgumentParser) -> None:
+    embed.add_argument("texts", nargs="+", metavar="text", help='"-" reads lines from standard input, a text each')
+    _model(embed)
+    _device(embed)
+    _context(embed)
+    embed.add_argument("--pooling", metavar="HOW", help="mean, cls or last; by default as the model's files say")
+    embed.add_argument("--dimensions", type=int, metavar="N", help="of each row the first N; by default all")
+    embed.add_argument("--no-normalize", action="store_true", help="rows as they are, and not 1 long")
 
 
 def _serve(serve: argparse.ArgumentParser) -> None:

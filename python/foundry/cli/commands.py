@@ -12,6 +12,7 @@ from importlib import import_module
 _FUNCTIONS = {
     "generate": ("generate", "generate"),
     "chat": ("chat", "chat"),
+    "embed": ("embed", "embed"),
     "plan": ("plan", "plan"),
     "inspect": ("inspect", "inspect"),
     "pull": ("models", "pull"),

@@ -8,6 +8,7 @@ Source: sentence-transformers 5 (models/Pooling.py and SentenceTransformer.py), 
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from foundry.errors import ModelFormatError
 from foundry.files import bounded_json
 from foundry.models.pooling import CLS, LAST, MEAN
 
-MODULES = "modules.json"
+MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 MOST_BYTES = 1 << 20  # known ones have less than 1 KB
 WAYS = {"lasttoken": LAST, "mean": MEAN, "cls": CLS}
 OLDER = {"lasttoken": "pooling_mode_lasttoken", "mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
@@ -49,7 +50,19 @@ def read_modules(folder: str) -> Modules | None:
         raise ModelFormatError(
             f"{path}: expected the modules Transformer, Pooling and perhaps Normalize, found {', '.join(kinds)[:200]}"
         )
+    _warn_of_a_prompt(folder)
     return Modules(_pooling(folder, listed[1], path), "Normalize" in kinds)
+
+
+def _warn_of_a_prompt(folder: str) -> None:
+    try:
+        name = bounded_json.read(os.path.join(folder, PROMPTS), MOST_BYTES).get("default_prompt_name")
+    except FileNotFoundError:
+        return
+    if name is not None:
+        warnings.warn(
+            f"{PROMPTS}: the prompt {name!r} is not put before texts: whoever embeds them writes it", stacklevel=2
+        )
 
 
 def _kind(module: Any, path: str) -> str:

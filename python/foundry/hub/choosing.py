@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from foundry import _core
-from foundry.files import INDEX, MODULES, PART, WHOLE
+from foundry.files import INDEX, MODULES, PART, PROMPTS, WHOLE
 
 _BESIDE = re.compile(r"(^|[/._-])(mmproj|imatrix)([._-]|$)", re.IGNORECASE)  # of a model, and none by themselves
 # What files of a hub have in their names, in the order of choice, and the format of most of their weights: a mix of
@@ -52,7 +52,7 @@ _READ = {f.file_name for f in _core.formats() if f.linear != _core.Readers.none}
 READABLE = tuple(name for name, form in NAMED.items() if form in _READ)
 CONFIG = "config.json"
 _NEEDED = (CONFIG, "tokenizer.json")  # of a directory, beside its weights
-_OPTIONAL = ("tokenizer_config.json", "generation_config.json", "chat_template.jinja", MODULES)
+_OPTIONAL = ("tokenizer_config.json", "generation_config.json", "chat_template.jinja", MODULES, PROMPTS)
 _POOLING = re.compile(r"[^/]*Pooling/config\.json")  # of an embedding model, beside its modules
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 

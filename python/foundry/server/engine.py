@@ -205,7 +205,9 @@ class Engine:
 
         running = asyncio.ensure_future(asyncio.to_thread(call))
         try:
-            return await asyncio.shield(running)
+            rows = await asyncio.shield(running)
+            self.metrics.embedded(self, sum(map(len, texts)))
+            return rows
         except asyncio.CancelledError:
             given_up.set()
             await asyncio.wait([running])

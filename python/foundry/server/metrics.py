@@ -53,6 +53,9 @@ class Metrics:
     def admitted(self, engine: Engine, seconds: float) -> None:
         self._queued.labels(engine.name).observe(seconds)
 
+    def embedded(self, engine: Engine, tokens: int) -> None:
+        self._prompt.labels(engine.name).inc(tokens)
+
     def first_token(self, engine: Engine, seconds: float) -> None:
         self._first.labels(engine.name).observe(seconds)
 
