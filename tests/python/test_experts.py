@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from families import FAMILIES, HIDDEN
-from foundry import CompiledModel, ModelFormatError
+from foundry import CompiledModel, ModelFormatError, SamplingParams
 from foundry.cli import main
+from foundry.generate import stream
 from test_families import BOUND, logits_of, off_by
 
 MOE, GRANITE, SHARED, OSS = "qwen3moe", "granitemoe", "granitemoe shared", "gpt-oss"
@@ -174,12 +175,34 @@ def test_a_file_larger_than_memory_runs(tmp_path: Path) -> None:
             assert planned.weights_private == model.memory()["weights_private"]
             assert whole.weights_private - planned.weights_private == whole.experts - planned.experts
             assert f"for {planned.experts_kept} of 8 experts" in str(planned)
-            if "memory_limit" not in bound:  # which has no room for the smallest slab of pages
+            if "memory_limit" not in bound:  # which has room for the smallest slab of pages or for experts
                 assert np.array_equal(logits(model), expected)
     with pytest.raises(ValueError, match=r"expert_cache_bytes: expected at least \d+, an expert of each .*, found 5"):
         CompiledModel.load(path, **options, expert_cache_bytes=5)
     with pytest.raises(ValueError, match="expert_cache_bytes"):
         CompiledModel.load(path, **options, expert_cache_bytes=0)
+
+
+@pytest.mark.parametrize("name", ["qwen3moe", "lfm2moe"])
+def test_experts_leave_room_for_a_session(tmp_path: Path, name: str) -> None:
+    """Whatever the limit is from one expert and a context on; the plan says how many are kept then."""
+    family = replace(FAMILIES[name], expert_ffn=4096, keys=FAMILIES[name].keys | {"expert_feed_forward_length": 4096})
+    path = families.write(tmp_path / "m.gguf", family)
+    options: dict[str, Any] = {"device": "cpu", "threads": 1, "page_tokens": 8, "chunk_tokens": 16}
+    options["state_cache_bytes"] = 1
+    whole = CompiledModel.plan_file(path, 0, -1, **options)
+    held, context = whole.total - whole.kv - whole.page_tables + whole.estimated, whole.kv + whole.page_tables
+    of_one = whole.experts // whole.experts_count
+    assert whole.experts_kept == whole.experts_count and whole.states < whole.kv
+    least = held - whole.experts + of_one + context
+    for limit in (least, held, held + 1, held + of_one, held + context - 1, held + context):
+        planned = CompiledModel.plan_file(path, 0, -1, **options, memory_limit=limit)
+        assert planned.fits and (planned.experts_kept == whole.experts_count) == (limit >= held + context)
+        model = CompiledModel.load(path, **options, memory_limit=limit)
+        with model.session(0, -1) as session:
+            *_, last = stream(session, [1, 2, 3], 20, SamplingParams(temperature=0, ignore_eos=True))
+            assert last.usage is not None and last.usage.completion_tokens == 20
+            assert session.reserved_tokens == planned.reserved_tokens
 
 
 def test_the_plan_counts_every_expert(tmp_path: Path) -> None:
