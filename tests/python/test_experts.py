@@ -3,9 +3,10 @@ and experts that are not chosen change nothing."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from families import FAMILIES, HIDDEN
 from foundry import CompiledModel, ModelFormatError, SamplingParams
 from foundry.cli import main
+from foundry.contexts import plan_contexts
 from foundry.generate import stream
 from test_families import BOUND, logits_of, off_by
 
@@ -220,3 +222,30 @@ def test_the_plan_counts_every_expert(tmp_path: Path) -> None:
         totals.append(private)
     of_expert = 4 * 64 * (48 + 48) * 4 + 4 * 64 * 40 * 4  # rows of gate and up filled up to 48, in F32, of four layers
     assert totals[1] - totals[0] == 8 * of_expert  # a router of 8 and one of 16 are a panel each
+
+
+def test_the_command_line_bounds_what_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan and its contexts, an answer, and what is too little; as Python has it."""
+    path = families.write(tmp_path / "m.gguf", FAMILIES[MOE])
+    given: dict[str, Any] = {"device": "cpu", "threads": 2, "memory_limit": 1 << 30}
+    whole = CompiledModel.plan_file(path, **given)
+    half = whole.experts // 2
+    flags = ["-m", str(path), "--device", "cpu", "--threads", "2", "--memory-limit", "1GiB"]
+
+    def told(*command: str) -> dict[str, Any]:
+        assert main([*command, *flags, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plan = told("plan", "--expert-cache", f"{half / 1024}KiB")
+    assert (plan["experts_kept"], plan["experts_count"], plan["experts"]) == (4, 8, half)
+    assert plan["total"] == CompiledModel.plan_file(path, **given, expert_cache_bytes=half).total < whole.total
+    contexts = plan_contexts(path, **given, expert_cache_bytes=half)
+    assert plan["contexts"] == [asdict(one) for one in contexts] and told("plan")["experts_kept"] == 8
+    assert main(["plan", *flags, "--expert-cache", str(half)]) == 0
+    assert "for 4 of 8 experts" in capsys.readouterr().out
+    answer = ("generate", "Hello", "--raw", "-n", "8", "--ignore-eos")
+    assert told(*answer, "--expert-cache", str(half))["token_ids"] == told(*answer)["token_ids"]
+    for command in (["generate", "Hello", "--raw"], ["plan"], ["chat"], ["serve", str(path)]):
+        more = flags[2:] if command[0] == "serve" else flags
+        assert main([*command, *more, "--expert-cache", "5"]) == 1
+        assert "expert_cache_bytes: expected at least" in capsys.readouterr().err
