@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "cpp/advised_files.h"
 #include "cpp/devices.h"
 #include "cpp/fusing_device.h"
 #include "cpp/graphs.h"
@@ -184,6 +185,29 @@ TEST_CASE("experts: as many are packed at once as memory has room for, with the 
   options.memory_limit = rest + of_one - 1;
   expect_error<MemoryLimitError>([&] { CompiledModel::load(file.open(), graph, options, {}); },
                                  {"needed " + std::to_string(rest + of_one)});
+}
+
+TEST_CASE("experts: of one that is missed its own bytes are read, and let go of again") {
+  const Graph graph = tiny_graph(shape_of(6, 2));
+  const TinyFile file(graph);
+  const auto advised = std::make_shared<Advised>(file.open());
+  ModelOptions options = options_for("cpu", 2, 16);
+  options.expert_cache_bytes = CompiledModel::plan_file(advised, graph, options, {}, 0).experts / 3;
+  const auto model = CompiledModel::load(advised, graph, options, {});
+  const auto session = Session::open(model, {});
+  advised->told.clear();
+  feed(*session, some_tokens(40, 8));
+  std::vector<std::pair<const std::byte*, uint64_t>> matrices;
+  for (const WeightRef& ref : graph.weights) {
+    const WeightView view = advised->view(ref.name);
+    for (uint64_t m = 0; ref.experts != 0 && m < view.matrices; ++m)
+      matrices.emplace_back(view.data + view.bytes / view.matrices * m, view.bytes / view.matrices);
+  }
+  std::vector<std::pair<const std::byte*, uint64_t>> read, let_go;
+  for (const auto& [data, bytes, need] : advised->told) (need == Need::now ? read : let_go).emplace_back(data, bytes);
+  CHECK(read == let_go);
+  CHECK(read.size() > 2 * 3 * 6);  // two are packed at once, and 16 rows choose more
+  for (const auto& one : read) CHECK(std::find(matrices.begin(), matrices.end(), one) != matrices.end());
 }
 
 TEST_CASE("experts: a tensor of another shape is refused by name, with the shapes") {
