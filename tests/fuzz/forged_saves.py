@@ -286,7 +286,7 @@ def is_history(data: bytes, whole: Layout, prefix: bytes, max_tokens: int, vocab
 
 def worker(model_path: str) -> None:
     """Restores each file named on stdin, uses it, and says what came of it."""
-    from foundry import CompiledModel, ModelFormatError
+    from foundry import CompiledModel, ModelFormatError, NumericError
 
     model = CompiledModel.load(model_path, threads=1, page_tokens=8, chunk_tokens=16, check_every_step=True)
     for line in sys.stdin:
@@ -302,6 +302,8 @@ def worker(model_path: str) -> None:
                     s.save(path + ".again")
                 except ModelFormatError as error:
                     said = "refused" if path in str(error) else f"other: {error!r}"
+                except NumericError:  # of a page whose bits and checksum were changed alike: a history, of no numbers
+                    pass
                 s.rewind(0)
                 s.forward([1, 2, 3])
             memory = model.memory()
