@@ -14,6 +14,9 @@
 namespace foundry {
 namespace {
 
+constexpr uint64_t kAtOnce =
+    128 << 10;  // of more than its own read-ahead the system takes a part; that is the usual one
+
 /// Advice is advice: where the system does not take it, nothing is lost but speed.
 void advise(const std::byte* data, uint64_t begin, uint64_t end, int advice) {
   if (begin < end) ::madvise(const_cast<std::byte*>(data) + begin, static_cast<size_t>(end - begin), advice);
@@ -51,14 +54,21 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::advise(const std::byte* data, uint64_t bytes, Need need) const {
+  if (data < data_ || data >= data_ + size_) return;
+  const auto offset = static_cast<uint64_t>(data - data_);
+  need == Need::now ? advise_needed(offset, bytes) : advise_unneeded(offset, bytes);
+}
+
 void MappedFile::advise_needed(uint64_t offset, uint64_t bytes) const {
-  const uint64_t begin = std::min(offset, size());
-  advise(data_, begin - begin % system_page(), begin + std::min(bytes, size() - begin), MADV_WILLNEED);
+  const uint64_t begin = std::min(offset, size()), end = begin + std::min(bytes, size() - begin);
+  for (uint64_t at = begin - begin % system_page(); at < end; at += kAtOnce)
+    foundry::advise(data_, at, std::min(at + kAtOnce, end), MADV_WILLNEED);
 }
 
 void MappedFile::advise_sequential(uint64_t offset, uint64_t bytes) const {
   const uint64_t begin = std::min(offset, size());
-  advise(data_, begin - begin % system_page(), begin + std::min(bytes, size() - begin), MADV_SEQUENTIAL);
+  foundry::advise(data_, begin - begin % system_page(), begin + std::min(bytes, size() - begin), MADV_SEQUENTIAL);
 }
 
 void MappedFile::advise_unneeded(uint64_t offset, uint64_t bytes) const {
@@ -68,7 +78,7 @@ void MappedFile::advise_unneeded(uint64_t offset, uint64_t bytes) const {
   const uint64_t first = (begin + page - 1) / page * page;
   // The last page of the file has no neighbour behind it.
   const uint64_t last = end == size() ? end : end - end % page;
-  advise(data_, first, last, MADV_DONTNEED);
+  foundry::advise(data_, first, last, MADV_DONTNEED);
 }
 
 }  // namespace foundry

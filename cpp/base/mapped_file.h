@@ -9,6 +9,9 @@
 
 namespace foundry {
 
+/// When bytes of a file are wanted. Advice: they can be read whatever was told.
+enum class Need { now, not_now };
+
 class MappedFile {
  public:
   /// As InputFile; MemoryLimitError where the address space has no room for it, IoError where it can't be mapped.
@@ -27,7 +30,10 @@ class MappedFile {
   const InputFile& file() const { return file_; }
 
   // Advice on a range of the file (it is clamped to what is mapped). The contents stay readable whatever is advised.
-  /// Read ahead: the range is wanted soon.
+  /// `data` is a place in the map; of others nothing is told.
+  void advise(const std::byte* data, uint64_t bytes, Need need) const;
+  /// Read ahead, all of the range and nothing around it: a page that is only met is read with what lies around it, by
+  /// some systems with megabytes.
   void advise_needed(uint64_t offset, uint64_t bytes) const;
   /// Read far ahead: the range is read once from front to back.
   void advise_sequential(uint64_t offset, uint64_t bytes) const;

@@ -11,6 +11,7 @@ namespace foundry {
 namespace {
 
 constexpr uint64_t kContextShare = 4;                   // of memory beside which not all experts fit, a fourth
+constexpr uint32_t kContextTokens = 4096;               // of one session, for which experts leave room anyhow
 constexpr uint32_t kMaxSelected = 16;                   // rows of logits made at a time
 constexpr uint64_t kLeastStates = 6, kMostStates = 36;  // that a session holds, the most there can be
 
@@ -98,10 +99,11 @@ void CompiledModel::keep_experts(const ModelOptions& options) {
                        ", an expert of each weight, found " + std::to_string(options.expert_cache_bytes));
     return;
   }
-  const uint64_t all = loaded_bytes().total(), available = loadable_bytes(options);
-  if (all <= available) return;
-  const uint64_t rest = all - weights_.experts_bytes(*device_), left = available - std::min(available, rest);
-  weights_.keep_experts(*device_, left - left / kContextShare);  // load says where not one fits
+  const PlannedBytes all = plan({0, std::min(graph_.arch.max_seq_len, kContextTokens), 0}, 0);
+  if (all.fits) return;
+  const uint64_t rest = all.loaded.total() - all.experts, left = all.available - std::min(all.available, rest);
+  const uint64_t contexts = std::max(left / kContextShare, all.kv_reserved + all.page_tables);
+  weights_.keep_experts(*device_, left - std::min(left, contexts));  // load says where not one fits
 }
 
 CompiledModel::~CompiledModel() {

@@ -28,7 +28,8 @@ struct ModelOptions {
   uint64_t prefix_cache_bytes = 0;
   uint64_t state_cache_bytes = uint64_t{256}
                                << 20;  // of recurrent layers' states that a session holds, at most; six are held anyhow
-  /// For experts that are packed at once; 0: for all where they fit, else a part of what memory has beside the rest.
+  /// For experts that are packed at once; 0: for all where a context fits beside them, else what memory has beside the
+  /// rest of the model and room for contexts.
   uint64_t expert_cache_bytes = 0;
   uint64_t machine_limit = 0;    // what the machine can spare; 0: not known
   uint64_t estimated_bytes = 0;  // what the caller takes beside the ledger: admission counts it
@@ -100,7 +101,8 @@ class CompiledModel : public std::enable_shared_from_this<CompiledModel> {  // a
   /// Everything but memory: it can be planned with.
   CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options);
   LoadedBytes loaded_bytes() const;
-  /// Decides how many experts are packed at once. ValueError where it was said, and is not one of each weight.
+  /// Decides how many experts are packed at once, so that a session has room beside them wherever one of each weight
+  /// leaves it. ValueError where it was said, and is not one of each weight.
   void keep_experts(const ModelOptions& options);
   /// Of the limit, beside what is estimated.
   uint64_t loadable_bytes(const ModelOptions& options) const;

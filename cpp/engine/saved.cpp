@@ -41,13 +41,13 @@ Room room_for_a_page(const std::vector<PageTable>& tables, const States& states)
   return {tables.front().pool().memory(), most};
 }
 
-/// Positions of the states that a history holds, ascending.
-std::vector<uint32_t> positions_of(const States& states) {
-  std::vector<uint32_t> positions;
-  for (const States::Kept& one : states.kept()) positions.push_back(one.position);
+/// The states that a history holds, ascending.
+std::vector<SavedState> held_by(const States& states) {
+  std::vector<SavedState> held;
+  for (const States::Kept& one : states.kept()) held.push_back({one.position, one.turn});
   const uint32_t running = states.running_position();
-  if (running > (positions.empty() ? 0 : positions.back())) positions.push_back(running);
-  return positions;
+  if (running > (held.empty() ? 0 : held.back().position)) held.push_back({running, false});
+  return held;
 }
 
 /// Calls use(group, bytes) with each page as a file has it, cleared behind the last token; then with each state.
@@ -74,8 +74,8 @@ void for_each_page(const std::vector<PageTable>& tables, const States& states, u
   }
   if (!states.any()) return;
   const PagePool& pool = states.pool();
-  for (const uint32_t position : positions_of(states)) {
-    const Span from = pool.span(states.at(position));
+  for (const SavedState& one : held_by(states)) {
+    const Span from = pool.span(states.at(one.position));
     const std::span state(pool.memory().window(from, room.span()), pool.geometry().page_bytes());
     pool.memory().download(from, state);
     use(tables.size(), state);
@@ -133,8 +133,8 @@ void SavedHistory::read(std::vector<PageTable>& tables, const States& states, ui
       pool.memory().upload(to, page);
     }
   }
-  for (size_t i = 0; i < image.states.positions.size(); ++i) {
-    const uint32_t position = image.states.positions[i];
+  for (size_t i = 0; i < image.states.at.size(); ++i) {
+    const uint32_t position = image.states.at[i].position;
     const PageId id = states.at(position);
     if (id == kNoPage) continue;  // the history was cut before it
     const PagePool& pool = states.pool();
@@ -157,7 +157,7 @@ void write_history(const std::string& path, const CompiledModel& model, const st
   image.tokens = tokens;
   for (const PageTable& table : tables) image.groups.push_back({table.pool().geometry(), table.first(), {}, 0});
   // Twice over all pages, for the checksums stand before them: the file is as large as the history, and nothing here is.
-  if (states.any()) image.states.geometry = states.pool().geometry(), image.states.positions = positions_of(states);
+  if (states.any()) image.states.geometry = states.pool().geometry(), image.states.at = held_by(states);
   for_each_page(tables, states, tokens.size(), [&](size_t group, std::span<const std::byte> page) {
     auto& checksums = group == tables.size() ? image.states.checksums : image.groups[group].checksums;
     checksums.push_back(hash64(page));

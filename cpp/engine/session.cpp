@@ -35,7 +35,7 @@ std::shared_ptr<Session> Session::restore(std::shared_ptr<CompiledModel> model, 
   std::vector<uint32_t> first_pages;
   for (const KvImage::Group& group : saved->image.groups) first_pages.push_back(group.first_page);
   auto sequence = std::make_unique<Sequence>(model->memory());
-  sequence->take(saved->image.tokens, first_pages, saved->image.states.positions,
+  sequence->take(saved->image.tokens, first_pages, saved->image.states.at,
                  static_cast<uint32_t>(std::min<uint64_t>(wanted, model->arch().max_seq_len)));
   sequence->set_step(step);
   auto session = shared(new Session(model, std::move(sequence)));

@@ -39,7 +39,9 @@ WeightStore::WeightStore(std::shared_ptr<WeightSource> file, const Graph& graph)
       entry.routed = op.is<LinearRoutedOp>() && use == WeightUse::linear;
       if (!entry.routed) continue;
       most_experts_ = std::max(most_experts_, entry.view.matrices);
-      entry.view.release = [file = file_.get()](const std::byte* data, uint64_t bytes) { file->forget(data, bytes); };
+      entry.view.told = [file = file_.get()](const std::byte* data, uint64_t bytes, Need need) {
+        file->advise(data, bytes, need);
+      };
     }
   }
   set_kept(most_experts_);
@@ -193,9 +195,9 @@ void WeightStore::load(Device& device, MemoryLedger& ledger, const LoadProgress&
     entry.weight = entry.prepared(device);
     held += entry.weight->private_bytes + entry.own_bytes() + (entry.copy == nullptr ? 0 : entry.view.bytes);
     if (entry.view.made != nullptr)
-      entry.view.made->forget(0, entry.view.rows);
+      entry.view.made->advise(0, entry.view.rows, Need::not_now);
     else if (entry.weight->private_bytes != 0 && entry.own.empty())
-      file_->forget(entry.view.data, entry.view.bytes);
+      file_->advise(entry.view.data, entry.view.bytes, Need::not_now);
     done += entry.view.bytes;
     if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
   }

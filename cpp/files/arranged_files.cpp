@@ -29,17 +29,15 @@ class Gathered final : public MadeRows {
       gather<uint32_t>(first, n, to);
   }
 
-  void forget(uint64_t first, uint64_t n) const override {
-    const uint64_t last = (first + n - 1) / rows_;
-    if (parts_.size() == 1) return files_->forget(parts_[0].data, parts_[0].bytes);
-    for (uint64_t m = first / rows_; m <= last; ++m) files_->forget(parts_[m].data, parts_[m].bytes);
+  void advise(uint64_t first, uint64_t n, Need need) const override {
+    for (uint64_t m = first / rows_; m <= (first + n - 1) / rows_; ++m) files_->advise(matrix(m), matrix_bytes(), need);
   }
 
  private:
   const std::byte* matrix(uint64_t m) const {
-    if (parts_.size() > 1) return parts_[m].data;
-    return parts_[0].data + parts_[0].bytes / how_.matrices * m;
+    return parts_.size() > 1 ? parts_[m].data : parts_[0].data + matrix_bytes() * m;
   }
+  uint64_t matrix_bytes() const { return parts_[0].bytes / (parts_.size() > 1 ? 1 : how_.matrices); }
   static uint64_t place(const std::vector<uint32_t>& order, uint64_t i) { return order.empty() ? i : order[i]; }
 
   template <class Value>  // the bits of one, in whatever type
@@ -91,10 +89,10 @@ class Mxfp4Rows final : public MadeRows {
     }
   }
 
-  void forget(uint64_t first, uint64_t n) const override {
+  void advise(uint64_t first, uint64_t n, Need need) const override {
     const uint64_t from = first / ours() * theirs_ * blocks_, to = ((first + n - 1) / ours() + 1) * theirs_ * blocks_;
-    files_->forget(nibbles_.data + from * kMxfp4Nibbles, (to - from) * kMxfp4Nibbles);
-    files_->forget(scales_.data + from, to - from);
+    files_->advise(nibbles_.data + from * kMxfp4Nibbles, (to - from) * kMxfp4Nibbles, need);
+    files_->advise(scales_.data + from, to - from, need);
   }
 
  private:

@@ -39,7 +39,7 @@ class ArrangedFiles final : public WeightSource {
   WeightView view(std::string_view name) const override;
   std::optional<FileBytes> bytes_of(std::string_view name) const override { return files_->bytes_of(name); }
   uint64_t fingerprint() const override { return files_->fingerprint(); }
-  void forget(const std::byte* data, uint64_t bytes) const override { files_->forget(data, bytes); }
+  void advise(const std::byte* data, uint64_t bytes, Need need) const override { files_->advise(data, bytes, need); }
 
  private:
   [[noreturn]] void fail(const std::string& name, const std::string& expected, const std::string& found) const;

@@ -47,8 +47,8 @@ uint64_t JoinedFiles::fingerprint() const {
   return hash64(std::as_bytes(std::span(each)));
 }
 
-void JoinedFiles::forget(const std::byte* data, uint64_t bytes) const {
-  for (const auto& file : files_) file->forget(data, bytes);  // of each, what lies in it
+void JoinedFiles::advise(const std::byte* data, uint64_t bytes, Need need) const {
+  for (const auto& file : files_) file->advise(data, bytes, need);  // of each, what lies in it
 }
 
 }  // namespace foundry

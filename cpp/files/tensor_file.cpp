@@ -92,9 +92,4 @@ WeightView TensorFile::view(std::string_view name) const {
 
 uint64_t TensorFile::fingerprint() const { return fingerprint_of(file_.file()); }
 
-void TensorFile::forget(const std::byte* data, uint64_t bytes) const {
-  if (data < file_.data() || data >= file_.data() + file_.size()) return;
-  file_.advise_unneeded(static_cast<uint64_t>(data - file_.data()), bytes);
-}
-
 }  // namespace foundry

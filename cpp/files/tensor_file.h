@@ -29,7 +29,7 @@ class TensorFile final : public WeightSource {
   WeightView view(std::string_view name) const override;
   std::optional<FileBytes> bytes_of(std::string_view name) const override;
   uint64_t fingerprint() const override;
-  void forget(const std::byte* data, uint64_t bytes) const override;
+  void advise(const std::byte* data, uint64_t bytes, Need need) const override { file_.advise(data, bytes, need); }
 
  private:
   struct Taken {

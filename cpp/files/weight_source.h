@@ -34,8 +34,9 @@ class WeightSource {
   /// Tells models apart: a hash of every byte of every file, made once for each state of it (fingerprint.cpp).
   /// ModelFormatError where a file was written to since it was opened; IoError. Not proof against malice.
   virtual uint64_t fingerprint() const = 0;
-  /// These bytes of a file are not needed for now: their pages may leave memory, and come back when read.
-  virtual void forget(const std::byte* data, uint64_t bytes) const = 0;
+  /// When these bytes of a file are wanted: now, and they are read, nothing around them; or not for now, and their
+  /// pages may leave memory, and come back when read.
+  virtual void advise(const std::byte* data, uint64_t bytes, Need need) const = 0;
 };
 
 }  // namespace foundry

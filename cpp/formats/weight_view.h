@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "base/mapped_file.h"
 #include "formats/dtype.h"
 
 namespace foundry {
@@ -18,8 +19,8 @@ class MadeRows {
   virtual bool whole() const = 0;
   /// Rows from `first` on, one behind the other, as many bytes each as a row of the view has.
   virtual void rows(uint64_t first, uint64_t n, std::byte* to) const = 0;
-  /// What these rows are made of is not needed for now: its pages may leave memory, and come back when read.
-  virtual void forget(uint64_t first, uint64_t n) const = 0;
+  /// When what these rows are made of is wanted.
+  virtual void advise(uint64_t first, uint64_t n, Need need) const = 0;
 };
 
 /// A tensor of the model file: rows x cols, row-major, cols in blocks of its type. Its bytes are mapped and outlive the
@@ -41,15 +42,15 @@ struct WeightView {
   /// Of experts, how many of the matrices a device that packs them keeps packed at once; 0: all, and it may be no
   /// expert's.
   uint64_t kept = 0;
-  /// These bytes of the file are not needed for now. Null: nobody wants to know.
-  std::function<void(const std::byte* data, uint64_t bytes)> release = nullptr;
+  /// Told when bytes of the file are wanted. Null: nobody wants to know.
+  std::function<void(const std::byte* data, uint64_t bytes, Need need)> told = nullptr;
 
-  /// Rows were read, and are not needed for now.
-  void forget(uint64_t first, uint64_t n) const {
+  /// Rows are about to be read, or were and are not wanted for now.
+  void advise(uint64_t first, uint64_t n, Need need) const {
     if (made != nullptr)
-      made->forget(first, n);
-    else if (release)
-      release(data + bytes / rows * first, bytes / rows * n);
+      made->advise(first, n, need);
+    else if (told)
+      told(data + bytes / rows * first, bytes / rows * n, need);
   }
 
   /// Whether there are bytes, and not the file's header alone.

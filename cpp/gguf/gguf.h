@@ -93,7 +93,7 @@ class GgufFile final : public WeightSource {
   bool has(std::string_view name) const override { return find(name) != nullptr; }
   WeightView view(std::string_view name) const override;
   uint64_t fingerprint() const override;
-  void forget(const std::byte* data, uint64_t bytes) const override;
+  void advise(const std::byte* data, uint64_t bytes, Need need) const override;
 
  private:
   GgufFile(std::span<const std::byte> bytes, uint64_t file_bytes, std::string source, std::unique_ptr<MappedFile> file);

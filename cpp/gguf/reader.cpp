@@ -225,9 +225,8 @@ WeightView GgufFile::view(std::string_view name) const {
   return view;
 }
 
-void GgufFile::forget(const std::byte* data, uint64_t bytes) const {
-  if (file_ == nullptr || data < file_->data() || data >= file_->data() + file_->size()) return;
-  file_->advise_unneeded(static_cast<uint64_t>(data - file_->data()), bytes);
+void GgufFile::advise(const std::byte* data, uint64_t bytes, Need need) const {
+  if (file_ != nullptr) file_->advise(data, bytes, need);
 }
 
 }  // namespace foundry

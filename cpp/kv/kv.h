@@ -61,6 +61,12 @@ struct KvGeometry {
 using PageId = uint32_t;
 inline constexpr PageId kNoPage = UINT32_MAX;
 
+/// A state that a saved history has.
+struct SavedState {
+  uint32_t position;  // tokens seen
+  bool turn;          // a turn ended behind it, before the next boundary of pages
+};
+
 /// Pages by reference count, out of slabs (one device buffer of several pages) that are added as needed and released
 /// when empty. Thread-safe. Every slab is charged to the ledger before it is allocated.
 class PagePool {

@@ -12,7 +12,7 @@
 namespace foundry {
 namespace {
 
-constexpr char kMagic[8] = {'F', 'N', 'D', 'R', 'Y', 'K', 'V', '3'};
+constexpr char kMagic[8] = {'F', 'N', 'D', 'R', 'Y', 'K', 'V', '4'};
 constexpr uint64_t kMostName = 256;
 constexpr uint64_t kGroupBytes = 8 * 4 + 8 + 4 + 4;
 constexpr uint64_t kFixedBytes = kImagePrefix + 8 + 4 + 4 + 4;
@@ -112,16 +112,24 @@ KvImage::StateGroup read_states(Reader& r, const KvGeometry& geometry, uint32_t 
   KvImage::StateGroup states{geometry, {}, {}, 0};
   r.expect(geometry.n_layers, r.number<uint32_t>("recurrent layers"), "recurrent layers");
   r.expect(geometry.page_bytes(), r.number<uint64_t>("bytes of a state"), "bytes of a state");
-  states.positions.resize(r.at_most(static_cast<uint32_t>(most_states(geometry, n_tokens)), "states"));
-  r.numbers(states.positions, "positions of states");
+  std::vector<uint32_t> positions(r.at_most(static_cast<uint32_t>(most_states(geometry, n_tokens)), "states"));
+  r.numbers(positions, "positions of states");
+  std::vector<uint8_t> turns(positions.size());
+  r.numbers(turns, "ends of turns");
   uint32_t before = 0;
-  for (const uint32_t position : states.positions) {
-    if (position <= before || position > n_tokens || (position % geometry.page_tokens != 0 && position != n_tokens))
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const uint32_t position = positions[i];
+    const bool whole = position % geometry.page_tokens == 0;
+    if (position <= before || position > n_tokens || (!whole && position != n_tokens))
       r.fail("a state's position: expected whole pages behind " + std::to_string(before) + ", or the end at " +
              std::to_string(n_tokens) + ", found " + std::to_string(position));
+    if (turns[i] > (whole ? 1 : 0))
+      r.fail("a turn's end behind the state at " + std::to_string(position) + ": expected " + (whole ? "0 or 1" : "0") +
+             ", found " + std::to_string(turns[i]));
+    states.at.push_back({position, turns[i] != 0});
     before = position;
   }
-  states.checksums.resize(states.positions.size());
+  states.checksums.resize(positions.size());
   return states;
 }
 
@@ -141,8 +149,9 @@ std::vector<std::byte> KvImage::header() const {
   }
   if (states.geometry.recurrent()) {
     w.number(states.geometry.n_layers), w.number(states.geometry.page_bytes());
-    w.number(static_cast<uint32_t>(states.positions.size()));
-    w.raw(states.positions.data(), states.positions.size() * sizeof(uint32_t));
+    w.number(static_cast<uint32_t>(states.at.size()));
+    for (const SavedState& one : states.at) w.number(one.position);
+    for (const SavedState& one : states.at) w.number(static_cast<uint8_t>(one.turn));
   }
   w.raw(tokens.data(), tokens.size() * sizeof(int32_t));
   for (const Group& group : groups) w.raw(group.checksums.data(), group.checksums.size() * sizeof(uint64_t));
@@ -161,11 +170,12 @@ uint64_t KvImage::header_bytes(std::span<const std::byte> prefix, uint64_t file_
   const std::byte* magic = r.take(sizeof kMagic, "magic");
   if (std::memcmp(magic, kMagic, sizeof kMagic - 1) != 0) r.fail("expected a saved session, found another file");
   if (const char version = static_cast<char>(magic[sizeof kMagic - 1]); version != kMagic[sizeof kMagic - 1])
-    r.fail("expected a saved session of version 3, found one of version " + printable({&version, 1}));
+    r.fail("expected a saved session of version 4, found one of version " + printable({&version, 1}));
   uint64_t most = kFixedBytes + kMostName + uint64_t{max_tokens} * sizeof(int32_t);
   for (const KvGeometry& group : expected.groups) most += kGroupBytes + group.pages_for(max_tokens) * sizeof(uint64_t);
   if (expected.states.recurrent())
-    most += kStatesBytes + most_states(expected.states, max_tokens) * (sizeof(uint32_t) + sizeof(uint64_t));
+    most += kStatesBytes +
+            most_states(expected.states, max_tokens) * (sizeof(uint32_t) + sizeof(uint8_t) + sizeof(uint64_t));
   const auto length = r.number<uint64_t>("header length");
   if (length % kImageAlign != 0 || length == 0 || length > padded(most))
     r.fail("header: expected at most the " + std::to_string(padded(most)) + " bytes of " + std::to_string(max_tokens) +

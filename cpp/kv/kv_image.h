@@ -1,14 +1,15 @@
-// A saved history as bytes, version 3. Everything is little endian; the header ends with its own checksum.
-//   "FNDRYKV3"
+// A saved history as bytes, version 4. Everything is little endian; the header ends with its own checksum.
+//   "FNDRYKV4"
 //   u64 header bytes (a multiple of kImageAlign: the pages begin there), u64 fingerprint of the model
 //   u32 length and bytes of the device's name, u32 tokens, u32 groups
 //   a group: u32 layers, KV heads, head_dim, window, page_tokens, tile_tokens, K type, V type; u64 page bytes; u32 first page,
 //   pages: those before the first one a window has passed
-//   of models with recurrent layers: u32 layers, u64 bytes of a state, u32 states, u32 position of each, ascending
+//   of models with recurrent layers: u32 layers, u64 bytes of a state, u32 states, u32 position of each, ascending; u8 of
+//   each, 1 where a turn ended behind it (of whole pages alone), else 0
 //   i32 each token; u64 each page's checksum, group after group, and each state's; zeros; u64 checksum of all before
 //   the pages, group after group; the states
-// Versions 1 and 2 had the same layout; the fingerprint was of samples of the weights, then of the graph as it was
-// fused.
+// Versions 1 and 2 had another fingerprint, of samples of the weights, then of the graph as it was fused; version 3 did
+// not say where turns ended. They are refused: what they hold is computed anew.
 //
 // A file's checksums say that it is what somebody wrote, not that he wrote sense. So no figure of it is ever used: each
 // is compared with what the model at hand would have written there, and that is used.
@@ -35,7 +36,7 @@ struct KvImage {
   };
   struct StateGroup {
     KvGeometry geometry;              // not recurrent: there are none
-    std::vector<uint32_t> positions;  // ascending: boundaries of pages, and of the last one where the history was
+    std::vector<SavedState> at;       // ascending: boundaries of pages, and of the last one where the history was
     std::vector<uint64_t> checksums;  // of each state
     uint64_t begin = 0;               // of the states in the file that was parsed
   };

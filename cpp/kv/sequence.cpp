@@ -318,7 +318,7 @@ void Sequence::keep_prefix() {
 }
 
 void Sequence::take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages,
-                    std::span<const uint32_t> states, uint32_t promised) {
+                    std::span<const SavedState> states, uint32_t promised) {
   const std::lock_guard lock(mutex_);
   const uint64_t n = std::max<uint64_t>(promised, tokens.size()), more = room_bytes_with(n, n) - charged_bytes_;
   for (size_t g = 0; g < claims_.size(); ++g) next_claims_[g] = memory_.pools()[g]->geometry().most_pages(promised);

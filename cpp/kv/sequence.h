@@ -152,7 +152,7 @@ class Sequence {
   void keep_prefix();
   /// A saved history: the pages are taken, from `first_pages` (by group) on, and of states those at `states`; their
   /// bytes are the caller's to read.
-  void take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, std::span<const uint32_t> states,
+  void take(std::vector<int32_t> tokens, std::span<const uint32_t> first_pages, std::span<const SavedState> states,
             uint32_t promised);
   /// Everything is given back.
   void clear() noexcept;

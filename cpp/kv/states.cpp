@@ -27,6 +27,17 @@ size_t least_wanted(std::span<const States::Kept> kept, size_t first) {
   return best;
 }
 
+/// Those that are more than a history keeps go.
+template <class F>
+void States::thin(std::vector<Kept>& kept, const F& goes) const noexcept {
+  while (kept.size() > pool_->geometry().kept_states) {
+    const size_t least = least_wanted(kept, 0);
+    if (least == kept.size()) return;
+    goes(kept[least]);
+    kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(least));
+  }
+}
+
 States::States(PagePool* pool) : pool_(pool) {
   if (pool_ == nullptr) return;
   kept_.reserve(room_for(pool_->geometry()));
@@ -181,7 +192,7 @@ void States::commit(uint32_t end) noexcept {
   if (running_ == kNoPage) running_ = std::exchange(next_, kNoPage);
   running_position_ = end;
   std::sort(kept_.begin(), kept_.end(), [](const Kept& a, const Kept& b) { return a.position < b.position; });
-  thin();
+  thin(kept_, [this](Kept& one) { release(one.page); });
   spare_ = std::exchange(next_, kNoPage);
   next_is_new_ = false;
   if (spare_ == kNoPage && last != kNoPage && pool_->references(last) == 1) spare_ = std::exchange(last, kNoPage);
@@ -242,27 +253,18 @@ void States::adopt(uint32_t position, PageId page) noexcept {
   running_ = retained(page), running_position_ = position;
 }
 
-void States::take(std::span<const uint32_t> positions) {
-  if (positions.empty()) return;
-  positions = positions.last(std::min<size_t>(positions.size(), size_t{pool_->geometry().kept_states} + 1));
-  const uint32_t page_tokens = pool_->geometry().page_tokens;
-  const std::vector<PageId> pages = pool_->acquire(static_cast<uint32_t>(positions.size()));
-  for (size_t i = 0; i < pages.size(); ++i) {
-    const bool last = i + 1 == pages.size();
-    if (positions[i] % page_tokens == 0) kept_.push_back({positions[i], pages[i], last});
-    if (last) running_ = pages[i], running_position_ = positions[i];
-  }
-  if (!kept_.empty() && kept_.back().page == running_) pool_->retain(running_);
-  thin();
-}
-
-void States::thin() noexcept {
-  while (kept_.size() > pool_->geometry().kept_states) {
-    const size_t goes = least_wanted(kept_, 0);
-    if (goes == kept_.size()) return;
-    release(kept_[goes].page);
-    kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(goes));
-  }
+void States::take(std::span<const SavedState> saved) {
+  if (saved.empty()) return;
+  std::vector<Kept> kept;
+  for (const SavedState& one : saved)
+    if (one.position % pool_->geometry().page_tokens == 0) kept.push_back({one.position, kNoPage, one.turn});
+  const bool between = kept.empty() || kept.back().position != saved.back().position;
+  thin(kept, [](const Kept&) {});
+  const std::vector<PageId> pages = pool_->acquire(static_cast<uint32_t>(kept.size() + (between ? 1 : 0)));
+  for (size_t i = 0; i < kept.size(); ++i) kept[i].page = pages[i];  // nothing below fails
+  kept_.assign(kept.begin(), kept.end());
+  running_ = between ? pages.back() : retained(pages.back());
+  running_position_ = saved.back().position;
 }
 
 void States::clear() noexcept {

@@ -68,15 +68,16 @@ class States {
   void share(const States& other) noexcept;
   /// An empty one goes on from this state of `position` tokens, whole pages.
   void adopt(uint32_t position, PageId page) noexcept;
-  /// An empty one gets pages for the last ones of the states at these positions, ascending, as many as it keeps;
-  /// their bytes are the caller's. MemoryLimitError changes nothing.
-  void take(std::span<const uint32_t> positions);
+  /// An empty one gets pages for those of these states, ascending, that it keeps; their bytes are the caller's.
+  /// MemoryLimitError changes nothing.
+  void take(std::span<const SavedState> saved);
   void clear() noexcept;
 
  private:
   PageId retained(PageId page) const;
   void release(PageId& page) noexcept;
-  void thin() noexcept;
+  template <class F>
+  void thin(std::vector<Kept>& kept, const F& goes) const noexcept;
   std::vector<Kept> chosen(uint32_t start, uint32_t end) const;
 
   PagePool* pool_;

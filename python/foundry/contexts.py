@@ -51,6 +51,7 @@ def plan_contexts(
     threads: int | None = None,
     page_tokens: int = 64,
     chunk_tokens: int = 512,
+    expert_cache_bytes: int | None = None,
     rope_scaling: str | Mapping[str, Any] | None = None,
     rope_base: float | None = None,
     max_seq_len: int | None = None,
@@ -59,10 +60,12 @@ def plan_contexts(
     ``CompiledModel.plan_file``, and nothing is allocated here either."""
     with telling_how_to_mend(path):
         context = (rope_scaling, rope_base, max_seq_len)
-        return [
-            _planned(*opened(path, device, memory_limit, kv, threads, page_tokens, chunk_tokens, 0, True, context), kv)
-            for kv in kv_dtypes
-        ]
+
+        def planned(kv: str | tuple[str, str]) -> ContextPlan:
+            memory = (device, memory_limit, kv, threads, page_tokens, chunk_tokens, 0)
+            return _planned(*opened(path, *memory, True, context, expert_cache_bytes=expert_cache_bytes), kv)
+
+        return [planned(kv) for kv in kv_dtypes]
 
 
 def _planned(

@@ -182,9 +182,10 @@ class CompiledModel:
             state_cache_bytes: of recurrent layers' states that a session holds, so that it can go back without
                 computing all again (``Session.replay``); at least six and at most 36 states are held.
             expert_cache_bytes: for experts that are packed at once, of all layers; on "cpu" they are packed when rows
-                are first routed to them, and those used longest ago make room. By default for all of them where they
-                fit into the memory limit, else three fourths of what the rest of the model leaves of it, so that a file
-                may be larger than memory. Results are the same to the bit.
+                are first routed to them, and those used longest ago make room. By default for all of them where a
+                session of 4,096 tokens fits beside them into the memory limit, else for as many as leave such a session
+                room, and contexts a fourth of what the rest of the model leaves: a file may be larger than memory.
+                Results are the same to the bit.
             rope_scaling: how the context is stretched, in place of the file's way: "none", "linear:2", "yarn:4",
                 "yarn:4:32768" (factor and original context) or a mapping with type, factor, original_context_length,
                 attention_factor, beta_fast and beta_slow. The context then is the original one times the factor.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cpp/advised_files.h"
 #include "cpp/gguf_files.h"
 #include "files/arranged_files.h"
 #include "files/joined_files.h"
@@ -66,11 +67,36 @@ TEST_CASE("arranged: matrices are joined, split, turned and put in order") {
   files.add("same", {{"both"}, 2});
   CHECK(files.view("same").data == files.view("both").data);  // in place
   check(files.view("same"), 2, 2, {12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23});
-  files.view("joined").made->forget(1, 2), files.view("turned").made->forget(0, 4);
+  files.view("joined").made->advise(1, 2, Need::not_now), files.view("turned").made->advise(0, 4, Need::not_now);
   check(files.view("joined"), 2, 2, {6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5});
   CHECK(files.names() == std::vector<std::string_view>{"firsts", "joined", "order", "same", "turned"});
   CHECK((files.has("a") && files.has("turned") && !files.has("c") && files.path() == disk.path()));
   CHECK(files.fingerprint() == opened(disk)->fingerprint());
+}
+
+TEST_CASE("arranged: an expert's rows are made of its own bytes, and only those are told of") {
+  const TempFile disk(numbers());
+  const auto file = opened(disk);
+  const auto advised = std::make_shared<Advised>(file);
+  ArrangedFiles files(advised);
+  const std::byte *both = file->view("both").data, *a = file->view("a").data, *b = file->view("b").data;
+  files.add("turned", {{"both"}, 2, true, {0, 2}});
+  files.add("order", {{"both"}, 2, false, {1, 0}});
+  files.add("joined", {{"b", "a"}});
+  for (const Need need : {Need::now, Need::not_now}) {
+    const auto told = [&](const char* name, uint64_t first, uint64_t n) {
+      advised->told.clear();
+      files.view(name).advise(first, n, need);
+      return advised->told;
+    };
+    using Ranges = decltype(advised->told);
+    CHECK(told("turned", 0, 2) == Ranges{{both, 24, need}});
+    CHECK(told("turned", 2, 2) == Ranges{{both + 24, 24, need}});
+    CHECK(told("order", 3, 1) == Ranges{{both + 24, 24, need}});
+    CHECK(told("order", 0, 4) == Ranges{{both, 24, need}, {both + 24, 24, need}});
+    CHECK(told("joined", 0, 2) == Ranges{{b, 24, need}});
+    CHECK(told("joined", 2, 2) == Ranges{{a, 24, need}});
+  }
 }
 
 TEST_CASE("arranged: of a header alone there is a shape and nothing else") {
@@ -128,7 +154,7 @@ TEST_CASE("arranged: MXFP4 is put together of nibbles and scales") {
       expected.push_back(of_code[i % 2 == 0 ? byte & 15 : byte >> 4] * std::ldexp(1.0f, scale - 127));
     }
   CHECK(found == expected);
-  view.made->forget(1, 3);
+  view.made->advise(1, 3, Need::now), view.made->advise(1, 3, Need::not_now);
   CHECK_THROWS_WITH_AS(files.add_mxfp4("x", "nibbles", "scales", 2, 5, 96, {}),
                        doctest::Contains("480 bytes of \"nibbles\", found 384"), ModelFormatError);
   CHECK_THROWS_WITH_AS(files.add_mxfp4("x", "nibbles", "none", 2, 4, 96, {}),

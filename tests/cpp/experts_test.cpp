@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "cpp/advised_files.h"
 #include "cpp/devices.h"
 #include "cpp/fusing_device.h"
 #include "cpp/graphs.h"
@@ -123,7 +124,7 @@ TEST_CASE("experts: as many are packed at once as memory has room for, with the 
   const TinyFile file(graph);
   const std::vector<int32_t> tokens = some_tokens(70, 2);
   ModelOptions options = options_for("cpu", 2, 24);
-  options.slab_pages = 1;
+  options.slab_pages = 1, options.k_type = options.v_type = DType::f32;
   const PlannedBytes whole = CompiledModel::plan_file(file.open(), graph, options, {}, 0);
   CHECK((whole.experts_kept == 6 && whole.experts_count == 6 && whole.experts % 6 == 0));
   const uint64_t of_one = whole.experts / 6;  // of each weight
@@ -153,19 +154,60 @@ TEST_CASE("experts: as many are packed at once as memory has room for, with the 
   expect_error<ValueError>([&] { CompiledModel::load(file.open(), graph, options, {}); },
                            {least, "an expert of each weight", "found " + std::to_string(of_one - 1)});
   options.expert_cache_bytes = 0;
-  // Without it, three fourths of what a limit leaves beside the rest.
-  const uint64_t rest = whole.loaded.total() - whole.experts;
-  options.memory_limit = whole.loaded.total();
-  CHECK(CompiledModel::plan_file(file.open(), graph, options, {}, 0).experts_kept == 6);
-  options.memory_limit = whole.loaded.total() - 1;
-  check(4);
-  options.memory_limit = rest + 2 * of_one;
-  check(1);
-  options.memory_limit = rest + of_one;  // one fits, but nothing beside it: a fourth is for contexts
+  // Without it all of them where a context fits beside them, else three fourths of what a limit leaves beside the rest.
+  const PlannedBytes context = CompiledModel::plan_file(file.open(), graph, options, {0, graph.arch.max_seq_len, 0}, 0);
+  const uint64_t rest = whole.loaded.total() - whole.experts, room = context.kv_reserved + context.page_tables;
+  options.memory_limit = rest + 6 * of_one + room;
+  check(6);
+  options.memory_limit -= 1;
+  check(5);
+  const auto open_whole = [&] {
+    return Session::open(CompiledModel::load(file.open(), graph, options, {}), {0, graph.arch.max_seq_len, 0});
+  };
+  // Just above what the model takes with all of them, by a byte, a page of K and V, half a context.
+  for (const uint64_t more : {uint64_t{0}, uint64_t{1}, context.page_bytes, room / 2}) {
+    CAPTURE(more);
+    options.memory_limit = rest + 6 * of_one + more;
+    check(4);
+    CHECK(feed(*open_whole(), tokens) == expected);
+  }
+  REQUIRE((room < of_one && room > 2 * of_one / 3));  // an expert more has room for it, and it is more than a fourth
+  options.memory_limit = rest + 7 * of_one;
+  check(6);
+  for (const uint64_t left : {of_one + room, 2 * of_one - 1, 2 * of_one + room - 1}) {
+    options.memory_limit = rest + left;
+    check(1);
+    CHECK(feed(*open_whole(), tokens) == expected);
+  }
+  options.memory_limit = rest + of_one;  // one fits, but nothing beside it
   CHECK(CompiledModel::plan_file(file.open(), graph, options, {}, 0).experts_kept == 1);
+  expect_error<MemoryLimitError>(open_whole, {"needed", "available"});
   options.memory_limit = rest + of_one - 1;
   expect_error<MemoryLimitError>([&] { CompiledModel::load(file.open(), graph, options, {}); },
                                  {"needed " + std::to_string(rest + of_one)});
+}
+
+TEST_CASE("experts: of one that is missed its own bytes are read, and let go of again") {
+  const Graph graph = tiny_graph(shape_of(6, 2));
+  const TinyFile file(graph);
+  const auto advised = std::make_shared<Advised>(file.open());
+  ModelOptions options = options_for("cpu", 2, 16);
+  options.expert_cache_bytes = CompiledModel::plan_file(advised, graph, options, {}, 0).experts / 3;
+  const auto model = CompiledModel::load(advised, graph, options, {});
+  const auto session = Session::open(model, {});
+  advised->told.clear();
+  feed(*session, some_tokens(40, 8));
+  std::vector<std::pair<const std::byte*, uint64_t>> matrices;
+  for (const WeightRef& ref : graph.weights) {
+    const WeightView view = advised->view(ref.name);
+    for (uint64_t m = 0; ref.experts != 0 && m < view.matrices; ++m)
+      matrices.emplace_back(view.data + view.bytes / view.matrices * m, view.bytes / view.matrices);
+  }
+  std::vector<std::pair<const std::byte*, uint64_t>> read, let_go;
+  for (const auto& [data, bytes, need] : advised->told) (need == Need::now ? read : let_go).emplace_back(data, bytes);
+  CHECK(read == let_go);
+  CHECK(read.size() > 2 * 3 * 6);  // two are packed at once, and 16 rows choose more
+  for (const auto& one : read) CHECK(std::find(matrices.begin(), matrices.end(), one) != matrices.end());
 }
 
 TEST_CASE("experts: a tensor of another shape is refused by name, with the shapes") {

@@ -38,7 +38,7 @@ TEST_CASE("files: a table that is read elsewhere gives the bytes where they lie"
   const WeightView a = file.view("a"), b = file.view("b");
   CHECK((a.rows == 2 && a.cols == 2 && a.bytes == 16 && first_of(a) == 1.0f));
   CHECK((b.offset == 16 && b.plus == 1.0f && first_of(b) == 5.0f));
-  file.forget(a.data, a.bytes);
+  for (const Need need : {Need::now, Need::not_now}) file.advise(a.data, a.bytes, need);
   CHECK(first_of(file.view("a")) == 1.0f);
   CHECK_THROWS_WITH_AS(file.view("c"), doctest::Contains("found 2 tensors of other names"), ModelFormatError);
 
@@ -77,7 +77,7 @@ TEST_CASE("files: several files are one model, whose fingerprint each byte chang
   const JoinedFiles joined({opened(one, "a"), opened(other, "b")});
   CHECK((joined.path() == one.path() && joined.names() == std::vector<std::string_view>{"a", "b"}));
   CHECK((first_of(joined.view("a")) == 1.0f && first_of(joined.view("b")) == 2.0f));
-  joined.forget(joined.view("b").data, 4);
+  for (const Need need : {Need::now, Need::not_now}) joined.advise(joined.view("b").data, 4, need);
   CHECK(first_of(joined.view("b")) == 2.0f);
   CHECK_THROWS_WITH_AS(joined.view("c"), doctest::Contains("expected in one of 2 files"), ModelFormatError);
   CHECK_THROWS_WITH_AS(JoinedFiles({opened(one, "a"), opened(other, "a")}),

@@ -181,7 +181,7 @@ TEST_CASE("gguf: files on disk") {
   CHECK(file->path() == disk.path());
   const WeightView table = file->view("table");
   const std::string before(reinterpret_cast<const char*>(table.data), table.bytes);
-  file->forget(table.data, table.bytes);
+  file->advise(table.data, table.bytes, Need::not_now);
   CHECK(std::string(reinterpret_cast<const char*>(table.data), table.bytes) == before);
 
   CHECK_THROWS_WITH_AS(GgufFile::open(disk.path() + ".absent"), doctest::Contains("cannot be opened"), IoError);

@@ -23,7 +23,7 @@ class Rows final : public MadeRows {
     const uint64_t row = of_.bytes / of_.rows;
     std::memcpy(to, of_.data + first * row, n * row);
   }
-  void forget(uint64_t, uint64_t) const override {}
+  void advise(uint64_t, uint64_t, Need) const override {}
 
  private:
   WeightView of_;
@@ -44,7 +44,7 @@ class Making final : public WeightSource {
     return view;
   }
   uint64_t fingerprint() const override { return file_->fingerprint(); }
-  void forget(const std::byte* data, uint64_t bytes) const override { file_->forget(data, bytes); }
+  void advise(const std::byte* data, uint64_t bytes, Need need) const override { file_->advise(data, bytes, need); }
 
  private:
   std::shared_ptr<const WeightSource> file_;

@@ -178,6 +178,34 @@ TEST_CASE("states: a call that is short of memory changes nothing") {
   check_values(states);
 }
 
+TEST_CASE("states: of a saved history's those are taken that are kept, ends of turns before others") {
+  std::vector<SavedState> saved;
+  for (uint32_t position = 8; position <= 80; position += 8)
+    saved.push_back({position, position == 16 || position == 40});
+  for (const uint32_t end : {80u, 83u}) {
+    if (end != 80) saved.push_back({end, false});
+    Pool pool(4);
+    {
+      States states(&pool.pool);
+      states.take(saved);
+      CHECK(positions(states) == std::vector<uint32_t>{16, 40, 72, 80});
+      CHECK((states.kept()[0].turn && states.kept()[1].turn && !states.kept()[2].turn && !states.kept()[3].turn));
+      CHECK((states.running_position() == end && states.at(end) != kNoPage));
+      CHECK((states.held() == (end == 80 ? 4 : 5) && states.own() == states.held()));
+      for (const uint32_t position : {16u, 40u, 72u, 80u, end})  // the caller's to read
+        *states.pool().span(states.at(position)).as<uint64_t>() = position;
+      advance(states, end, 97, 4);
+      check_values(states);
+      CHECK(positions(states) == std::vector<uint32_t>{16, 40, 88, 96});
+    }
+    CHECK((pool.pool.used_pages() == 0 && pool.ledger.total() == 0));
+  }
+  Pool few(2);
+  States states(&few.pool);
+  states.take({});
+  CHECK((states.held() == 0 && states.running_position() == 0));
+}
+
 TEST_CASE("states: random programs over what shares them come out even") {
   for (const uint32_t kept : {2u, 3u, 7u}) {
     Pool pool(kept);

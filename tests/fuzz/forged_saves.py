@@ -76,17 +76,19 @@ class Layout:
     checksums: tuple[int, int]
     pages: list[tuple[int, int]]  # byte and length, in the checksums' order
     end: int  # of the file
+    recurrent: bool  # there are states too
 
     @property
     def header(self) -> int:
         return self.values["header bytes"]
 
 
+STATES = (("position", "I"), ("turn", "B"))  # of each state
 GEOMETRY = ("layers", "kv heads", "head_dim", "window", "page_tokens", "tile_tokens", "K type", "V type")
 
 
-def layout_of(data: bytes) -> Layout:
-    """struct.error or ValueError where the figures don't fit the bytes."""
+def layout_of(data: bytes, recurrent: bool = False) -> Layout:
+    """struct.error or ValueError where the figures don't fit the bytes. ``recurrent``: of such a model."""
     figures, values, at = [], {}, 0
 
     def take(name: str, code: str) -> int:
@@ -108,6 +110,15 @@ def layout_of(data: bytes) -> Layout:
         page_bytes = take(f"page bytes of group {g}", "Q")
         take(f"first page of group {g}", "I")
         counts.append((take(f"pages of group {g}", "I"), page_bytes))
+    if recurrent:
+        take("recurrent layers", "I")
+        state_bytes = take("state bytes", "Q")
+        counts.append((take("states", "I"), state_bytes))
+        if 5 * counts[-1][0] > len(data):
+            raise ValueError("more states than bytes")
+        for name, code in STATES:
+            for i in range(counts[-1][0]):
+                take(f"{name} {i}", code)
     tokens = (at, at + 4 * n_tokens)
     checksums = (tokens[1], tokens[1] + 8 * sum(n for n, _ in counts))
     if checksums[1] > len(data):
@@ -116,7 +127,7 @@ def layout_of(data: bytes) -> Layout:
     for n, size in counts:
         pages += [(begin + i * size, size) for i in range(n)]
         begin += n * size
-    return Layout(figures, values, tokens, checksums, pages, begin)
+    return Layout(figures, values, tokens, checksums, pages, begin, recurrent)
 
 
 def signed(data: bytearray, header: int) -> None:
@@ -158,11 +169,21 @@ def rebuild(whole: bytes, layout: Layout, draw: random.Random) -> tuple[str, byt
         data += struct.pack(
             "<Q2I", *(values[f"{name} of group {of}"] for name in ("page bytes", "first page", "pages"))
         )
+    sizes = [
+        (values[f"pages of group {g % n_groups}"], values[f"page bytes of group {g % n_groups}"])
+        for g in range(min(values["groups"], 40))
+    ]
+    if layout.recurrent:
+        sizes.append((values["states"], values["state bytes"]))
+        data += struct.pack("<IQI", *(values[name] for name in ("recurrent layers", "state bytes", "states")))
+        for name, code in STATES:
+            for i in range(min(values["states"], most_tokens)):
+                data += struct.pack("<" + code, values.get(f"{name} {i}", draw.randrange(2)))
     data += b"".join(struct.pack("<i", draw.randrange(256)) for _ in range(min(values["tokens"], most_tokens)))
     room, pages, sums = 1 << 20, [], bytearray()
-    for g in range(min(values["groups"], 40)):
-        for _ in range(min(values[f"pages of group {g % n_groups}"], most_tokens)):
-            size = min(values[f"page bytes of group {g % n_groups}"], room)
+    for n, each in sizes:
+        for _ in range(min(n, most_tokens)):
+            size = min(each, room)
             room -= size
             pages.append(bytes(size))
             sums += struct.pack("<Q", xxh64(pages[-1]) if size <= ALIGN else 0)
@@ -230,10 +251,11 @@ def forge(whole: bytes, layout: Layout, draw: random.Random) -> tuple[str, bytea
 def is_history(data: bytes, whole: Layout, prefix: bytes, max_tokens: int, vocab: int) -> bool:
     """Whether a file's figures are those of some history of the model that wrote `whole`; worked out here once more."""
     try:
-        found = layout_of(data)
+        found = layout_of(data, whole.recurrent)
     except (struct.error, ValueError):
         return False
-    v, names = found.values, [n for n in whole.values if n.split(" of ")[0] in (*GEOMETRY, "page bytes", "groups")]
+    same = (*GEOMETRY, "page bytes", "groups", "recurrent layers", "state bytes")
+    v, names = found.values, [n for n in whole.values if n.split(" of ")[0] in same]
     if data[:8] + data[16 : len(prefix)] != prefix[:8] + prefix[16:] or any(v.get(n) != whole.values[n] for n in names):
         return False
     for g in range(v["groups"]):
@@ -243,6 +265,14 @@ def is_history(data: bytes, whole: Layout, prefix: bytes, max_tokens: int, vocab
             return False
         if v[f"pages of group {g}"] != pages - first:
             return False
+    before = 0
+    for i in range(v.get("states", 0)):  # behind whole pages, where a turn may have ended, or at the end
+        position, whole_pages = v[f"position {i}"], v[f"position {i}"] % v["page_tokens of group 0"] == 0
+        if not before < position <= v["tokens"] or not (whole_pages or position == v["tokens"]):
+            return False
+        if v[f"turn {i}"] > whole_pages:
+            return False
+        before = position
     tokens = struct.unpack_from(f"<{v['tokens']}i", data, found.tokens[0])
     padding = data[found.checksums[1] : found.header - 8]
     return (
@@ -256,7 +286,7 @@ def is_history(data: bytes, whole: Layout, prefix: bytes, max_tokens: int, vocab
 
 def worker(model_path: str) -> None:
     """Restores each file named on stdin, uses it, and says what came of it."""
-    from foundry import CompiledModel, ModelFormatError
+    from foundry import CompiledModel, ModelFormatError, NumericError
 
     model = CompiledModel.load(model_path, threads=1, page_tokens=8, chunk_tokens=16, check_every_step=True)
     for line in sys.stdin:
@@ -272,6 +302,8 @@ def worker(model_path: str) -> None:
                     s.save(path + ".again")
                 except ModelFormatError as error:
                     said = "refused" if path in str(error) else f"other: {error!r}"
+                except NumericError:  # of a page whose bits and checksum were changed alike: a history, of no numbers
+                    pass
                 s.rewind(0)
                 s.forward([1, 2, 3])
             memory = model.memory()
@@ -291,7 +323,8 @@ def start(model: Path) -> subprocess.Popen[str]:
 
 
 def saves(folder: Path) -> list[tuple[Path, bytes]]:
-    """Models, and a history of each: empty, short, full, and with pages that a window has passed."""
+    """Models, and a history of each: empty, short, full, with pages that a window has passed, with states."""
+    import families
     import synthetic
     from foundry import CompiledModel
 
@@ -299,12 +332,16 @@ def saves(folder: Path) -> list[tuple[Path, bytes]]:
     size = {"heads": 8, "kv_heads": 8, "head_dim": 64}  # a page larger than the system's: behind the last is nothing
     for name, fields in (("llama", {}), ("gemma3", {"arch": "gemma3", "layers": 3, "window": 24})):
         shape = synthetic.Shape(**size, **fields)  # type: ignore[arg-type]
-        path = synthetic.write(folder / f"{name}.gguf", shape)
+        synthetic.write(folder / f"{name}.gguf", shape)
+    families.write(folder / "lfm2.gguf", families.FAMILIES["lfm2"], {"context_length": 512})
+    for path in sorted(folder.glob("*.gguf")):
         model = CompiledModel.load(path, threads=1, page_tokens=8, chunk_tokens=16)
         for n in (0, 20, 100):
             with model.session() as s:
+                ids = [i % 256 for i in range(n)]
                 if n:
-                    s.forward([i % 256 for i in range(n)])
+                    s.forward(ids[: n // 2])
+                    s.generate(ids[n // 2 :], 1)  # a turn ended before it
                 s.save(folder / "whole.kv")
             made.append((path, (folder / "whole.kv").read_bytes()))
     return made
@@ -319,7 +356,7 @@ def main(count: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wholes = saves(folder)
-        layouts = [layout_of(whole) for _, whole in wholes]
+        layouts = [layout_of(whole, path.stem == "lfm2") for path, whole in wholes]
         workers = {path: start(path) for path, _ in wholes}
         for i in range(count):
             at = draw.randrange(len(wholes))

@@ -3,9 +3,10 @@ and experts that are not chosen change nothing."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from families import FAMILIES, HIDDEN
-from foundry import CompiledModel, ModelFormatError
+from foundry import CompiledModel, ModelFormatError, SamplingParams
 from foundry.cli import main
+from foundry.contexts import plan_contexts
+from foundry.generate import stream
 from test_families import BOUND, logits_of, off_by
 
 MOE, GRANITE, SHARED, OSS = "qwen3moe", "granitemoe", "granitemoe shared", "gpt-oss"
@@ -174,12 +177,34 @@ def test_a_file_larger_than_memory_runs(tmp_path: Path) -> None:
             assert planned.weights_private == model.memory()["weights_private"]
             assert whole.weights_private - planned.weights_private == whole.experts - planned.experts
             assert f"for {planned.experts_kept} of 8 experts" in str(planned)
-            if "memory_limit" not in bound:  # which has no room for the smallest slab of pages
+            if "memory_limit" not in bound:  # which has room for the smallest slab of pages or for experts
                 assert np.array_equal(logits(model), expected)
     with pytest.raises(ValueError, match=r"expert_cache_bytes: expected at least \d+, an expert of each .*, found 5"):
         CompiledModel.load(path, **options, expert_cache_bytes=5)
     with pytest.raises(ValueError, match="expert_cache_bytes"):
         CompiledModel.load(path, **options, expert_cache_bytes=0)
+
+
+@pytest.mark.parametrize("name", ["qwen3moe", "lfm2moe"])
+def test_experts_leave_room_for_a_session(tmp_path: Path, name: str) -> None:
+    """Whatever the limit is from one expert and a context on; the plan says how many are kept then."""
+    family = replace(FAMILIES[name], expert_ffn=4096, keys=FAMILIES[name].keys | {"expert_feed_forward_length": 4096})
+    path = families.write(tmp_path / "m.gguf", family)
+    options: dict[str, Any] = {"device": "cpu", "threads": 1, "page_tokens": 8, "chunk_tokens": 16}
+    options["state_cache_bytes"] = 1
+    whole = CompiledModel.plan_file(path, 0, -1, **options)
+    held, context = whole.total - whole.kv - whole.page_tables + whole.estimated, whole.kv + whole.page_tables
+    of_one = whole.experts // whole.experts_count
+    assert whole.experts_kept == whole.experts_count and whole.states < whole.kv
+    least = held - whole.experts + of_one + context
+    for limit in (least, held, held + 1, held + of_one, held + context - 1, held + context):
+        planned = CompiledModel.plan_file(path, 0, -1, **options, memory_limit=limit)
+        assert planned.fits and (planned.experts_kept == whole.experts_count) == (limit >= held + context)
+        model = CompiledModel.load(path, **options, memory_limit=limit)
+        with model.session(0, -1) as session:
+            *_, last = stream(session, [1, 2, 3], 20, SamplingParams(temperature=0, ignore_eos=True))
+            assert last.usage is not None and last.usage.completion_tokens == 20
+            assert session.reserved_tokens == planned.reserved_tokens
 
 
 def test_the_plan_counts_every_expert(tmp_path: Path) -> None:
@@ -197,3 +222,30 @@ def test_the_plan_counts_every_expert(tmp_path: Path) -> None:
         totals.append(private)
     of_expert = 4 * 64 * (48 + 48) * 4 + 4 * 64 * 40 * 4  # rows of gate and up filled up to 48, in F32, of four layers
     assert totals[1] - totals[0] == 8 * of_expert  # a router of 8 and one of 16 are a panel each
+
+
+def test_the_command_line_bounds_what_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan and its contexts, an answer, and what is too little; as Python has it."""
+    path = families.write(tmp_path / "m.gguf", FAMILIES[MOE])
+    given: dict[str, Any] = {"device": "cpu", "threads": 2, "memory_limit": 1 << 30}
+    whole = CompiledModel.plan_file(path, **given)
+    half = whole.experts // 2
+    flags = ["-m", str(path), "--device", "cpu", "--threads", "2", "--memory-limit", "1GiB"]
+
+    def told(*command: str) -> dict[str, Any]:
+        assert main([*command, *flags, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plan = told("plan", "--expert-cache", f"{half / 1024}KiB")
+    assert (plan["experts_kept"], plan["experts_count"], plan["experts"]) == (4, 8, half)
+    assert plan["total"] == CompiledModel.plan_file(path, **given, expert_cache_bytes=half).total < whole.total
+    contexts = plan_contexts(path, **given, expert_cache_bytes=half)
+    assert plan["contexts"] == [asdict(one) for one in contexts] and told("plan")["experts_kept"] == 8
+    assert main(["plan", *flags, "--expert-cache", str(half)]) == 0
+    assert "for 4 of 8 experts" in capsys.readouterr().out
+    answer = ("generate", "Hello", "--raw", "-n", "8", "--ignore-eos")
+    assert told(*answer, "--expert-cache", str(half))["token_ids"] == told(*answer)["token_ids"]
+    for command in (["generate", "Hello", "--raw"], ["plan"], ["chat"], ["serve", str(path)]):
+        more = flags[2:] if command[0] == "serve" else flags
+        assert main([*command, *more, "--expert-cache", "5"]) == 1
+        assert "expert_cache_bytes: expected at least" in capsys.readouterr().err

@@ -214,6 +214,37 @@ def test_saves_hold_states(tmp_path: Path, name: str, n: int) -> None:
             assert np.array_equal(u.forward([7]), s.forward([7]))
 
 
+@pytest.mark.parametrize("name", ["lfm2", "qwen35"])
+def test_saves_hold_where_turns_ended(tmp_path: Path, name: str) -> None:
+    """A restored session goes on to let go of the states that the other one lets go of: from each turn's end that
+    either keeps both run as many tokens again, and answer alike."""
+    model = load(tmp_path, name, state_cache_bytes=10 * families.state_bytes(FAMILIES[name]))  # six at rest
+    random, history, ends = np.random.default_rng(2), list[int](), list[int]()
+
+    def turns(n: int, *sessions: Any) -> None:
+        for _ in range(n):
+            history.extend(int(i) for i in random.integers(0, 256, int(random.integers(20, 60))))
+            answers = [[p.token_id for p in whole_history(model, history, 6, s)] for s in sessions]
+            assert all(answer == answers[0] for answer in answers)
+            ends.append(len(history))
+            history.extend(i for i in answers[0] if i is not None)
+
+    with model.session() as s:
+        turns(5, s)
+        s.save(tmp_path / "s.kv")
+        with model.restore(tmp_path / "s.kv") as t:
+            for n in (0, 1, 1, 2, 6):
+                turns(n, s, t)
+                assert s._core.observe().states.kept == t._core.observe().states.kept
+                assert [s.replay(to) for to in range(s.position)] == [t.replay(to) for to in range(s.position)]
+                kept = [end for end in ends if s.replay(end) < PAGE]
+                assert n > 2 or any(end <= ends[4] for end in kept)  # and one from before the save
+                for end in reversed(kept):
+                    with s.fork() as a, t.fork() as b:
+                        one, other = (whole_history(model, [*history[:end], 7, 8], 4, x)[-1].usage for x in (a, b))
+                        assert one == other and one is not None and one.replayed_tokens == s.replay(end)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_no_flipped_bit_of_a_save_is_accepted(tmp_path: Path, name: str) -> None:
     """200 of them, a quarter in the states; what is refused late has changed nothing."""

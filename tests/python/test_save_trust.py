@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 import synthetic
@@ -196,14 +197,14 @@ def test_a_model_file_written_to_since_it_was_loaded(tiny_path: Callable[..., Pa
         assert s.forward([1]).shape == (synthetic.VOCAB,)  # the session itself goes on
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("version", ["1", "2", "3"])
 def test_a_version_that_is_not_read_any_more(tiny: CompiledModel, tmp_path: Path, version: str) -> None:
     file = tmp_path / "chat.kv"
     with tiny.session() as s:
         s.save(file)
     data = file.read_bytes()
     file.write_bytes(data[:7] + version.encode() + data[8:])
-    with pytest.raises(ModelFormatError, match=f"a saved session of version 3, found one of version {version}"):
+    with pytest.raises(ModelFormatError, match=f"a saved session of version 4, found one of version {version}"):
         tiny.restore(file)
 
 
@@ -241,6 +242,46 @@ def test_every_figure_is_compared_before_it_is_used(tiny_path: Callable[..., Pat
                 model.restore(file)
             if value == layout.values[name] + 1:
                 assert re.search(expected, str(error.value)), (name, error.value)
+    assert model.memory()["kv"] == 0 and model.memory()["promised"] == 0
+
+
+OF_STATES = {
+    "recurrent layers": "recurrent layers: expected 3, found",
+    "state bytes": "bytes of a state: expected",
+    "states": "a state's position: expected|a turn's end behind|states: expected at most",
+    "position": "a state's position: expected whole pages behind",
+    "turn": "a turn's end behind the state at .*: expected 0( or 1)?, found",
+}
+
+
+def test_every_figure_of_states_is_compared_before_it_is_used(tmp_path: Path) -> None:
+    """Where they are, and whether a turn ended behind them; a mark that there might have been is taken as it is."""
+    path = families.write(tmp_path / "m.gguf", families.FAMILIES["lfm2"], {"context_length": 512})
+    model, file = load(path), tmp_path / "chat.kv"
+    with model.session() as s:
+        s.forward(IDS[:50])
+        s.generate(IDS[50:100], 1)  # a turn ended before it, and this is another's end
+        s.save(file)
+    whole = file.read_bytes()
+    layout = forged_saves.layout_of(whole, recurrent=True)
+    marks = {layout.values[f"position {i}"]: layout.values[f"turn {i}"] for i in range(layout.values["states"])}
+    assert marks == {to: int(to in (48, 96)) for to in [*range(8, 100, 8), 100]}
+    refused = dict.fromkeys(OF_STATES, 0)
+    for name, at, code in layout.figures:
+        if (of := name.rstrip("0123456789 ")) not in OF_STATES:
+            continue
+        for value in {2, layout.values[name] + 1, (1 << 8 * struct.calcsize(code)) - 1} - {layout.values[name]}:
+            data = bytearray(whole)
+            struct.pack_into("<" + code, data, at, value)
+            forged_saves.signed(data, layout.header)
+            file.write_bytes(data)
+            if of == "turn" and value == 1 and name != f"turn {len(marks) - 1}":
+                model.restore(file).close()
+                continue
+            with pytest.raises(ModelFormatError, match=OF_STATES[of]):
+                model.restore(file)
+            refused[of] += 1
+    assert min(refused.values()) > 0 and refused["turn"] >= 2 * len(marks)
     assert model.memory()["kv"] == 0 and model.memory()["promised"] == 0
 
 

@@ -76,7 +76,7 @@ class Shadow final : public Device {
       std::memcpy(Span{copy.get(), 0}.as<std::byte>(), view.data, view.bytes);
     else
       view.made->rows(0, view.rows, Span{copy.get(), 0}.as<std::byte>());
-    own.made = nullptr, own.release = nullptr;
+    own.made = nullptr, own.told = nullptr;
     auto weight = inner_->prepare(own, use);
     weight->private_bytes += view.bytes;
     return weight;

@@ -55,6 +55,10 @@ uint32_t Experts::pack(uint32_t* experts, uint32_t n, ThreadPool& pool) {
   const uint64_t rows = view_.rows / view_.matrices,
                  fresh = missing < experts + taken ? static_cast<uint64_t>(experts + taken - missing) : 0;
   if (fresh == 0) return taken;
+  const auto tell = [&](Need need) {
+    for (const uint32_t* e = missing; e < experts + taken; ++e) view_.advise(*e * rows, rows, need);
+  };
+  tell(Need::now);
   pool.parallel_for(fresh * of_expert_, [&](uint64_t task, uint32_t thread) {
     const uint32_t expert = missing[task / of_expert_];
     const uint64_t panel = task % of_expert_, first = panel * kLanes, count = std::min<uint64_t>(kLanes, rows - first);
@@ -62,7 +66,7 @@ uint32_t Experts::pack(uint32_t* experts, uint32_t n, ThreadPool& pool) {
     kernels_.pack({static_cast<uint32_t>(view_.type), static_cast<uint32_t>(count), view_.cols, from},
                   room_ + slot_of_[expert] * expert_bytes_ + panel * panel_bytes_);
   });
-  for (const uint32_t* e = missing; e < experts + taken; ++e) view_.forget(*e * rows, rows);
+  tell(Need::not_now);
   return taken;
 }
 

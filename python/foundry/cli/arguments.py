@@ -187,6 +187,14 @@ def _device(command: argparse.ArgumentParser) -> None:
         "--memory-limit", type=size, metavar="BYTES", help="for weights, workspace, K/V and tokenizer, such as 8G"
     )
     command.add_argument(
+        "--expert-cache",
+        type=size,
+        dest="expert_cache_bytes",
+        metavar="BYTES",
+        help="of it, for experts that are packed at once on the cpu; by default for all, or as many as leave contexts"
+        " room",
+    )
+    command.add_argument(
         "--kv-dtype", type=kv_types, default="f16", metavar="TYPE", help=f"{_KV_FORMATS}, or a pair K,V"
     )
 

@@ -22,8 +22,9 @@ def path_of(model: str, verify: bool = False, token: str | None = None) -> Path:
 
 def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a load and its plan are told alike."""
-    names = ("device", "memory_limit", "kv_dtype", "threads", "rope_scaling", "rope_base", "max_seq_len")
-    return {name: getattr(arguments, name) for name in names}
+    names = ("device", "memory_limit", "expert_cache_bytes", "kv_dtype", "threads")
+    context = ("rope_scaling", "rope_base", "max_seq_len")
+    return {name: getattr(arguments, name) for name in (*names, *context)}
 
 
 def load(arguments: argparse.Namespace, **more: Any) -> CompiledModel:

@@ -54,7 +54,8 @@ def serve(arguments: argparse.Namespace) -> int:
     limit = model.memory()["limit"] if arguments.models is None else _limit(arguments)
 
     def another(path: Path, most: int | None) -> CompiledModel:
-        own = dict.fromkeys(("rope_scaling", "rope_base", "max_seq_len"))  # said of the model that was named
+        # said of the model that was named
+        own = dict.fromkeys(("rope_scaling", "rope_base", "max_seq_len", "expert_cache_bytes"))
         return load_file(arguments, path, **own, **_memory(arguments, most))
 
     library = Library([engine], settings, metrics, another, limit)
