@@ -4,7 +4,7 @@ file(GLOB kernel_tests CONFIGURE_DEPENDS tests/kernels/*_test.cpp)
 add_executable(foundry_cuda_tests EXCLUDE_FROM_ALL ${kernel_tests} tests/kernels/cuda_main.cpp)
 target_include_directories(foundry_cuda_tests PRIVATE ${DOCTEST_INCLUDE} tests)
 target_link_libraries(foundry_cuda_tests PRIVATE foundry_engine)
-target_compile_options(foundry_cuda_tests PRIVATE ${warnings})
+target_compile_options(foundry_cuda_tests PRIVATE ${tests_own})
 target_compile_definitions(foundry_cuda_tests PRIVATE ${cases})
 
 # Every kernel by NVRTC, without a GPU (tests/nvrtc).

@@ -12,7 +12,7 @@ add_executable(foundry_metal_tests ${kernel_tests} ${metal_dir}/main.cpp ${metal
   ${kernels_on_host})
 target_include_directories(foundry_metal_tests PRIVATE ${DOCTEST_INCLUDE} tests)
 target_link_libraries(foundry_metal_tests PRIVATE foundry_engine)
-target_compile_options(foundry_metal_tests PRIVATE ${warnings})
+target_compile_options(foundry_metal_tests PRIVATE ${tests_own})
 target_compile_definitions(foundry_metal_tests PRIVATE ${cases})
 add_test(NAME metal_on_host COMMAND foundry_metal_tests)
 set_tests_properties(metal_on_host PROPERTIES LABELS metal TIMEOUT 1800)
