@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.peers.hybrids import HYBRIDS, Hybrid
+
 ROOT = Path(__file__).parents[2]
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")  # in the writer's order
 BLOCKS = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}  # elements, bytes
@@ -56,7 +58,13 @@ class Model:
         return not self.name.endswith(".gguf")
 
     @property
+    def hybrid(self) -> Hybrid | None:
+        """The sizes of a model with states."""
+        return HYBRIDS.get(self.name.partition("-")[0])
+
+    @property
     def sizes(self) -> Sizes:
+        """Those of others."""
         return SIZES[self.name.partition("-")[0]]
 
     @property
@@ -65,6 +73,10 @@ class Model:
 
     def matrices(self) -> Iterator[tuple[int, int, str]]:
         """Rows, columns and type of each matrix, the embedding first; of experts the rows that a token reads."""
+        if self.hybrid:
+            for name, rows, cols in self.hybrid.matrices():
+                yield rows, cols, "q6_k" if name == "token_embd" and self.type not in OWN_EMBEDDING else self.type
+            return
         s, kind = self.sizes, "q4_k" if self.type == "q4_k_m" else self.type
         wide = "q6_k" if s.hidden % 256 == 0 else "q8_0"  # K-quants take rows of whole 256
         yield s.vocab, s.hidden, kind if kind in OWN_EMBEDDING else wide
@@ -90,11 +102,17 @@ class Model:
     def kv_bytes(self, kv: str) -> float:
         """That a token's K and V take."""
         elements, size = BLOCKS[kv]
-        return 2 * self.sizes.layers * self.sizes.kv_heads * self.sizes.head_dim * size / elements
+        s, layers = self._keeping()
+        return 2 * layers * s.kv_heads * s.head_dim * size / elements
+
+    def _keeping(self) -> tuple[Sizes | Hybrid, int]:
+        """Sizes, and how many layers keep K and V."""
+        return (self.hybrid, len(self.hybrid.attention)) if self.hybrid else (self.sizes, self.sizes.layers)
 
     def attention_operations(self, depth: float) -> float:
         """Of a token that sees ``depth`` others."""
-        return 4 * self.sizes.layers * self.sizes.heads * self.sizes.head_dim * depth
+        s, layers = self._keeping()
+        return 4 * layers * s.heads * s.head_dim * depth
 
     def file(self, folder: Path) -> Path:
         """The file, written if it is not there."""
@@ -110,6 +128,8 @@ class Model:
 
     def _write(self, path: Path) -> None:
         synthetic: Any = writer()
+        if self.hybrid:
+            return self.hybrid.write(path, [kind for _, _, kind in self.matrices()], synthetic)
         s = self.sizes
         shape = synthetic.Shape(
             arch=s.arch,

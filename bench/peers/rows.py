@@ -38,7 +38,7 @@ def table(threads: int, most: int) -> list[Row]:
         rows += [Row(work, "1b-q4_0", "f16", depth, threads) for work in ("decode", "prefill")]
     for model in ("0.5b-q8_0", "0.5b-f16", "0.5b-bf16", "1b-q8_0", "1b-q4_k_m", "1b-q6_k"):
         rows += [Row(work, model, "f16", 0, threads) for work in ("decode", "prefill")]
-    for model in ("moe-q4_0", "moe-q8_0"):
+    for model in ("moe-q4_0", "moe-q8_0", "lfm2-q4_0", "qwen35-q4_0"):
         rows += [Row(work, model, "f16", depth, threads) for depth in (0, 8192) for work in ("decode", "prefill")]
     rows += [Row("eight", "0.5b-q4_0", "f16", EIGHT_DEPTH, threads), Row("busy", "0.5b-q4_0", "f16", 0, threads)]
     rows += [Row("threads", "0.5b-q4_0", "f16", 0, n) for n in doublings(most)]
@@ -67,8 +67,8 @@ def doublings(threads: int) -> Iterator[int]:
 
 def goal(row: Row) -> float | None:
     """The least ratio to llama.cpp that the row is to reach; None where none was set."""
-    if row.model.startswith("moe"):
-        return None
+    if row.model.startswith(("moe", "lfm2", "qwen35")):
+        return {0: 1.0, 8192: 1.0}.get(row.depth) if row.work == "decode" else None
     if row.work == "eight":
         return 1.5
     if row.work == "decode" and row.kv == "f16":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import NOTICED, Watch
+from bench.peers.models import Model
 from bench.peers.rows import EIGHT, PREFILL_TOKENS, Row
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,7 @@ def opened(handles: dict[str, Handle], row: Row, path: str) -> tuple[dict[str, s
     """What each engine says of the row's histories, and of those that can't have them, why."""
     model_setting = {"path": path, "kv": row.kv, "depth": row.depth, "threads": row.threads}
     model_setting["sequences"] = EIGHT if row.work == "eight" else 1
+    model_setting["whole"] = Model(row.model).hybrid is not None
     histories, errors = {}, {}
     for name, handle in handles.items():
         if row.kv == "q8_0" and not handle.setting.get("flash_attention", True):

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -32,6 +33,12 @@ struct World;
 using Call = std::function<std::vector<float>(World&)>;
 
 bool recurrent = false;  // which of the two models
+
+/// Every fault, or with FOUNDRY_FAULT_STEP=n each n-th, where a run takes ten times as long.
+int64_t fault_step() {
+  const char* step = std::getenv("FOUNDRY_FAULT_STEP");
+  return step == nullptr ? 1 : std::stoll(step);
+}
 
 /// One layer sees everything, the other the last 12 tokens: a call of 70 in steps of 16 takes the window's pages again.
 /// One of them has experts. Of the recurrent model one layer is a delta net in place of that.
@@ -233,7 +240,7 @@ TEST_CASE("faults: every failure is typed, changes nothing, and the retry succee
       World world;
       expected = named.call(world);
     }
-    for (int64_t nth = 0;; ++nth) {
+    for (int64_t nth = 0, step = fault_step();; nth += step) {
       World world;
       const std::string before = world.state();
       const uint64_t promised = world.promised();

@@ -29,14 +29,14 @@ inline constexpr uint64_t kGuardBytes = 256;
 /// Of those that tests asked for, the text.
 inline std::set<std::string> cases_seen;
 
-/// All of them; or, of the many of linear and attention, each n-th with FOUNDRY_CASE_STEP=n, where a run takes ten
+/// All of them; or, of the many of linear, linear_routed and attention, each n-th with FOUNDRY_CASE_STEP=n, where a run takes ten
 /// times as long or more: under sanitizers, and on GPU kernels that a processor runs. Neighbours in the table differ in
 /// one figure.
 inline std::vector<cases::Case> cases_of(const std::string& op) {
   std::vector<cases::Case> found = cases::load(FOUNDRY_TEST_CASES_DIR "/kernels.cases", op);
   const char* step = std::getenv("FOUNDRY_CASE_STEP");
   int at = 0;
-  if (step != nullptr && (op == "linear" || op == "attention"))
+  if (step != nullptr && (op == "linear" || op == "linear_routed" || op == "attention"))
     std::erase_if(found, [&](const cases::Case&) { return at++ % std::stoi(step) != 0; });
   for (const cases::Case& one : found) cases_seen.insert(one.text);
   return found;

@@ -29,6 +29,12 @@ class Setup:
     n_ctx: int = 0  # tokens that a context is made for, where an engine makes it so; 0: what is needed
     flash_attention: bool = True  # of llama.cpp
     gpu: bool = False
+    whole: bool = False  # histories are computed to their end: a state can't be had out of a shorter one's
+
+    @property
+    def computed(self) -> int:
+        """Tokens of a history that are computed."""
+        return self.depth if self.whole else min(self.depth, SEED_TOKENS)
 
     @property
     def context(self) -> int:

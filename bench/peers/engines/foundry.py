@@ -10,7 +10,7 @@ from typing import Any
 
 import foundry
 
-from bench.peers.engines import SEED_TOKENS, Ids, Setup, random_ids
+from bench.peers.engines import Ids, Setup, random_ids
 from bench.peers.tiling import tile_saved
 
 
@@ -39,7 +39,7 @@ class Engine:
         if setup.depth == 0:
             self._sessions = [self._model.session(0, setup.context) for _ in range(setup.sequences)]
             return "empty"
-        computed = min(setup.depth, SEED_TOKENS)
+        computed = setup.computed
         first = self._model.session(computed, setup.room)
         first.forward(random_ids(computed, 1))
         if setup.depth == computed and setup.sequences == 1:

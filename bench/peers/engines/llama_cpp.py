@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp as lib
 import numpy as np
 
-from bench.peers.engines import CHUNK_TOKENS, SEED_TOKENS, Ids, Setup, random_ids
+from bench.peers.engines import CHUNK_TOKENS, Ids, Setup, random_ids
 from bench.peers.tiling import tile_state
 
 KV_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
@@ -59,6 +59,7 @@ class Engine:
         self._memory = lib.llama_get_memory(self._context)
         self._batch = lib.llama_batch_init(CHUNK_TOKENS, 0, 1)
         self._positions = [0] * setup.sequences
+        self._kept: bytes | None = None  # the first history, where it can't be cut
         return self._fill(setup)
 
     def forward(self, ids: Ids) -> None:
@@ -76,7 +77,11 @@ class Engine:
 
     def rewind(self) -> None:
         for sequence in range(self._sequences):
-            lib.llama_memory_seq_rm(self._memory, sequence, self._depth, -1)
+            if self._kept is None or not self._depth:
+                lib.llama_memory_seq_rm(self._memory, sequence, self._depth, -1)
+                continue
+            lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)  # a state can't be cut
+            self._restore(self._kept)
         self._positions = [self._depth] * self._sequences
 
     def first_token(self, text: str) -> None:
@@ -104,16 +109,16 @@ class Engine:
         """The histories, and how they came about."""
         if setup.depth == 0:
             return "empty"
-        computed = min(setup.depth, SEED_TOKENS)
+        computed = setup.computed
         if setup.depth == computed:
             self.forward(random_ids(computed, 1))
             for sequence in range(1, setup.sequences):
                 lib.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
             self._positions = [computed] * setup.sequences
+            if setup.whole:
+                self._kept = self._state()
             return "computed" if setup.sequences == 1 else "computed once, copied"
-        state = tile_state(self._seed(setup, computed), setup.depth)
-        if lib.llama_state_seq_set_data(self._context, as_bytes(state), len(state), 0) == 0:
-            raise ValueError(f"llama_state_seq_set_data: {log[-1]}")
+        self._restore(tile_state(self._seed(setup, computed), setup.depth))
         self._positions = [setup.depth]
         return f"tiled from {computed:,}"
 
@@ -122,12 +127,19 @@ class Engine:
         key = Setup(setup.path, setup.kv, flash_attention=setup.flash_attention, gpu=setup.gpu)
         if key not in self._seeds:
             self.forward(random_ids(computed, 1))
-            state = bytearray(lib.llama_state_seq_get_size(self._context, 0))
-            if lib.llama_state_seq_get_data(self._context, as_bytes(state), len(state), 0) != len(state):
-                raise ValueError(f"llama_state_seq_get_data: {log[-1]}")
-            self._seeds[key] = bytes(state)
+            self._seeds[key] = self._state()
             lib.llama_memory_seq_rm(self._memory, 0, -1, -1)
         return self._seeds[key]
+
+    def _state(self) -> bytes:
+        state = bytearray(lib.llama_state_seq_get_size(self._context, 0))
+        if lib.llama_state_seq_get_data(self._context, as_bytes(state), len(state), 0) != len(state):
+            raise ValueError(f"llama_state_seq_get_data: {log[-1]}")
+        return bytes(state)
+
+    def _restore(self, state: bytes) -> None:
+        if lib.llama_state_seq_set_data(self._context, as_bytes(state), len(state), 0) == 0:
+            raise ValueError(f"llama_state_seq_set_data: {log[-1]}")
 
     def _decode(self, rows: list[tuple[int, int, bool]]) -> None:
         """A step over rows of token, history, and whether its logits are wanted."""
