@@ -98,7 +98,7 @@ TEST_CASE("sample draws as its definition does where a threshold is hard to find
   static std::map<std::string, std::vector<int32_t>> drawn;  // by the schedules before: their runs are one program's
   for (const std::string& name : all_devices()) {
     TestDevice device(name);
-    for (const uint32_t vocab : {1u, 3u, 1023u, 1025u, 4099u})
+    for (const uint32_t vocab : {1u, 3u, 1025u, 4099u})
       for (const auto& [what, value] : hard_rows()) {
         Random random(vocab);
         constexpr uint32_t kRows = std::size(kHardParams);
