@@ -25,9 +25,9 @@ METAL_FUNC float bound_of(uint own_key, uint rank, Room room) {
 }
 
 /// The last entry, the most likely first, with which weights reach what is wanted, all but the last of which fall short.
-METAL_FUNC Kept reaching(device const float* row, uint n, uint best_key, Kept kept, Weights weights, Wanted wanted,
-                         Room room) {
-  Places places = {false, value_of(best_key), 0, best_key, 0};
+METAL_FUNC Kept reaching(device const float* row, uint n, uint best_key, float places_each, Kept kept, Weights weights,
+                         Wanted wanted, Room room) {
+  Places places = {false, value_of(best_key), places_each, 0, best_key, 0};
   ulong sum = 0;
   for (bool first = true;; first = false) {
     room.low[room.index] = 0, room.high[room.index] = 0;
@@ -67,6 +67,13 @@ METAL_FUNC Kept reaching(device const float* row, uint n, uint best_key, Kept ke
   }
 }
 
+/// Places of a unit for a row of a mass: of flat rows, whose entries are near the best, more. Three times as far as the
+/// mean probability is from the best's there are places.
+METAL_FUNC float places_of(ulong mass, uint n, Scale scale) {
+  const float mean = precise::log(float(n)) - precise::log(float(mass)) + float(42 - scale.dropped) * 0.693147181f;
+  return max(precise::divide(float(kThreads - 1), 3.0f * max(mean, 0.0f) + 0.01f), kPlaces);
+}
+
 /// Grid: rows. Threads: kThreads.
 template <uint unused>
 kernel void sample(device const float* logits [[buffer(0)]], device int* out [[buffer(1)]],
@@ -101,11 +108,11 @@ kernel void sample(device const float* logits [[buffer(0)]], device int* out [[b
   const Scale plain = scale_of(best, 1.0f, n);
 
   const bool short_row = n <= kThreads;
+  ulong mass = 0;  // of the row, where it is asked for and a list may not have it
   if (short_row || (top_k == 0 ? has_top_p : top_k <= kMostRank)) {
     if (index == 0) room.count[0] = 0;
     const float bound = short_row ? -INFINITY : bound_of(own.key, top_k == 0 ? kMostRank : top_k, room);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    ulong mass = 0;  // of the row, where it is asked for and the list does not have it
     if (short_row || top_k != 0) {
       Gather<false> gather = {bound, plain, room, 0};
       go_over<kThreads>(row, index, n, gather);
@@ -116,16 +123,17 @@ kernel void sample(device const float* logits [[buffer(0)]], device int* out [[b
     }
     mass = sums_of(mass, room).all;
     const uint count = room.count[0];
-    bool whole = count <= kThreads;
+    bool whole = count <= kThreads;  // the list has all that is kept
     if (whole) {
       const uint size = power_from(count);
       uint2 entry = uint2(~0u, ~0u);
       if (index < count) entry = room.listed[index];
-      entry = sorted(entry, size, size, room);
-      bool kept = index < (top_k == 0 ? count : top_k) && value_of(~entry.x) >= min_p;
+      entry = sorted(entry, size, size, room);  // the most likely first
+      const float x = value_of(~entry.x);
+      const bool in_top_k = index < (top_k == 0 ? count : top_k);
+      bool kept = in_top_k && x >= min_p;
       if (has_top_p) {
-        const bool in_top_k = index < (top_k == 0 ? count : top_k);
-        const Sums sums = sums_of(in_top_k ? mass_of(value_of(~entry.x), plain) : 0, room);
+        const Sums sums = sums_of(in_top_k ? mass_of(x, plain) : 0, room);
         const ulong enough = max(part_of(mass == 0 ? sums.all : mass, top_p, true), ulong(1));
         kept = kept && sums.before < enough;
         whole = sums.all >= enough;
@@ -142,8 +150,11 @@ kernel void sample(device const float* logits [[buffer(0)]], device int* out [[b
   }
 
   Kept kept = {-INFINITY, ~0u};
-  if (top_k != 0) kept = reaching(row, n, best_key, kept, Weights{true, plain}, Wanted{false, top_k}, room);
-  if (has_top_p) kept = reaching(row, n, best_key, kept, Weights{false, plain}, Wanted{true, top_p}, room);
+  if (top_k != 0) kept = reaching(row, n, best_key, kPlaces, kept, Weights{true, plain}, Wanted{false, top_k}, room);
+  if (has_top_p) {
+    const float each = mass == 0 ? kPlaces : places_of(mass, n, plain);
+    kept = reaching(row, n, best_key, each, kept, Weights{false, plain}, Wanted{true, top_p}, room);
+  }
   if (min_p > kept.least) kept = Kept{min_p, ~0u};
   const Scale heated = scale_of(best, p.temperature, n);
   const uint drawn = first_past(row, n, Drawn{kept, heated, 0}, Wanted{true, fraction_of(p.uniform)}, room);

@@ -81,14 +81,16 @@ struct Weights {
   METAL_FUNC ulong of(float x) const { return count ? 1 : mass_of(x, scale); }
 };
 
-/// Where an entry falls, the most likely first: by its distance from the best, the last place for all from 31 on; or,
-/// among keys from `low` to `high`, by its key. Others have no place (kThreads).
+constant constexpr float kPlaces = 33.0f;  // of a unit: 31 units are what has a mass, but for a short tail
+
+/// Where an entry falls, the most likely first: by its distance from the best, `each` places a unit, the last place for
+/// all that is further; or, among keys from `low` to `high`, by its key. Others have no place (kThreads).
 struct Places {
   bool by_key;
-  float best;
+  float best, each;
   uint low, high, shift;
   METAL_FUNC uint of(float x) const {
-    if (!by_key) return uint(min((best - x) * 33.0f, float(kThreads - 1)));
+    if (!by_key) return uint(min((best - x) * each, float(kThreads - 1)));
     const uint key = order_key(x);
     return key < low || key > high ? kThreads : (high - key) >> shift;
   }
