@@ -104,9 +104,9 @@ struct GatedDeltaLaunch {
   enum : u32 { kSimdgroups = 4, kThreads = kSimdgroups * 32, kKeys = 32, kNormThreads = 32 };
 };
 
-/// A row to a threadgroup.
+/// A row to a threadgroup, the largest that there is: one alone has to ask for all of a row.
 struct SampleLaunch {
-  enum : u32 { kSimdgroups = 8, kThreads = kSimdgroups * 32 };
+  enum : u32 { kSimdgroups = 32, kThreads = kSimdgroups * 32 };
 };
 
 // Outputs and at most so many rows of a threadgroup of linear_few; formats beside the arranged ones that linear_wide has

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <limits>
+#include <map>
 
 #include "kernels/support.h"
 
@@ -57,6 +58,70 @@ TEST_CASE("sample draws as its definition does") {
                         one.text, ": row ", r, " at ", params[r].uniform, " found ", found[r]);
       }
     }
+  }
+}
+
+namespace {
+
+/// Rows in which a threshold is hard to find.
+const std::vector<std::pair<std::string, std::function<float(Random&, uint32_t id)>>>& hard_rows() {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  static const std::vector<std::pair<std::string, std::function<float(Random&, uint32_t id)>>> all = {
+      {"all equal", [](Random&, uint32_t) { return 2.5f; }},
+      {"all zeros of both signs", [](Random& random, uint32_t) { return random.below(2) == 0 ? 0.0f : -0.0f; }},
+      {"nearly equal", [](Random& random, uint32_t) { return 20 + 0x1p-19f * static_cast<float>(random.below(4000)); }},
+      {"two values", [](Random& random, uint32_t) { return random.below(3) == 0 ? 1.0f : 0.75f; }},
+      {"a few above many ties", [](Random& random, uint32_t id) { return id % 97 == 5 ? 5 + random.unit() : 3.0f; }},
+      {"peaked", [](Random& random, uint32_t) { return random.below(50) == 0 ? 12 * random.unit() : -9.0f; }},
+      {"around zero", [](Random& random, uint32_t) { return std::ldexp(random.unit(), -1 - int(random.below(60))); }},
+      {"huge and tiny",
+       [](Random& random, uint32_t id) {
+         return id % 2 == 0 ? -1e30f * random.unit() * random.unit() : random.unit() - 1e30f;
+       }},
+      {"masked", [](Random& random, uint32_t) { return random.below(4) == 0 ? 3 * random.unit() : -kInfinity; }},
+      {"all but one masked", [](Random&, uint32_t id) { return id == 0 ? -70.0f : -kInfinity; }},
+      {"neighbours alone", [](Random& random, uint32_t id) { return id < 40 ? 8 + random.unit() : random.unit(); }},
+  };
+  return all;
+}
+
+/// temperature, top_k, top_p, min_p.
+constexpr SampleParams kHardParams[] = {
+    {1, 40, 0.95f, 0.05f, 0}, {1, 0, 0.5f, 0, 0}, {0.7f, 256, 1, 0, 0},     {50, 257, 0.9f, 0, 0},
+    {1, 900, 0.3f, 0.01f, 0}, {1, 0, 1, 0.3f, 0}, {1e-30f, 0, 0.99f, 0, 0}, {1e30f, 0, 1, 0, 0},
+    {1, 1000000, 0, 0, 0},    {1, 3, 1, 1, 0},    {2, 2500, 0.999f, 0, 0},  {0, 40, 0.5f, 0.5f, 0},
+};
+
+}  // namespace
+
+TEST_CASE("sample draws as its definition does where a threshold is hard to find, and the same each time") {
+  static std::map<std::string, std::vector<int32_t>> drawn;  // by the schedules before: their runs are one program's
+  for (const std::string& name : all_devices()) {
+    TestDevice device(name);
+    for (const uint32_t vocab : {1u, 3u, 1025u, 4099u})
+      for (const auto& [what, value] : hard_rows()) {
+        Random random(vocab);
+        constexpr uint32_t kRows = std::size(kHardParams);
+        std::vector<float> logits;  // the second row begins at an odd place
+        for (uint32_t row = 0; row < kRows; ++row)
+          for (uint32_t id = 0; id < vocab; ++id) logits.push_back(value(random, id));
+        std::vector<SampleParams> params(std::begin(kHardParams), std::end(kHardParams));
+        for (SampleParams& p : params) p.uniform = (static_cast<float>(random.below(1 << 23)) + 0.5f) * 0x1p-23f;
+        const Guarded in(*device, logits), out(*device, kRows * sizeof(int32_t));
+        const std::string who = name + ", " + what + ", vocab " + std::to_string(vocab);
+        for (int again = vocab < 4099 ? 1 : 0; again < 2; ++again) {
+          device.step(plain_shape(kRows, vocab), who,
+                      [&] { device->sample({kRows, vocab, params.data(), in.span(), out.span()}); });
+          CHECK_MESSAGE(out.guards_intact(), who, ": a byte outside the output was written");
+          const std::vector<int32_t> found = out.read<int32_t>();
+          const auto [before, fresh] = drawn.try_emplace(who, found);
+          CHECK_MESSAGE(before->second == found, who, ": another draw than before");
+          if (!fresh) continue;
+          for (uint32_t r = 0; r < kRows; ++r)
+            CHECK_MESSAGE(agrees(std::span(logits).subspan(uint64_t{r} * vocab, vocab), params[r], found[r]), who,
+                          ": row ", r, " at ", params[r].uniform, " found ", found[r]);
+        }
+      }
   }
 }
 

@@ -120,6 +120,12 @@ FAULTS = {
     "a lambda": Fault("no lambdas", "shared[0] = [](float x) { return x; }(in[0]);"),
     "an exception": Fault("no exceptions", "if (n == 0) throw 1;"),
     "memory from new": Fault("no exceptions, no new", "thread float* x = new float[4]; x[0] = 1.0f;"),
+    "a sum by many threads in memory that is none of atomics": Fault(
+        "no matching function", "threadgroup uint sum[1]; atomic_fetch_add_explicit(sum, 1u, memory_order_relaxed);"
+    ),
+    "a sum by many threads in a thread's own memory": Fault(
+        "no matching function", "atomic_uint sum; atomic_fetch_add_explicit(&sum, 1u, memory_order_relaxed);"
+    ),
     "a barrier that does not say of what": Fault("no matching function", "threadgroup_barrier();"),
     "a barrier by number": Fault("no matching function", "simdgroup_barrier(2);"),
     "a tile loaded from a thread's own memory": Fault(

@@ -49,6 +49,8 @@ KernelProgram program_of(const Dispatch& launch) {
     if (launch.base() == "attention_prefill") made.options.push_back("--maxrregcount=255");
     // Two threadgroups of linear_few find room at once, and the compiler uses what there is to overlap blocks.
     if (launch.base() == "linear_few") made.options.push_back("--maxrregcount=128");
+    // As many threads as there may be, all of whose registers are 64 each.
+    if (launch.base() == "sample") made.options.push_back("--maxrregcount=64");
     if (launch.base() == "linear_wide") made.options.push_back("--maxrregcount=255");
     made.entry = "foundry_" + kernel + "_" + constants;
     return made;

@@ -22,7 +22,7 @@ namespace {
 constexpr uint32_t kThreads = ElementwiseLaunch::kThreads;
 constexpr uint32_t kMostBytes = 4096;  // that Metal binds as they are
 constexpr uint32_t kMostBound = kMostBytes / sizeof(SequenceParams), kMostDrawn = kMostBytes / sizeof(SampleParams);
-constexpr double kSamplePasses = 70 * 8;  // over the vocabulary, by one threadgroup of the eight that could run
+constexpr double kSamplePasses = 8 * 8;  // over the vocabulary, by one threadgroup of the eight that could run
 
 class GpuDevice final : public Device {
  public:
