@@ -3,6 +3,7 @@
 using namespace metal;
 #include "formats.h"
 #include "gates.h"
+#include "rope.h"
 
 constant constexpr uint kThreads = ElementwiseLaunch::kThreads;
 
@@ -16,47 +17,14 @@ kernel void embed(device const uchar* table [[buffer(0)]], device const int* tok
   for (uint i = index; i < p.width; i += kThreads) out[ulong(group.x) * p.width + i] = Format::value(row, i) * p.scale;
 }
 
-/// Where a position stands on the circle of each frequency: turns = position * frequency, the whole ones dropped.
-/// Frequencies come in two floats (value, rest), so that far positions turn as exactly as near ones.
-METAL_FUNC float2 cos_sin(float position, float2 frequency) {
-  const float turns = position * frequency.x;
-  const float rest = fma(position, frequency.x, -turns) + position * frequency.y;
-  const float part = turns - rint(turns);  // exact
-  const float sum = part + rest, lost = rest - (sum - part);
-  const float angle = sum * 6.283185307179586f;
-  const float off = fma(sum, 6.283185307179586f, -angle) + sum * -1.7484556e-7f + lost * 6.283185307179586f;
-  const float c = precise::cos(angle), s = precise::sin(angle);
-  return float2(c - off * s, s + off * c);
-}
-
-/// Grid: rows. frequencies [rot_dim / 2]: turns of a position, (value, rest).
+/// Grid: rows.
 template <uint unused>
 kernel void rope(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
                  device const int* positions [[buffer(2)]], device const float2* frequencies [[buffer(3)]],
                  constant RopeParams& p [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
                  uint index [[thread_index_in_threadgroup]]) {
-  const uint half_dim = p.rot_dim / 2;
-  const float position = float(positions[group.x]);
-  const uint times_length = uint(positions[group.x]) / max(p.temperature_length, 1u);
-  const float times =
-      p.temperature_length == 0 ? 1.0f : 1.0f + p.temperature * precise::log(1.0f + float(times_length));
-  const float turned = p.magnitude * times;
   const ulong row = ulong(group.x) * p.n_heads * p.head_dim;
-  for (uint i = index; i < p.n_heads * half_dim; i += kThreads) {
-    const uint head = i / half_dim, pair = i % half_dim;
-    const float2 turn = cos_sin(position, frequencies[pair]);
-    const float along = turn.x * turned, across = turn.y * turned;
-    const ulong at = row + ulong(head) * p.head_dim;
-    const ulong a = at + (p.style == 0 ? 2 * pair : pair), b = at + (p.style == 0 ? 2 * pair + 1 : pair + half_dim);
-    const float xa = in[a], xb = in[b];
-    out[a] = xa * along - xb * across;
-    out[b] = xa * across + xb * along;
-  }
-  const uint rest = p.head_dim - p.rot_dim;
-  for (uint i = index; i < p.n_heads * rest; i += kThreads) {
-    const ulong at = row + ulong(i / rest) * p.head_dim + p.rot_dim + i % rest;
-    out[at] = in[at] * times;
-  }
+  turn_heads<kThreads>(in + row, out + row, p.n_heads, positions[group.x], frequencies, p, index);
 }
 
 /// Grid: groups of kThreads values.

@@ -161,6 +161,10 @@ struct KvAppendArgs {
   uint32_t n_sequences;
   const SequenceParams* sequences;
   Span k, v;  // [n_rows, n_kv_heads * head_dim]
+  // Where the device `fuses`: the ropes of Q and of K before it in the same call, by the same turns; k is what K's
+  // writes, and is room.
+  const RopeArgs* q_rope = nullptr;
+  const RopeArgs* k_rope = nullptr;
 };
 /// Causal attention over pages: row r sees positions 0 .. its own. Segments of p.segment_tokens from position 0, each
 /// from a fresh (max, sum, out), merged in ascending order; tokens outside are selected away, never multiplied by zero.

@@ -70,7 +70,7 @@ Graph verified(const Graph& graph) {
 CompiledModel::CompiledModel(std::shared_ptr<WeightSource> file, const Graph& graph, const ModelOptions& options)
     : device_(make_device(options.device)),
       graph_(verified(graph)),
-      fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses}))),
+      fused_(verified(fuse(graph_, {device_->info().fuses_linears, device_->info().fuses, device_->info().fuses}))),
       ledger_(limit_of(options, *device_)),
       weights_(std::move(file), graph_),
       check_every_step_(options.check_every_step) {

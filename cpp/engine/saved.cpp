@@ -14,7 +14,7 @@
 namespace foundry {
 namespace {
 
-constexpr int kBits = 4;  // raised when a device's results change: K and V of before would not be what it computes now
+constexpr int kBits = 5;  // raised when a device's results change: K and V of before would not be what it computes now
 
 std::string device_of(const CompiledModel& model) {
   const DeviceInfo& info = model.device_info();

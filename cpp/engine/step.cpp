@@ -38,6 +38,7 @@ StepRunner::StepRunner(Device& device, const Graph& graph, const WeightStore& we
     if (op.is<SelectRowsOp>()) head_begin_ = i;
     if (const auto* attention = op.as<AttentionOp>()) shape_.n_heads = std::max(shape_.n_heads, attention->n_heads);
     if (const auto* rope = op.as<RopeOp>()) shape_.head_dim = std::max(shape_.head_dim, rope->head_dim);
+    if (const auto* fused = op.as<FusedAppendOp>()) shape_.head_dim = std::max(shape_.head_dim, fused->q.head_dim);
     if (op.is<LinearOp>() || op.is<FusedLinearOp>())
       shape_.max_in_features = std::max(shape_.max_in_features, width_of(op.inputs[0]));
     if (op.is<RouteOp>()) shape_.n_experts = std::max(shape_.n_experts, width_of(op.inputs[0]));
@@ -279,19 +280,34 @@ void StepRunner::encode(const Op& op, const FusedLinearOp& fused) {
   device_.linear(args);
 }
 
+RopeArgs StepRunner::rope_of(const RopeOp& rope, WeightId factors, ValueId in, ValueId out) const {
+  return {{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope.base, rope.scale, rope.magnitude,
+           rope.temperature, rope.temperature_length},
+          table(factors),
+          now_.positions,
+          at(in),
+          at(out)};
+}
+
+KvAppendArgs StepRunner::append_of(const KvAppendOp& append, ValueId k, ValueId v) const {
+  const auto& sequences = sequences_[append.group];
+  return {kv_[append.group], append.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(), at(k), at(v)};
+}
+
 void StepRunner::encode(const Op& op, const RopeOp& rope) {
-  device_.rope({{n_rows_, rope.n_heads, rope.head_dim, rope.rot_dim, rope.style, rope.base, rope.scale, rope.magnitude,
-                 rope.temperature, rope.temperature_length},
-                table(op.weights[0]),
-                now_.positions,
-                at(op.inputs[0]),
-                at(op.outputs[0])});
+  device_.rope(rope_of(rope, op.weights[0], op.inputs[0], op.outputs[0]));
 }
 
 void StepRunner::encode(const Op& op, const KvAppendOp& append) {
-  const auto& sequences = sequences_[append.group];
-  device_.kv_append({kv_[append.group], append.layer, n_rows_, static_cast<u32>(sequences.size()), sequences.data(),
-                     at(op.inputs[0]), at(op.inputs[1])});
+  device_.kv_append(append_of(append, op.inputs[0], op.inputs[1]));
+}
+
+void StepRunner::encode(const Op& op, const FusedAppendOp& fused) {
+  const RopeArgs q = rope_of(fused.q, op.weights[0], op.inputs[0], op.outputs[0]),
+                 k = rope_of(fused.k, op.weights[0], op.inputs[1], op.rooms[0]);
+  KvAppendArgs args = append_of(fused.append, op.rooms[0], op.inputs[2]);
+  args.q_rope = &q, args.k_rope = &k;
+  device_.kv_append(args);
 }
 
 void StepRunner::encode(const Op& op, const AttentionOp& attention) {

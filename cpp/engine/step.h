@@ -102,6 +102,7 @@ class StepRunner {
   void encode(const Op& op, const FusedLinearOp& fused);
   void encode(const Op& op, const RopeOp& rope);
   void encode(const Op& op, const KvAppendOp& append);
+  void encode(const Op& op, const FusedAppendOp& fused);
   void encode(const Op& op, const AttentionOp& attention);
   void encode(const Op& op, const SwigluOp& swiglu);
   void encode(const Op& op, const GegluOp& geglu);
@@ -122,6 +123,8 @@ class StepRunner {
   void encode_last_norm();
   ValueId result_of(Gives gives) const { return gives == Gives::logits ? graph_.logits : hidden_; }
   RmsNormParams norm_params(ValueId x, const Weight& scale, float eps) const;
+  RopeArgs rope_of(const RopeOp& rope, WeightId factors, ValueId in, ValueId out) const;
+  KvAppendArgs append_of(const KvAppendOp& append, ValueId k, ValueId v) const;
   LinearArgs::Output linear_of(ValueId x, ValueId y, WeightId weight, WeightId bias) const;
   uint32_t width_of(ValueId value) const { return graph_.values[static_cast<size_t>(value)].width; }
   const WeightRef& ref_of(WeightId id) const { return graph_.weights[static_cast<size_t>(id)]; }

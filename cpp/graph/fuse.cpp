@@ -104,6 +104,43 @@ void fold_norms(Graph& graph) {
   });
 }
 
+/// Whether the two turn a head's pairs alike: where they stand on the circle is worked out for both.
+bool turn_alike(const RopeOp& a, const RopeOp& b) {
+  return a.head_dim == b.head_dim && a.rot_dim == b.rot_dim && a.style == b.style && a.base == b.base &&
+         a.scale == b.scale;
+}
+
+/// rope(q), rope(k), then kv_append of that k.
+std::optional<Op> append_of(const Graph& graph, const Op& q, const Op& k, const Op& append,
+                            const std::vector<size_t>& readers) {
+  const auto *of_q = q.as<RopeOp>(), *of_k = k.as<RopeOp>();
+  const auto* kept = append.as<KvAppendOp>();
+  if (of_q == nullptr || of_k == nullptr || kept == nullptr || !turn_alike(*of_q, *of_k)) return {};
+  const ValueId turned = k.outputs[0];
+  if (of_k->head_dim != graph.groups[kept->group].head_dim) return {};
+  if (q.weights != k.weights || k.inputs[0] == q.outputs[0] || append.inputs[0] != turned) return {};
+  if (append.inputs[1] == turned || readers[static_cast<size_t>(turned)] != 1) return {};
+  const std::vector<ValueId> inputs{q.inputs[0], k.inputs[0], append.inputs[1]};
+  return Op{FusedAppendOp{*of_q, *of_k, *kept},
+            q.name + " + " + k.name + " + " + append.name,
+            inputs,
+            q.outputs,
+            q.weights,
+            {turned}};
+}
+
+void fold_ropes(Graph& graph) {
+  const std::vector<size_t> readers = count_readers(graph);
+  std::vector<Op> ops;
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
+    std::optional<Op> fused;
+    if (i + 2 < graph.ops.size()) fused = append_of(graph, graph.ops[i], graph.ops[i + 1], graph.ops[i + 2], readers);
+    ops.push_back(fused ? std::move(*fused) : std::move(graph.ops[i]));
+    if (fused) i += 2;
+  }
+  graph.ops = std::move(ops);
+}
+
 }  // namespace
 
 Graph fuse(const Graph& graph, const Fusion& fusion) {
@@ -118,6 +155,7 @@ Graph fuse(const Graph& graph, const Fusion& fusion) {
     fold_gates(fused);
     fold_norms(fused);
   }
+  if (fusion.ropes) fold_ropes(fused);
   return fused;
 }
 

@@ -149,11 +149,12 @@ void verify(const Graph& graph);
 struct Fusion {
   bool linears = true;  // siblings that read one value; and a linear with the add behind it, its only reader
   bool norms_and_gates =
-      false;  // a norm of whole rows with the linear behind it, its only reader; and (gate, up) without
-              // biases, which nobody else reads, with their swiglu or geglu
+      false;           // a norm of whole rows with the linear behind it, its only reader; and (gate, up) without
+                       // biases, which nobody else reads, with their swiglu or geglu
+  bool ropes = false;  // those of Q and of K, by the same turns, with the kv_append behind them, turned K's only reader
 };
 
-/// Joins what is run in one call to one op, fused_linear. The result verifies, and gives the same bits: fusions change
+/// Joins what is run in one call to one op, fused_linear or fused_append. The result verifies, and gives the same bits: fusions change
 /// neither an order of summation nor a rounding. ValueError for a graph that is fused already.
 Graph fuse(const Graph& graph, const Fusion& fusion);
 

@@ -263,10 +263,19 @@ struct FusedLinearOp {
   Gate gate = Gate::none;
 };
 
+/// What fuse() makes of the ropes of Q and of K, by the same turns, and the kv_append behind them. Inputs: q, k, v; output:
+/// the turned q. Only a fused graph has it; its room is the turned k.
+struct FusedAppendOp {
+  static constexpr const char* kName = "fused_append";
+  RopeOp q, k;
+  KvAppendOp append;
+};
+
 struct Op {
-  using Kind = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
-                            SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, RouteOp, LinearRoutedOp,
-                            SwigluClampedOp, SumRoutedOp, ShortConvOp, GatedDeltaOp, SigmoidGateOp, FusedLinearOp>;
+  using Kind =
+      std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, GegluOp, AddOp,
+                   SelectRowsOp, LayerNormOp, GeluOp, ScaleOp, ResizeHeadsOp, RouteOp, LinearRoutedOp, SwigluClampedOp,
+                   SumRoutedOp, ShortConvOp, GatedDeltaOp, SigmoidGateOp, FusedLinearOp, FusedAppendOp>;
   Kind kind;
   std::string name;  // "layer 3 attention", for errors
   std::vector<ValueId> inputs;

@@ -34,7 +34,7 @@ constexpr int kVersion = 2;
 
 /// Whether files may have ops of this kind.
 template <class Kind>
-constexpr bool kWritten = !std::is_same_v<Kind, FusedLinearOp>;
+constexpr bool kWritten = !std::is_same_v<Kind, FusedLinearOp> && !std::is_same_v<Kind, FusedAppendOp>;
 
 std::string quoted(const std::string& name) {
   for (const char c : name)

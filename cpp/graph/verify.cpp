@@ -37,7 +37,7 @@ class Verifier {
       for (const ValueId id : op.rooms) define(id, "value in between");  // and never readable
       what_is_held(op);
       if (!op.is<LinearRoutedOp>()) one_matrix(op);
-      if (!op.rooms.empty() && !op.is<FusedLinearOp>())
+      if (!op.rooms.empty() && !op.is<FusedLinearOp>() && !op.is<FusedAppendOp>())
         fail("values in between: expected none, found " + std::to_string(op.rooms.size()));
       std::visit([&](const auto& kind) { check(op, kind); }, op.kind);
       for (const ValueId id : op.outputs) defined_[static_cast<size_t>(id)] = true;
@@ -233,8 +233,11 @@ class Verifier {
   void check(const Op& op, const RopeOp& rope) const {
     counts(1, 1, 1);
     body_only();
-    same_shape(op.inputs[0], op.outputs[0]);
-    width(op.inputs[0], uint64_t{rope.n_heads} * rope.head_dim);
+    turns(op.inputs[0], op.outputs[0], rope, op.weights[0]);
+  }
+  void turns(ValueId x, ValueId y, const RopeOp& rope, WeightId factors) const {
+    same_shape(x, y);
+    width(x, uint64_t{rope.n_heads} * rope.head_dim);
     if (rope.rot_dim == 0 || rope.rot_dim % 2 != 0 || rope.rot_dim > rope.head_dim)
       fail("rot_dim: expected even, from 2 to " + std::to_string(rope.head_dim) + ", found " +
            std::to_string(rope.rot_dim));
@@ -243,14 +246,30 @@ class Verifier {
     above_zero("scale", rope.scale);
     above_zero("magnitude", rope.magnitude);
     not_below_zero("temperature", rope.temperature);
-    if (op.weights[0] != kNone) weight(op.weights[0], 1, rope.rot_dim / 2);
+    if (factors != kNone) weight(factors, 1, rope.rot_dim / 2);
   }
 
   void check(const Op& op, const KvAppendOp& append) {
     counts(2, 0, 0);
     body_only();
+    appends(op.inputs, append);
+  }
+  void check(const Op& op, const FusedAppendOp& fused) {
+    if (!graph_.fused) fail("expected in a fused graph alone");
+    counts(3, 1, 1);
+    count("values in between", op.rooms.size(), 1, 1);
+    body_only();
+    turns(op.inputs[0], op.outputs[0], fused.q, op.weights[0]);
+    turns(op.inputs[1], op.rooms[0], fused.k, op.weights[0]);
+    const LayerGroup& kept = group(fused.append.group, fused.append.layer);
+    if (fused.k.head_dim != kept.head_dim)
+      fail("head_dim: expected the group's, " + std::to_string(kept.head_dim) + ", found " +
+           std::to_string(fused.k.head_dim));
+    appends(std::span(op.inputs).last(2), fused.append);
+  }
+  void appends(std::span<const ValueId> kept, const KvAppendOp& append) {
     const LayerGroup& g = group(append.group, append.layer);
-    for (const ValueId id : op.inputs) width(id, uint64_t{g.n_kv_heads} * g.head_dim);
+    for (const ValueId id : kept) width(id, uint64_t{g.n_kv_heads} * g.head_dim);
     if (!appended_.insert({append.group, append.layer}).second) fail("the layer's K and V are appended twice");
   }
 

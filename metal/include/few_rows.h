@@ -1,31 +1,26 @@
-// Rows of x as linear_few's right operands, kColumns at most: 1, 2, 4 or 8. A block of 32 of a row becomes halves times a
-// power of two of its own: the sum of two, 22 bits. That is done by units, a block of a row each, eight at a time: of
-// eight rows' one block, of four rows' two, of one row's eight. What comes of a unit does not depend on which are done
-// with it.
+// Rows of x as linear_few's right operands, kColumns at most: 1, 2, 4 or 8. A block of 32 of a row becomes whole numbers
+// times a power of two of its own, 22 bits and a sign: three bytes each; or the sum of two halves. That is done by units,
+// a block of a row each, eight at a time: of eight rows' one block, of four rows' two, of one row's eight. What comes of
+// a unit does not depend on which are done with it.
 #pragma once
 #include "few_super.h"
 
 constant constexpr uint kRowsOfTile = LinearFewLaunch::kRows, kSimdgroups = LinearFewLaunch::kSimdgroups;
 
+/// Reads units ahead: the values that a lane, one of four, has of its unit.
 template <class Weights, uint kColumns>
-struct FewRows {
-  enum : uint { kWords = 64, kFactors = 32, kTogether = 8 / kColumns };  // blocks of eight units
+struct RowReader {
   device const float* in;  // this lane's part of the first block of its row
   device const float* norm;
-  threadgroup uint4* words;    // kWords of this simdgroup: [two halves][lane]
-  threadgroup float* factors;  // kFactors: 16 scales, 16 sums of squares
   uint width;
   uint next;    // the block of what is held
   uint behind;  // of a lane's unit, in values
   bool is_row;
-  uint lane;
   float held[8], by[8];
-  uint4 own_high, own_low;  // of this lane's unit
-  float own_scale, own_squares;
 
   METAL_FUNC void begin(device const float* x, device const float* norms, uint n_rows, uint in_features, uint first,
-                        uint of_lane) {
-    width = in_features, lane = of_lane, next = first;
+                        uint lane) {
+    width = in_features, next = first;
     const uint unit = lane / 4, row = unit % kColumns;
     behind = unit / kColumns * 32 + place(0, lane % 4);
     is_row = row < n_rows;
@@ -41,9 +36,11 @@ struct FewRows {
     if (inside && is_row) take(held, in + k);
     if (has_norm && inside) take(by, norm + k);
   }
-  /// Makes halves of what is held, and reads on.
-  METAL_FUNC void convert(bool has_norm) {
-    float squares = 0.0f, most = 0.0f;
+  /// With the norm's weights, where there is one, and then the sum of squares before; the unit's largest, which is what is
+  /// not finite where there is such.
+  METAL_FUNC float largest(bool has_norm, thread float& squares) {
+    squares = 0.0f;
+    uint most = 0;
     if (has_norm) {
       UNROLL
       for (uint i = 0; i < 8; ++i) squares = fma(held[i], held[i], squares), held[i] *= by[i];
@@ -51,28 +48,75 @@ struct FewRows {
       squares += simd_shuffle_xor(squares, ushort(2));
     }
     UNROLL
-    for (uint i = 0; i < 8; ++i) most = fmax(most, abs(held[i]));
-    most = fmax(most, simd_shuffle_xor(most, ushort(1)));
-    most = fmax(most, simd_shuffle_xor(most, ushort(2)));
-    const Lift lift = lift_of(most);
+    for (uint i = 0; i < 8; ++i) most = max(most, as_type<uint>(held[i]) & 0x7fffffffu);
+    most = max(most, simd_shuffle_xor(most, ushort(1)));
+    return as_type<float>(max(most, simd_shuffle_xor(most, ushort(2))));
+  }
+  METAL_FUNC void read_on(bool has_norm) {
+    next += 8 / kColumns;
+    read(has_norm);
+  }
+
+ private:
+  static METAL_FUNC void take(thread float* to, device const float* from) {
+    const float4 a = *(device const float4*)from, b = *(device const float4*)(from + (place(4, 0) - place(0, 0)));
+    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+  }
+};
+
+/// What units have one of: scales, sums of squares and sums. Of eight rows each lane keeps its own; of fewer they lie in
+/// threadgroup memory, kFactors long.
+template <uint kColumns>
+struct UnitFactors {
+  enum : uint { kScales = 0, kSquares = 16, kSums = 32, kFactors = 48 };
+  threadgroup float* room;
+  float own[3];
+  METAL_FUNC void keep(uint lane, bool has_norm, bool has_sums) {
+    if (kColumns == 8 || lane % 4 != 0) return;
+    room[kScales + lane / 4] = own[0];
+    if (has_norm) room[kSquares + lane / 4] = own[1];
+    if (has_sums) room[kSums + lane / 4] = own[2];
+  }
+  /// Of rows tile_column() and the next. All lanes take part.
+  METAL_FUNC float get(uint which, uint block, uint i, uint lane) const {
+    const uint column = tile_column(lane) + i;
+    if (kColumns == 8) return simd_shuffle(own[which / 16], ushort(column * 4));
+    return room[which + block % (8 / kColumns) * kColumns + column];
+  }
+};
+
+template <class Weights, uint kColumns, bool kBytes>
+struct FewRows;
+
+/// As two halves.
+template <class Weights, uint kColumns>
+struct FewRows<Weights, kColumns, false> {
+  enum : uint { kWords = 64, kTogether = 8 / kColumns };  // blocks of eight units
+  RowReader<Weights, kColumns> reader;
+  UnitFactors<kColumns> factors;
+  threadgroup uint4* words;  // kWords of this simdgroup: [two halves][lane]
+  uint lane;
+  uint4 own_high, own_low;  // of this lane's unit
+
+  /// Makes halves of what is held, and reads on.
+  METAL_FUNC void convert(bool has_norm) {
+    const Lift lift = lift_of(reader.largest(has_norm, factors.own[1]));
     uint high[4], low[4];
     UNROLL
     for (uint i = 0; i < 4; ++i) {
       const uint at = Weights::kNeighbours ? 2 * i : i / 2 * 4 + i % 2;
-      const float a = held[at] * lift.up, b = held[Weights::kNeighbours ? at + 1 : at + 2] * lift.up;
+      const float a = reader.held[at] * lift.up, b = reader.held[Weights::kNeighbours ? at + 1 : at + 2] * lift.up;
       high[i] = two_halves(a, b);
       const float2 taken = wide_halves(high[i]);
       low[i] = two_halves(a - taken.x, b - taken.y);
     }
-    next += kTogether;
-    read(has_norm);
+    reader.read_on(has_norm);
     own_high = uint4(high[0], high[1], high[2], high[3]), own_low = uint4(low[0], low[1], low[2], low[3]);
-    own_scale = lift.down, own_squares = squares;
+    factors.own[0] = lift.down;
     if (kColumns == 8) return;
     simdgroup_barrier(mem_flags::mem_threadgroup);  // the last ones have been read
     words[lane] = own_high, words[32 + lane] = own_low;
-    if (lane % 4 == 0) factors[lane / 4] = own_scale;
-    if (has_norm && lane % 4 == 0) factors[16 + lane / 4] = own_squares;
+    factors.keep(lane, has_norm, false);
     simdgroup_barrier(mem_flags::mem_threadgroup);
   }
   /// of[half of the block]. All lanes take part.
@@ -86,18 +130,47 @@ struct FewRows {
       tile_load(low[0], low[1], at + 32, kColumns, lane);
     }
   }
-  /// Of rows tile_column() and the next: the scales, or the sums of squares. All lanes take part.
-  METAL_FUNC float scale(uint block, uint i) const { return factor(block, i, own_scale, 0); }
-  METAL_FUNC float squares(uint block, uint i) const { return factor(block, i, own_squares, 16); }
+};
 
- private:
-  METAL_FUNC float factor(uint block, uint i, float own, uint from) const {
-    const uint column = tile_column(lane) + i;
-    if (kColumns == 8) return simd_shuffle(own, ushort(column * 4));
-    return factors[from + block % kTogether * kColumns + column];
+/// As whole numbers. Where a unit has a value that is not finite, its scale is none.
+template <class Weights, uint kColumns>
+struct FewRows<Weights, kColumns, true> {
+  enum : uint { kWords = 48, kTogether = 8 / kColumns };
+  RowReader<Weights, kColumns> reader;
+  UnitFactors<kColumns> factors;
+  threadgroup uint4* words;  // kWords of this simdgroup: of 32 lanes `lower`, then `upper`
+  uint lane;
+  ByteRight own;
+
+  METAL_FUNC void convert(bool has_norm) {
+    const float most = reader.largest(has_norm, factors.own[1]);
+    const Lift lift = lift_to<21>(most);
+    int whole[8], sum = 0;
+    UNROLL
+    for (uint i = 0; i < 8; ++i) whole[i] = int(rint(reader.held[i] * lift.up)), sum += whole[i];
+    uint first[3], second[3];
+    three_bytes(whole[0], whole[1], whole[2], whole[3], first);
+    three_bytes(whole[4], whole[5], whole[6], whole[7], second);
+    own.lower = uint4(first[0], second[0], first[1], second[1]), own.upper = uint2(first[2], second[2]);
+    reader.read_on(has_norm);
+    const bool finite = (as_type<uint>(most) & 0x7f800000u) != 0x7f800000u;
+    factors.own[0] = finite ? lift.down * Weights::kUnit : as_type<float>(0x7fc00000u);
+    if (Weights::kMinimum) {
+      sum += simd_shuffle_xor(sum, ushort(1));
+      sum += simd_shuffle_xor(sum, ushort(2));
+      factors.own[2] = float(sum);
+    }
+    if (kColumns == 8) return;
+    simdgroup_barrier(mem_flags::mem_threadgroup);  // the last ones have been read
+    words[lane] = own.lower, ((threadgroup uint2*)(words + 32))[lane] = own.upper;
+    factors.keep(lane, has_norm, Weights::kMinimum);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
   }
-  static METAL_FUNC void take(thread float* to, device const float* from) {
-    const float4 a = *(device const float4*)from, b = *(device const float4*)(from + (place(4, 0) - place(0, 0)));
-    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+  METAL_FUNC ByteRight load(uint block) const {
+    if (kColumns == 8) return own;
+    const uint at = block % kTogether * kColumns * 4 + (lane & (4 * kColumns - 1));
+    ByteRight right;
+    right.lower = words[at], right.upper = ((threadgroup const uint2*)(words + 32))[at];
+    return right;
   }
 };

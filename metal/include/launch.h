@@ -18,6 +18,11 @@ struct KvAppendLaunch {
   enum : u32 { kThreads = 128 };
 };
 
+/// A head of a row of Q to a threadgroup, or of K and V.
+struct RopeAppendLaunch {
+  enum : u32 { kThreads = 64 };
+};
+
 /// A row to a threadgroup: one simdgroup, or several where it is wide.
 struct RmsNormLaunch {
   enum : u32 { kNarrow = 1, kWide = 8, kWideFrom = 1024 };

@@ -168,4 +168,71 @@ METAL_FUNC void tile_multiply_add(thread NarrowSum& sum, thread const TileLeft<h
   }
 }
 
+// Narrow tiles of whole numbers. Left operands are signed bytes, 16 x 32 or 16 x 16: lane j of the four that share a row
+// has 4 j .. 4 j + 3 of 16, of rows tile_row() and the one 8 below, then of the next 16. Right ones, 32 x 8, are numbers
+// of three signed bytes, p0 + 2^8 p1 + 2^16 p2: lane 4 n + j has those of column n at the same k. Sums are exact.
+struct ByteRight {
+  uint4 lower;  // two words of p0, two of p1
+  uint2 upper;  // of p2
+};
+/// For each of the three bytes, elements as NarrowSum has them.
+struct ByteSum {
+  int x[3][4];
+};
+
+/// The first, second and third bytes of four numbers below 2^22: a word each.
+METAL_FUNC void three_bytes(int a, int b, int c, int d, thread uint* words) {
+  const uint of[4] = {uint(a), uint(b), uint(c), uint(d)};
+  UNROLL
+  for (uint p = 0; p < 3; ++p) {
+    words[p] = 0;
+    UNROLL
+    for (uint i = 0; i < 4; ++i)
+      words[p] |= (((of[i] + 0x00808080u) ^ 0x00808080u) >> (8 * p) & 255u) << (8 * i);
+  }
+}
+METAL_FUNC int byte_dot(uint a, uint b) {
+  int sum = 0;
+  UNROLL
+  for (uint i = 0; i < 4; ++i) sum += (int(a << (24 - 8 * i)) >> 24) * (int(b << (24 - 8 * i)) >> 24);
+  return sum;
+}
+/// The lane that has row `row` of 8 and the j-th of its fours.
+METAL_FUNC uint tile_lane(uint row, uint j) { return (j & 1) | (row & 3) << 1 | (j & 2) << 2 | (row & 4) << 2; }
+/// The sums are these products; of halves 16 of k, or of both.
+METAL_FUNC void tile_products(thread ByteSum& sum, uint4 left, thread const ByteRight& right, bool first, bool second,
+                              uint lane) {
+  UNROLL
+  for (uint i = 0; i < 12; ++i) sum.x[i / 4][i % 4] = 0;
+  UNROLL
+  for (uint j = 0; j < 4; ++j) {
+    const uint4 of = simd_shuffle(left, ushort(tile_lane(tile_row(lane), j)));
+    UNROLL
+    for (uint c = 0; c < 2; ++c) {
+      const ushort from = ushort((tile_column(lane) + c) * 4 + j);
+      const uint4 lower = simd_shuffle(right.lower, from);
+      const uint2 upper = simd_shuffle(right.upper, from);
+      const uint words[3][2] = {{lower.x, lower.y}, {lower.z, lower.w}, {upper.x, upper.y}};
+      UNROLL
+      for (uint p = 0; p < 3; ++p) {
+        if (first) sum.x[p][c] += byte_dot(of.x, words[p][0]), sum.x[p][2 + c] += byte_dot(of.y, words[p][0]);
+        if (second) sum.x[p][c] += byte_dot(of.z, words[p][1]), sum.x[p][2 + c] += byte_dot(of.w, words[p][1]);
+      }
+    }
+  }
+}
+METAL_FUNC void tile_multiply(thread ByteSum& sum, uint4 left, thread const ByteRight& right, uint lane) {
+  tile_products(sum, left, right, true, true, lane);
+}
+/// Of the first 16 of k alone, or of the second.
+template <uint kHalf>
+METAL_FUNC void tile_multiply_half(thread ByteSum& sum, uint4 left, thread const ByteRight& right, uint lane) {
+  tile_products(sum, left, right, kHalf == 0, kHalf == 1, lane);
+}
+
 #endif
+
+/// Element i of the products with the whole numbers.
+METAL_FUNC float tile_value(thread const ByteSum& sum, uint i) {
+  return fma(float(sum.x[2][i]), 65536.0f, float(sum.x[1][i] * 256 + sum.x[0][i]));
+}

@@ -10,7 +10,8 @@ from foundry import _core
 
 OPS = {"embed", "rms_norm", "linear", "rope", "kv_append", "attention", "swiglu", "geglu", "add", "select_rows"}
 OPS |= {"linear_routed", "sum_routed", "swiglu_clamped", "short_conv", "gated_delta", "sigmoid_gate"}
-OPS |= {"layer_norm", "gelu", "scale", "resize_heads", "sample", "fused"}  # fused: linear with what GPUs run beside it
+OPS |= {"layer_norm", "gelu", "scale", "resize_heads", "sample"}
+OPS |= {"fused", "rope_append"}  # linear, and kv_append, with what GPUs run beside it
 FORMATS = _core.formats()
 WEIGHTS = [f for f in FORMATS if f.linear != _core.Readers.none]
 

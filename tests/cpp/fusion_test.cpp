@@ -17,7 +17,8 @@ namespace {
 
 using namespace test;
 
-constexpr Fusion kFusions[] = {{false, false}, {true, false}, {false, true}, {true, true}};
+constexpr Fusion kAll{true, true, true};
+constexpr Fusion kFusions[] = {{false, false}, {true, false}, {false, true}, {true, true}, {false, false, true}, kAll};
 
 /// What an op of the tiny graph gives.
 ValueId op_value(const std::string& name) {
@@ -47,6 +48,13 @@ class Formulas {
         if (fused->gate != FusedLinearOp::Gate::none)
           y = {number(of_kind({gate, "", {}, {}, {}, {}}) + text(y[0]) + text(y[1]))};
         for (size_t i = 0; i < y.size(); ++i) value[static_cast<size_t>(o.outputs[i])] = y[i];
+        continue;
+      }
+      if (const auto* fused = o.as<FusedAppendOp>()) {
+        const size_t q = number(of_kind({fused->q, "", {}, {}, {}, {}}) + in[0] + w[0]);
+        const size_t k = number(of_kind({fused->k, "", {}, {}, {}, {}}) + in[1] + w[0]);
+        effects.push_back(number(of_kind({fused->append, "", {}, {}, {}, {}}) + text(k) + in[2]));
+        value[static_cast<size_t>(o.outputs[0])] = q;
         continue;
       }
       if (o.is<AddOp>()) {
@@ -130,6 +138,9 @@ TEST_CASE("fusion: fused graphs verify, and say the same in fewer ops") {
   CHECK(fused.ops[2].name == "layer 0 q + layer 0 k + layer 0 v");
   CHECK(whole.ops.size() == fused.ops.size() - 4);  // three norms, a gate
   CHECK(whole.ops[1].name == "layer 0 attn_norm + layer 0 q + layer 0 k + layer 0 v");
+  const Graph appends = fuse(g, kAll);
+  CHECK(appends.ops.size() == whole.ops.size() - 2);  // two ropes and an append
+  CHECK(appends.ops[2].name == "layer 0 rope q + layer 0 rope k + layer 0 kv_append");
   CHECK(fuse(g, {false, false}).ops.size() == g.ops.size());
 }
 
@@ -179,6 +190,46 @@ TEST_CASE("fusion: a fused op that is wrong is our fault, and named") {
   Graph g = fuse(tiny(), {});
   g.fused = false;  // as if a file had them
   expect_error<ModelFormatError>([&] { verify(g); }, {"(fused_linear): expected in a fused graph alone"});
+}
+
+TEST_CASE("fusion: a fused append that is wrong is our fault, and named") {
+  const std::string name = "layer 0 rope q + layer 0 rope k + layer 0 kv_append";
+  const ValueId k = op_value("layer 0 k");
+  const std::vector<std::pair<std::function<void(Op&, FusedAppendOp&)>, std::string>> faults{
+      {[](Op& o, FusedAppendOp&) { o.rooms.clear(); }, "values in between: expected 1, found 0"},
+      {[](Op& o, FusedAppendOp&) { o.inputs.pop_back(); }, "inputs: expected 3, found 2"},
+      {[](Op& o, FusedAppendOp&) { o.weights.clear(); }, "weights: expected 1, found 0"},
+      {[=](Op& o, FusedAppendOp&) { o.rooms[0] = k; }, "value " + std::to_string(k) + " is defined twice"},
+      {[](Op&, FusedAppendOp& f) { f.k.base = 0; }, "base: expected a number above 0"},
+      {[](Op&, FusedAppendOp& f) { f.q.rot_dim = 3; }, "rot_dim: expected even"},
+      {[](Op&, FusedAppendOp& f) { f.k.n_heads *= 2, f.k.head_dim /= 2, f.k.rot_dim = 2; },
+       "head_dim: expected the group's"},
+      {[](Op&, FusedAppendOp& f) { f.append.layer = 9; }, "layer"},
+  };
+  for (const auto& [make, part] : faults) {
+    Graph g = fuse(tiny(), kAll);
+    Op& o = op(g, name);
+    make(o, *o.as<FusedAppendOp>());
+    expect_error<ConsistencyError>([&] { verify(g); }, {"fused graph: " + name + " (fused_append): ", part});
+  }
+  Graph g = fuse(tiny(), kAll);
+  g.fused = false;
+  expect_error<ModelFormatError>([&] { verify(g); }, {"expected in a fused graph alone"});
+}
+
+TEST_CASE("fusion: ropes are folded only where they turn alike and nothing else reads the turned k") {
+  const auto count = [](const std::function<void(Graph&)>& change) {
+    Graph g = tiny();
+    change(g);
+    verify(g);
+    return g.ops.size() - fuse(g, {false, false, true}).ops.size();
+  };
+  const auto rope = [](Graph& g, const char* name) -> RopeOp& { return *op(g, name).as<RopeOp>(); };
+  CHECK(count([](Graph&) {}) == 2);
+  CHECK(count([&](Graph& g) { rope(g, "layer 0 rope q").temperature = 1; }) == 2);  // K's may stay cold
+  CHECK(count([&](Graph& g) { rope(g, "layer 0 rope q").base = 7; }) == 0);
+  CHECK(count([&](Graph& g) { rope(g, "layer 0 rope k").style ^= 1; }) == 0);
+  CHECK(count([&](Graph& g) { op(g, "layer 0 kv_append").inputs[1] = op(g, "layer 0 rope k").outputs[0]; }) == 0);
 }
 
 TEST_CASE("fusion: an add is folded only where nothing else needs the linear's result") {
@@ -236,7 +287,7 @@ TEST_CASE("fusion: fusing changes no bit of the logits, nor of the hidden states
 TEST_CASE("fusion: what one call reads and writes has places of its own") {
   size_t calls = 0;
   for (Graph g : graphs()) {
-    g = fuse(g, {true, true});
+    g = fuse(g, kAll);
     const BufferPlan plan = plan_buffers(g, kRows, kSelected);
     for (const Op& o : g.ops) {
       if (o.rooms.empty()) continue;
@@ -257,7 +308,7 @@ TEST_CASE("fusion: what one call reads and writes has places of its own") {
 
 TEST_CASE("fusion: no buffer is overwritten while its value is needed") {
   for (const Graph& g : graphs())
-    for (const Graph& either : {g, fuse(g, {}), fuse(g, {true, true})}) {
+    for (const Graph& either : {g, fuse(g, {}), fuse(g, kAll)}) {
       const BufferPlan plan = plan_buffers(either, kRows, kSelected);
       CHECK(run_on_marks(either, plan) == "");
     }

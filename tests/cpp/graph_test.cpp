@@ -21,7 +21,8 @@ std::vector<uint32_t> attributes(const Op& o) {
   std::vector<uint32_t> bits;
   std::visit(
       [&](const auto& kind) {
-        if constexpr (!std::is_same_v<std::decay_t<decltype(kind)>, FusedLinearOp>)
+        using Kind = std::decay_t<decltype(kind)>;
+        if constexpr (!std::is_same_v<Kind, FusedLinearOp> && !std::is_same_v<Kind, FusedAppendOp>)
           kind.fields(kind,
                       [&](const char*, const auto& value, auto...) { std::memcpy(&bits.emplace_back(), &value, 4); });
       },
@@ -38,8 +39,8 @@ bool accepted(const std::string& text) {
   } catch (const ModelFormatError&) {
     return false;
   }
-  for (const bool norms_and_gates : {false, true}) {
-    const Graph fused = fuse(g, {true, norms_and_gates});
+  for (const bool more : {false, true}) {
+    const Graph fused = fuse(g, {true, more, more});
     verify(fused);  // what is legal stays legal
     plan_buffers(fused, kRows, kSelected);
   }

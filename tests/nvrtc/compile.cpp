@@ -45,7 +45,7 @@ void add_format(std::vector<Dispatch>& all, const char* name, bool is_linear, bo
   if (is_plain) all.push_back(named("linear_few", {part, #outputs, #rows}, few_constants(outputs)));
   FOUNDRY_FEW_SHAPES(FOUNDRY_FEW_ONE, name)
   if (is_table) all.push_back(named("embed", {name}));
-  if (is_kv) all.push_back(named("kv_append", {name}));
+  if (is_kv) all.push_back(named("kv_append", {name})), all.push_back(named("rope_append", {name}));
 }
 
 /// Those for many rows with wide tiles.

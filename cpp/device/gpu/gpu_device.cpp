@@ -117,11 +117,12 @@ class GpuDevice final : public Device {
     const SplitRowsParams split = SplitRows::params(first);
     if (tiles && std::any_of(args.outputs.begin(), args.outputs.end(), is_wide))
       queue_->dispatch(split_rows_launch(split, args.in, room_));
+    if (!tiles && narrow && are_of_one_launch(args)) return queue_->dispatch(linear_few_launch(args, args.outputs));
     bool beside = false;
     for (const LinearArgs::Output& output : args.outputs) {
       Dispatch launch = tiles && is_wide(output)                      ? linear_wide_launch(args, output, room_)
                         : tiles                                       ? linear_tiles_launch(args, output)
-                        : narrow && suits_narrow_tiles(output.weight) ? linear_few_launch(args, output)
+                        : narrow && suits_narrow_tiles(output.weight) ? linear_few_launch(args, {&output, 1})
                                                                       : linear_rows_launch(args, output);
       if (beside) launch.beside();
       beside = true;
@@ -174,6 +175,9 @@ class GpuDevice final : public Device {
 
   void kv_append(const KvAppendArgs& args) override {
     const DType types[] = {static_cast<DType>(args.kv.k_type), static_cast<DType>(args.kv.v_type)};
+    if (args.k_rope != nullptr && types[0] == types[1]) return rope_append(args);
+    if (args.q_rope != nullptr) rope(*args.q_rope);
+    if (args.k_rope != nullptr) rope(*args.k_rope);
     for (uint32_t part = 0; part < 2; ++part) {
       const AppendParams p{args.layer, part, args.n_sequences};
       Dispatch launch("kv_append", {args.n_rows}, KvAppendLaunch::kThreads);
@@ -310,6 +314,27 @@ class GpuDevice final : public Device {
   void wait(uint64_t step) override { queue_->wait(step); }
 
  private:
+  /// The ropes of Q and K in the append's launch.
+  void rope_append(const KvAppendArgs& args) {
+    const RopeArgs &q = *args.q_rope, &k = *args.k_rope;
+    const std::vector<float>& turns = turns_of(k);
+    const AppendParams p{args.layer, 0, args.n_sequences};
+    Dispatch launch("rope_append", {q.p.n_heads + args.kv.n_kv_heads, args.n_rows}, RopeAppendLaunch::kThreads);
+    launch.of(dtype_name(static_cast<DType>(args.kv.k_type)))
+        .buffer(q.in)
+        .buffer(q.out)
+        .buffer(k.in)
+        .buffer(k.out)
+        .buffer(args.v)
+        .buffer(k.positions)
+        .bytes(turns.data(), turns.size() * sizeof(float))
+        .value(q.p)
+        .value(k.p);
+    sequences(launch, args.sequences, args.n_sequences);
+    const uint64_t width = uint64_t{q.p.n_heads + 2 * args.kv.n_kv_heads} * args.kv.head_dim;
+    queue_->dispatch(launch.value(args.kv).value(p).costs(moved(args.n_rows, width, 4)));
+  }
+
   /// A copy in the order of arranged.h, some rows at a time.
   std::unique_ptr<Buffer> arranged(const WeightView& view) {
     constexpr uint64_t kMost = uint64_t{16} << 20;

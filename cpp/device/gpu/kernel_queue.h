@@ -14,7 +14,7 @@ struct Grid {
   uint32_t x = 1, y = 1, z = 1;
 };
 
-inline constexpr uint32_t kMostSlots = 10;
+inline constexpr uint32_t kMostSlots = 16;
 inline constexpr uint32_t kMostValueBytes = 64;
 
 /// What a launch has to do: bytes to move and multiply-adds, about. For queues that give the GPU no more than a piece

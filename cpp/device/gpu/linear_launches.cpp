@@ -1,6 +1,7 @@
 #include "device/gpu/linear_launches.h"
 
 #include <algorithm>
+#include <span>
 #include <string>
 
 #include "device/gpu/gpu_weight.h"
@@ -35,14 +36,27 @@ void bind(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& ou
   launch.constant(0, bias).constant(1, residual);
 }
 
-/// And the rest of those that fuse.
-void bind_fused(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& output) {
+/// And the rest of those that fuse. The second weight is a gate's or a sibling's.
+void bind_fused(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& output,
+                std::span<const LinearArgs::Output> siblings = {}) {
   const bool norm = args.norm.weight != nullptr, gate = args.gate != LinearArgs::Gate::none;
   bind(launch, args, output, norm ? args.norm.in : args.in, gate ? args.gated : output.out);
   launch.buffer(norm ? span_of(args.norm.weight) : args.in)
-      .buffer(gate ? span_of(args.outputs[1].weight) : span_of(output.weight))
+      .buffer(span_of(gate               ? args.outputs[1].weight
+                      : siblings.empty() ? output.weight
+                                         : siblings[0].weight))
       .value(args.norm.p.eps);
   launch.constant(2, norm).constant(3, gate).constant(4, args.gate == LinearArgs::Gate::geglu);
+}
+
+/// linear_few's last.
+void bind_siblings(Dispatch& launch, const LinearArgs& args, const LinearArgs::Output& output,
+                   std::span<const LinearArgs::Output> siblings) {
+  const auto of = [&](size_t i) -> const LinearArgs::Output& { return i < siblings.size() ? siblings[i] : output; };
+  const auto bias = [&](size_t i) { return of(i).bias == nullptr ? args.in : span_of(of(i).bias); };
+  launch.buffer(span_of(of(1).weight)).buffer(bias(0)).buffer(bias(1)).buffer(of(0).out).buffer(of(1).out);
+  launch.value(of(0).p).value(of(1).p);
+  launch.constant(5, !siblings.empty());
 }
 
 /// Of a value of the weight, as wide tiles have it; 0: they don't.
@@ -137,24 +151,41 @@ Dispatch linear_rows_launch(const LinearArgs& args, const LinearArgs::Output& ou
   return launch.costs(weights * weight_bytes(output) * grid.y, weights * products(output));
 }
 
-Dispatch linear_few_launch(const LinearArgs& args, const LinearArgs::Output& output) {
+bool are_of_one_launch(const LinearArgs& args) {
+  const size_t n = args.outputs.size();
+  if (n < 2 || n > 3 || args.gate != LinearArgs::Gate::none) return false;
+  const LinearArgs::Output& first = args.outputs.front();
+  return std::all_of(args.outputs.begin(), args.outputs.end(), [&](const LinearArgs::Output& one) {
+    return suits_narrow_tiles(one.weight) && one.weight->type == first.weight->type &&
+           (one.bias == nullptr) == (first.bias == nullptr) &&
+           gpu_weight(one.weight).arranged == gpu_weight(first.weight).arranged;
+  });
+}
+
+Dispatch linear_few_launch(const LinearArgs& args, std::span<const LinearArgs::Output> outputs_of) {
+  const LinearArgs::Output& output = outputs_of.front();
+  const std::span<const LinearArgs::Output> siblings = outputs_of.subspan(1);
   const bool gate = args.gate != LinearArgs::Gate::none;
+  uint32_t all = 0;
+  for (const LinearArgs::Output& one : outputs_of) all += one.p.out_features;
   uint32_t rows = 1;
   while (rows < std::min(output.p.n_rows, uint32_t{LinearFewLaunch::kRows})) rows *= 2;
   // Twice the outputs read x half as often, which counts where it is long or read twice; but a small layer has then too
   // few threadgroups. A gate has two weights.
-  const bool wide =
-      gate || output.p.n_rows > LinearFewLaunch::kRows ||
-      (output.p.n_rows > LinearFewLaunch::kRows / 2 && output.p.out_features >= LinearFewLaunch::kWideFrom);
+  const bool wide = gate || output.p.n_rows > LinearFewLaunch::kRows ||
+                    (output.p.n_rows > LinearFewLaunch::kRows / 2 && all >= LinearFewLaunch::kWideFrom);
   const uint32_t outputs = wide ? 32 : 16;
-  const Grid grid{groups(output.p.n_rows, LinearFewLaunch::kRows),
-                  groups(output.p.out_features, outputs / (gate ? 2 : 1))};
+  Grid grid{groups(output.p.n_rows, LinearFewLaunch::kRows), 0};
+  for (const LinearArgs::Output& one : outputs_of) grid.y += groups(one.p.out_features, outputs / (gate ? 2 : 1));
   Dispatch launch("linear_few", grid, LinearFewLaunch::kThreads);
   of_format(launch, output);
   launch.of(std::to_string(outputs).c_str()).of(std::to_string(rows).c_str());
-  bind_fused(launch, args, output);
+  bind_fused(launch, args, output, siblings);
+  bind_siblings(launch, args, output, siblings);
+  double bytes = 0, all_products = 0;
+  for (const LinearArgs::Output& one : outputs_of) bytes += weight_bytes(one), all_products += products(one);
   const double weights = gate ? 2 : 1;
-  return launch.costs(weights * weight_bytes(output) * grid.x, weights * products(output));
+  return launch.costs(weights * bytes * grid.x, weights * all_products);
 }
 
 }  // namespace foundry

@@ -1,5 +1,7 @@
 // The launches of linear: of few rows, with what is fused, or of many, with matrix tiles.
 #pragma once
+#include <span>
+
 #include "device/gpu/kernel_queue.h"
 #include "launch.h"
 
@@ -32,7 +34,9 @@ Dispatch linear_rows_launch(const LinearArgs& args, const LinearArgs::Output& ou
 /// Whether narrow tiles are for a weight: it is arranged for them, or its values lie one behind the other. Others are
 /// read faster without.
 bool suits_narrow_tiles(const Weight* weight);
-/// The same for GPUs with narrow tiles, where weight and rows suit them.
-Dispatch linear_few_launch(const LinearArgs& args, const LinearArgs::Output& output);
+/// The same for GPUs with narrow tiles, where weights and rows suit them; or all outputs of siblings.
+Dispatch linear_few_launch(const LinearArgs& args, std::span<const LinearArgs::Output> outputs);
+/// Whether the outputs are siblings that one of those has: two or three, of one kind.
+bool are_of_one_launch(const LinearArgs& args);
 
 }  // namespace foundry

@@ -3,7 +3,7 @@
 
 namespace metal_cuda {
 
-constexpr int kMostBuffers = 10;
+constexpr int kMostBuffers = 16;
 constexpr int kValueBytes = 64;  // the longest of the parameters that kernels take by reference
 
 struct Arguments {
