@@ -187,8 +187,7 @@ METAL_FUNC void three_bytes(int a, int b, int c, int d, thread uint* words) {
   for (uint p = 0; p < 3; ++p) {
     words[p] = 0;
     UNROLL
-    for (uint i = 0; i < 4; ++i)
-      words[p] |= (((of[i] + 0x00808080u) ^ 0x00808080u) >> (8 * p) & 255u) << (8 * i);
+    for (uint i = 0; i < 4; ++i) words[p] |= (((of[i] + 0x00808080u) ^ 0x00808080u) >> (8 * p) & 255u) << (8 * i);
   }
 }
 METAL_FUNC int byte_dot(uint a, uint b) {
