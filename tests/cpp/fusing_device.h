@@ -53,7 +53,13 @@ class FusingDevice : public Device {
   void gated_delta(const GatedDeltaArgs& args) override { inner_->gated_delta(args); }
   void sigmoid_gate(const SigmoidGateArgs& args) override { inner_->sigmoid_gate(args); }
   void rope(const RopeArgs& args) override { inner_->rope(args); }
-  void kv_append(const KvAppendArgs& args) override { inner_->kv_append(args); }
+  void kv_append(const KvAppendArgs& args) override {
+    KvAppendArgs own = args;
+    own.q_rope = own.k_rope = nullptr;
+    if (args.q_rope != nullptr) inner_->rope(*args.q_rope);
+    if (args.k_rope != nullptr) inner_->rope(*args.k_rope);
+    inner_->kv_append(own);
+  }
   void attention(const AttentionArgs& args) override { inner_->attention(args); }
   void swiglu(const GatedArgs& args) override { inner_->swiglu(args); }
   void geglu(const GatedArgs& args) override { inner_->geglu(args); }
