@@ -75,8 +75,8 @@ struct FewWeights<Arranged<Q6_K>> : FewSuper<Arranged<Q6_K>> {
   /// Six bits are a byte's upper ones, which are four times n - 32.
   static METAL_FUNC Affine bytes(thread const Held& from, uint i, uint b, thread uint& first, thread uint& second) {
     const uint q = b == 0 ? from.codes[i].x : from.codes[i].y, high = from.high[i] >> (b * 8);
-    first = (q << 2 & 0x3c3c3c3cu | upper_of(high)) ^ 0x80808080u;
-    second = (q >> 2 & 0x3c3c3c3cu | upper_of(high >> 4)) ^ 0x80808080u;
+    first = ((q << 2 & 0x3c3c3c3cu) | upper_of(high)) ^ 0x80808080u;
+    second = ((q >> 2 & 0x3c3c3c3cu) | upper_of(high >> 4)) ^ 0x80808080u;
     return Affine{scale_of(from, i, b, 0), 0.0f};
   }
   /// The upper two bits of v0 .. v3, each in its byte.
