@@ -106,14 +106,7 @@ class Hybrid:
         """``kinds`` are the matrices' types in turn; rows of a matrix are ``distinct_rows`` over and over."""
         random = np.random.default_rng(1)
         writer = synthetic.Writer(str(path), self.arch)
-        for key, value in self.metadata().items():
-            name = f"{self.arch}.{key}"
-            if isinstance(value, list):
-                writer.add_array(name, value)
-            elif isinstance(value, float):
-                writer.add_float32(name, value)
-            else:
-                writer.add_uint32(name, value)
+        synthetic.add_metadata(writer, {f"{self.arch}.{key}": value for key, value in self.metadata().items()})
         synthetic.add_byte_tokenizer(writer, self.vocab)
         for name, values in self.plain(random):
             writer.add_tensor(name, np.ascontiguousarray(values, np.float32))

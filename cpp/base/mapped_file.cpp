@@ -14,8 +14,8 @@
 namespace foundry {
 namespace {
 
-constexpr uint64_t kAtOnce =
-    128 << 10;  // of more than its own read-ahead the system takes a part; that is the usual one
+/// The usual read-ahead: of more than its own at once the system takes a part.
+constexpr uint64_t kAtOnce = 128 << 10;
 
 /// Advice is advice: where the system does not take it, nothing is lost but speed.
 void advise(const std::byte* data, uint64_t begin, uint64_t end, int advice) {

@@ -1,4 +1,4 @@
-// What makes a graph legal, one rule a kind. Every error names the op, what was expected and what was found.
+// What makes a graph legal, one rule a kind.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -6,8 +6,7 @@
 #include <span>
 #include <string>
 
-#include "base/error.h"
-#include "graph/graph.h"
+#include "graph/op_expectations.h"
 #include "params.h"
 
 namespace foundry {
@@ -16,10 +15,10 @@ namespace {
 /// Dims that a group may keep for heads of head_dim: filled up to whole blocks of 32, the largest of what K and V may have.
 uint64_t most_kept(uint64_t head_dim) { return (head_dim + 31) / 32 * 32; }
 
-class Verifier {
+class Verifier : OpExpectations {
  public:
   explicit Verifier(const Graph& graph)
-      : graph_(graph), defined_(graph.values.size(), false), ever_defined_(defined_) {}
+      : OpExpectations(graph), defined_(graph.values.size(), false), ever_defined_(defined_) {}
 
   void run() {
     groups();
@@ -65,72 +64,10 @@ class Verifier {
   }
 
  private:
-  /// A file's fault; of a fused graph it is ours.
-  [[noreturn]] void fault(const std::string& what) const {
-    if (graph_.fused) throw ConsistencyError("fused graph: " + what);
-    throw ModelFormatError(what);
-  }
-  [[noreturn]] void fail(const std::string& what) const { fault(op_->name + " (" + op_->kind_name() + "): " + what); }
-  const Value& value(ValueId id) const { return graph_.values[static_cast<size_t>(id)]; }
-  std::string shape(ValueId id) const {
-    return std::string("[") + (value(id).rows == Rows::tokens ? "tokens" : "selected") + ", " +
-           std::to_string(value(id).width) + "]";
-  }
-  void id_in_range(int32_t id, size_t size, const char* what) const {
-    if (id < 0 || static_cast<size_t>(id) >= size)
-      fail(std::string(what) + ": expected an id below " + std::to_string(size) + ", found " + std::to_string(id));
-  }
   void define(ValueId id, const char* what) {
     id_in_range(id, graph_.values.size(), what);
     if (ever_defined_[static_cast<size_t>(id)]) fail("value " + std::to_string(id) + " is defined twice");
     ever_defined_[static_cast<size_t>(id)] = true;
-  }
-  void count(const char* what, size_t found, size_t least, size_t most) const {
-    if (found < least || found > most)
-      fail(std::string(what) + ": expected " + std::to_string(least) +
-           (most > least ? " to " + std::to_string(most) : "") + ", found " + std::to_string(found));
-  }
-  void counts(size_t inputs, size_t outputs, size_t weights) const {
-    count("inputs", op_->inputs.size(), inputs, inputs);
-    count("outputs", op_->outputs.size(), outputs, outputs);
-    count("weights", op_->weights.size(), weights, weights);
-  }
-  void same_shape(ValueId a, ValueId b) const {
-    if (value(a).width != value(b).width || value(a).rows != value(b).rows)
-      fail("expected " + shape(a) + ", found " + shape(b));
-  }
-  void width(ValueId id, uint64_t expected) const {
-    if (value(id).width != expected) fail("expected a width of " + std::to_string(expected) + ", found " + shape(id));
-  }
-  void weight(WeightId id, uint64_t rows, uint64_t cols) const {
-    if (id == kNone) fail("a weight is missing");
-    const WeightRef& w = graph_.weights[static_cast<size_t>(id)];
-    if (w.rows != rows || w.cols != cols)
-      fail("weight \"" + w.name + "\": expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], found [" +
-           std::to_string(w.rows) + ", " + std::to_string(w.cols) + "]");
-  }
-  /// Of ops that know no experts.
-  void one_matrix(const Op& op) const {
-    for (const WeightId id : op.weights)
-      if (id != kNone && graph_.weights[static_cast<size_t>(id)].experts != 0)
-        fail("weight \"" + graph_.weights[static_cast<size_t>(id)].name + "\": expected one matrix, found experts");
-  }
-  void norm_weight(WeightId id, uint64_t width) const {
-    const uint64_t cols = id == kNone ? 0 : graph_.weights[static_cast<size_t>(id)].cols;
-    weight(id, 1, cols == 0 || width % cols != 0 ? width : cols);
-  }
-  void above_zero(const char* what, float value) const {
-    if (!(value > 0) || !std::isfinite(value))
-      fail(std::string(what) + ": expected a number above 0, found " + std::to_string(value));
-  }
-  void not_below_zero(const char* what, float value) const {
-    if (!(value >= 0) || !std::isfinite(value))
-      fail(std::string(what) + ": expected a number that is not below 0, found " + std::to_string(value));
-  }
-  void at_most(const char* what, uint64_t found, uint64_t most) const {
-    if (found > most)
-      fail(std::string(what) + ": expected at most the model's " + std::to_string(most) + ", found " +
-           std::to_string(found));
   }
   void groups() const {
     const Arch& arch = graph_.arch;
@@ -486,13 +423,6 @@ class Verifier {
     for (size_t i = 0; i < defined_.size(); ++i) defined_[i] = defined_[i] && graph_.values[i].rows == Rows::selected;
   }
 
-  void rows_are(ValueId id, Rows rows) const {
-    if (value(id).rows != rows)
-      fail(std::string("rows: expected ") + (rows == Rows::tokens ? "tokens" : "selected") + ", found " + shape(id));
-  }
-
-  const Graph& graph_;
-  const Op* op_ = nullptr;
   std::vector<bool> defined_;  // and readable: the head sees nothing of the body
   std::vector<bool> ever_defined_;
   std::set<std::pair<uint32_t, uint32_t>> appended_;

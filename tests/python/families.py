@@ -447,17 +447,7 @@ def write(
     """
     writer = synthetic.Writer(str(path), family.arch)
     metadata = metadata_of(family) | {f"{family.arch}.{key}": value for key, value in (keys or {}).items()}
-    for name, value in (metadata | dict(tokenizer or {})).items():
-        if isinstance(value, str):
-            writer.add_string(name, value)
-        elif isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        elif isinstance(value, list):
-            writer.add_array(name, value)
-        elif value is not None:
-            writer.add_uint32(name, value)
+    synthetic.add_metadata(writer, metadata | dict(tokenizer or {}))
     if tokenizer is None:
         synthetic.add_byte_tokenizer(writer, around=around)
     vocab_size = synthetic.VOCAB if tokenizer is None else len(tokenizer["tokenizer.ggml.tokens"])

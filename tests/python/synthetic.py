@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,21 @@ def add_byte_tokenizer(writer: Writer, vocab: int = 0, around: tuple[bool, bool]
     if around[1]:
         writer.add_add_eos_token(True)
     writer.add_chat_template(CHATML)
+
+
+def add_metadata(writer: Writer, metadata: Mapping[str, Any]) -> None:
+    """Of full names; whole numbers as u32, and what is None not at all."""
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            writer.add_string(name, value)
+        elif isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        elif isinstance(value, list):
+            writer.add_array(name, value)
+        elif value is not None:
+            writer.add_uint32(name, value)
 
 
 def write(path: Path, shape: Shape = Shape()) -> Path:
